@@ -1,0 +1,225 @@
+//! Quantized matrix times a few vectors, and the int8 rounding of what enters it.
+//!
+//! One step of a stream multiplies each matrix by one vector; a prefill by several at once. Both are the same sums: per group
+//! the exact integer dot product, one rounding to `f32`, and the groups added in ascending order.
+
+use super::act::round_to_i8;
+use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, f16_to_f32};
+use crate::table::{Activations, Outputs};
+
+/// Vectors that share one pass over a tile.
+const BATCH: usize = 8;
+
+type Lanes = [f32; TILE_ROWS];
+
+/// Below this a group counts as silent: its reciprocal would overflow.
+const SILENT: f32 = 1.0e-30;
+
+/// Rounds `x` to int8 per group of 32: `x[i] ~ codes[i] * scales[i / 32]`, and sums the codes of each group.
+///
+/// `codes` has the padded length (a multiple of 32); what lies behind `x` becomes zero.
+#[inline(always)]
+pub(crate) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    let (groups, _) = codes.as_chunks_mut::<GROUP>();
+    for (g, ((codes, scale), sum)) in groups.iter_mut().zip(scales).zip(sums).enumerate() {
+        let mut padded = [0.0; GROUP];
+        let x = x.get(g * GROUP..).unwrap_or_default();
+        for (padded, &x) in padded.iter_mut().zip(x) {
+            *padded = x;
+        }
+        let mut largest = [0.0f32; TILE_ROWS];
+        for half in padded.as_chunks::<TILE_ROWS>().0 {
+            for i in 0..TILE_ROWS {
+                let a = half[i].abs();
+                largest[i] = if a > largest[i] { a } else { largest[i] };
+            }
+        }
+        let largest = largest.iter().fold(0.0f32, |m, &a| if a > m { a } else { m });
+        let silent = largest < SILENT;
+        *scale = if silent { 0.0 } else { largest / 127.0 };
+        let inverse = if silent { 0.0 } else { 127.0 / largest };
+        for (code, x) in codes.iter_mut().zip(padded) {
+            *code = round_to_i8(x * inverse);
+        }
+        *sum = codes.iter().map(|&c| i32::from(c)).sum();
+    }
+}
+
+/// `out[t] = matrix * x[t]` for every vector `t`.
+///
+/// `expand_q4` turns a tile of 4-bit codes into 8-bit ones: the one step that no compiler vectorises from plain code.
+#[inline(always)]
+pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8])) {
+    let groups = matrix.groups();
+    match (&matrix.weights, x) {
+        (Weights::F32(words), Activations::Float { x, stride }) => {
+            float_tiles(words, |w| *w, groups, matrix.rows, x, stride, out);
+        }
+        (Weights::F16(words), Activations::Float { x, stride }) => {
+            float_tiles(words, |w| w.map(f16_to_f32), groups, matrix.rows, x, stride, out);
+        }
+        (Weights::Q8(q), Activations::Int8 { codes, scales, sums: _ }) => {
+            let tile_rows = q.row_scales.iter().zip(q.sub_scales.chunks_exact(groups)).zip(q.tiles.chunks_exact(groups));
+            for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
+                let mut batches = Batches::new(codes, scales, &[], groups);
+                while let Some(batch) = batches.next() {
+                    let mut acc = [[0.0; TILE_ROWS]; BATCH];
+                    for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
+                        for (acc, (x, scale, _)) in acc.iter_mut().zip(batch.group(g)) {
+                            let isum = dot_tile(tile, x);
+                            for r in 0..TILE_ROWS {
+                                acc[r] += isum[r].wrapping_mul(i32::from(sub[r])) as f32 * scale;
+                            }
+                        }
+                    }
+                    store(&acc, row_scales, i, matrix.rows, batch.first, batch.len, out.data, out.stride);
+                }
+            }
+        }
+        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
+            let shift = i32::from(q.shift);
+            let tile_rows = q.row_scales.iter().zip(q.sub_scales.chunks_exact(groups)).zip(q.tiles.chunks_exact(groups));
+            for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
+                let mut batches = Batches::new(codes, scales, sums, groups);
+                while let Some(batch) = batches.next() {
+                    let mut acc = [[0.0; TILE_ROWS]; BATCH];
+                    for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
+                        let mut expanded = [[0; 64]; 8];
+                        expand_q4(tile, q.table, &mut expanded);
+                        for (acc, (x, scale, sum)) in acc.iter_mut().zip(batch.group(g)) {
+                            let isum = dot_tile(&expanded, x);
+                            for r in 0..TILE_ROWS {
+                                let picked = i32::from(sub[r] & 1).wrapping_mul(shift).wrapping_mul(sum);
+                                acc[r] += isum[r].wrapping_add(picked).wrapping_mul(i32::from(sub[r] >> 1)) as f32 * scale;
+                            }
+                        }
+                    }
+                    store(&acc, row_scales, i, matrix.rows, batch.first, batch.len, out.data, out.stride);
+                }
+            }
+        }
+        // The executor asks `Format::is_quantized` which kind to prepare.
+        _ => {}
+    }
+}
+
+/// Exact dot products of 16 rows x 32 columns with 32 codes.
+#[inline(always)]
+fn dot_tile(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
+    let mut acc = [0i32; 64];
+    for (words, x) in tile.as_chunks::<2>().0.iter().zip(x.as_chunks::<8>().0) {
+        for i in 0..64 {
+            // Two products of at most 128 * 127 fit in 16 bits.
+            let a = i16::from(words[0][i]).wrapping_mul(i16::from(x[i % 4]));
+            let b = i16::from(words[1][i]).wrapping_mul(i16::from(x[4 + i % 4]));
+            acc[i] = acc[i].wrapping_add(i32::from(a.wrapping_add(b)));
+        }
+    }
+    let mut isum = [0; TILE_ROWS];
+    for (isum, acc) in isum.iter_mut().zip(acc.as_chunks::<4>().0) {
+        *isum = acc[0].wrapping_add(acc[1]).wrapping_add(acc[2]).wrapping_add(acc[3]);
+    }
+    isum
+}
+
+/// Float weights: 32 columns are summed on their own, then added, so that rounding grows with the groups, not the columns.
+#[inline(always)]
+fn float_tiles<W>(words: &[[W; TILE_ROWS]], to_f32: impl Fn(&[W; TILE_ROWS]) -> Lanes, groups: usize, rows: usize, x: &[f32], stride: usize, out: Outputs<'_>) {
+    for (i, words) in words.chunks_exact(groups * GROUP).enumerate() {
+        for (b, xs) in x.chunks(stride * BATCH).enumerate() {
+            let len = xs.len() / stride;
+            let mut acc = [[0.0; TILE_ROWS]; BATCH];
+            for (g, words) in words.as_chunks::<GROUP>().0.iter().enumerate() {
+                for (acc, x) in acc.iter_mut().zip(xs.chunks_exact(stride)) {
+                    let Some(x) = x.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };
+                    let mut sum = [0.0; TILE_ROWS];
+                    for (word, &x) in words.iter().zip(x) {
+                        let w = to_f32(word);
+                        for r in 0..TILE_ROWS {
+                            sum[r] += w[r] * x;
+                        }
+                    }
+                    for r in 0..TILE_ROWS {
+                        acc[r] += sum[r];
+                    }
+                }
+            }
+            store(&acc, &[1.0; TILE_ROWS], i, rows, b * BATCH, len, out.data, out.stride);
+        }
+    }
+}
+
+/// Scales and writes the sums of one tile row.
+#[inline(always)]
+fn store(acc: &[Lanes; BATCH], row_scales: &Lanes, tile_row: usize, rows: usize, first: usize, len: usize, out: &mut [f32], stride: usize) {
+    let row = tile_row * TILE_ROWS;
+    let wanted = rows.saturating_sub(row).min(TILE_ROWS);
+    for (t, acc) in acc.iter().take(len).enumerate() {
+        let Some(out) = out.get_mut((first + t) * stride + row..).and_then(|o| o.get_mut(..wanted)) else { continue };
+        let mut y = [0.0; TILE_ROWS];
+        for r in 0..TILE_ROWS {
+            y[r] = acc[r] * row_scales[r];
+        }
+        for (out, y) in out.iter_mut().zip(y) {
+            *out = y;
+        }
+    }
+}
+
+/// Walks the vectors of an int8 activation block, [`BATCH`] at a time.
+struct Batches<'a> {
+    codes: &'a [[i8; GROUP]],
+    scales: &'a [f32],
+    sums: &'a [i32],
+    groups: usize,
+    first: usize,
+}
+
+struct Batch<'a> {
+    codes: &'a [[i8; GROUP]],
+    scales: &'a [f32],
+    sums: &'a [i32],
+    groups: usize,
+    first: usize,
+    len: usize,
+}
+
+impl<'a> Batches<'a> {
+    #[inline(always)]
+    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize) -> Self {
+        Batches { codes: codes.as_chunks().0, scales, sums, groups, first: 0 }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Batch<'a>> {
+        let left = self.codes.len() / self.groups - self.first;
+        let len = left.min(BATCH);
+        if len == 0 {
+            return None;
+        }
+        let at = self.first * self.groups;
+        let first = self.first;
+        self.first += len;
+        Some(Batch {
+            codes: self.codes.get(at..)?,
+            scales: self.scales.get(at..)?,
+            sums: self.sums.get(at..).unwrap_or_default(),
+            groups: self.groups,
+            first,
+            len,
+        })
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Group `g` of each vector: codes, scale, sum of codes.
+    #[inline(always)]
+    fn group(&self, g: usize) -> impl Iterator<Item = (&'a [i8; GROUP], f32, i32)> {
+        let groups = self.groups;
+        let (codes, scales, sums) = (self.codes, self.scales, self.sums);
+        (0..self.len).filter_map(move |t| {
+            let at = t * groups + g;
+            Some((codes.get(at)?, *scales.get(at)?, sums.get(at).copied().unwrap_or(0)))
+        })
+    }
+}

@@ -1,0 +1,22 @@
+//! The reference kernels: safe, scalar, in the order the numerics contract fixes.
+//!
+//! Rows or channels lie in lanes and sums run over the other axis, so that the compiler turns the inner loops into vector
+//! code for whatever width it is told of, without changing a bit.
+
+pub mod act;
+mod attention;
+mod conv;
+mod matmul;
+mod norm;
+pub mod reduce;
+mod rotary;
+mod scan;
+mod ssd;
+
+pub(crate) use attention::attend;
+pub(crate) use conv::conv1d_step;
+pub(crate) use matmul::{matmul, quantize_activations};
+pub(crate) use norm::norm;
+pub(crate) use rotary::rotate;
+pub(crate) use scan::scan_step;
+pub(crate) use ssd::ssd_step;

@@ -1,0 +1,85 @@
+//! One step of the selective scan (Mamba, equation 2 with the discretisation of its section 3.3).
+
+use super::act::{exp, silu, softplus};
+use super::reduce::LANES;
+use crate::table::Scan;
+
+/// Lanes `at..at + 16` of `x`, zero from `end` on.
+#[inline(always)]
+pub(crate) fn load(x: &[f32], at: usize, end: usize) -> [f32; LANES] {
+    if at + LANES <= end
+        && let Some(full) = x.get(at..).and_then(|x| x.first_chunk::<LANES>())
+    {
+        return *full;
+    }
+    let mut lanes = [0.0; LANES];
+    for (lane, &x) in lanes.iter_mut().zip(x.get(at..end).unwrap_or_default()) {
+        *lane = x;
+    }
+    lanes
+}
+
+/// The reverse of [`load`]: lanes from `end` on are dropped.
+#[inline(always)]
+pub(crate) fn store(x: &mut [f32], at: usize, end: usize, lanes: [f32; LANES]) {
+    if at + LANES <= end
+        && let Some(full) = x.get_mut(at..).and_then(|x| x.first_chunk_mut::<LANES>())
+    {
+        *full = lanes;
+        return;
+    }
+    for (x, lane) in x.get_mut(at..end).unwrap_or_default().iter_mut().zip(lanes) {
+        *x = lane;
+    }
+}
+
+/// `h[n][e] <- exp(dt[e] * a[n][e]) * h[n][e] + dt[e] * x[e] * b[n]`, `y[e] = sum_n c[n] * h[n][e] + d[e] * x[e]`.
+///
+/// Channels lie in lanes and the sum over the state is sequential, so that no lane waits for another.
+#[inline(always)]
+pub(crate) fn scan_step(scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
+    let d_inner = scan.x.len();
+    let heads = scan.heads.max(1);
+    let per_head = d_inner / heads;
+    let d_state = scan.b.len() / heads;
+    for head in 0..heads {
+        let end = (head + 1) * per_head;
+        let b = scan.b.get(head * d_state..).unwrap_or_default();
+        let c = scan.c.get(head * d_state..).unwrap_or_default();
+        let mut at = head * per_head;
+        while at < end {
+            let x = load(scan.x, at, end);
+            let (mut dt, bias) = (load(scan.dt, at, end), load(scan.dt_bias, at, end));
+            for i in 0..LANES {
+                dt[i] = softplus(dt[i] + bias[i]);
+            }
+            let mut dx = [0.0; LANES];
+            for i in 0..LANES {
+                dx[i] = dt[i] * x[i];
+            }
+            let mut sum = [0.0; LANES];
+            for (n, (&b, &c)) in b.iter().zip(c).take(d_state).enumerate() {
+                let row = n * d_inner;
+                let a = load(scan.a, row + at, row + end);
+                let mut state = load(h, row + at, row + end);
+                for i in 0..LANES {
+                    state[i] = exp(dt[i] * a[i]) * state[i] + dx[i] * b;
+                    sum[i] += c * state[i];
+                }
+                store(h, row + at, row + end, state);
+            }
+            let d = load(scan.d, at, end);
+            for i in 0..LANES {
+                sum[i] += d[i] * x[i];
+            }
+            if let Some(z) = scan.z {
+                let z = load(z, at, end);
+                for i in 0..LANES {
+                    sum[i] *= silu(z[i]);
+                }
+            }
+            store(y, at, end, sum);
+            at += LANES;
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! One step of the state-space dual recurrence (Mamba-2): one scalar decay per head.
+
+use super::act::{exp, softplus};
+use super::reduce::LANES;
+use super::scan::{load, store};
+use crate::table::Ssd;
+
+/// `S[h][n][p] <- exp(dt[h] * a[h]) * S[h][n][p] + dt[h] * x[h][p] * b[g][n]`,
+/// `y[h][p] = sum_n c[g][n] * S[h][n][p] + d[h] * x[h][p]`, with `g = h / (heads / groups)`.
+///
+/// The state keeps a head's channels next to each other, `(heads, d_state, head_dim)`: channels lie in lanes.
+#[inline(always)]
+pub(crate) fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
+    let heads = ssd.a.len();
+    let head_dim = ssd.x.len() / heads.max(1);
+    let groups = ssd.groups.max(1);
+    let d_state = ssd.b.len() / groups;
+    let heads_per_group = (heads / groups).max(1);
+    for (head, state) in state.chunks_exact_mut((d_state * head_dim).max(1)).enumerate().take(heads) {
+        let at_head = |v: &[f32]| v.get(head).copied().unwrap_or(0.0);
+        let dt = softplus(at_head(ssd.dt) + at_head(ssd.dt_bias));
+        let dt = if dt < ssd.dt_lo { ssd.dt_lo } else { dt };
+        let dt = if dt > ssd.dt_hi { ssd.dt_hi } else { dt };
+        let decay = exp(dt * at_head(ssd.a));
+        let d = at_head(ssd.d);
+        let group = head / heads_per_group * d_state;
+        let b = ssd.b.get(group..group + d_state).unwrap_or_default();
+        let c = ssd.c.get(group..group + d_state).unwrap_or_default();
+        let first = head * head_dim;
+        let mut at = 0;
+        while at < head_dim {
+            let x = load(ssd.x, first + at, first + head_dim);
+            let dx = x.map(|x| dt * x);
+            let mut sum = [0.0; LANES];
+            for (n, (&b, &c)) in b.iter().zip(c).enumerate() {
+                let row = n * head_dim;
+                let mut s = load(state, row + at, row + head_dim);
+                for i in 0..LANES {
+                    s[i] = decay * s[i] + dx[i] * b;
+                    sum[i] += c * s[i];
+                }
+                store(state, row + at, row + head_dim, s);
+            }
+            for i in 0..LANES {
+                sum[i] += d * x[i];
+            }
+            store(y, first + at, first + head_dim, sum);
+            at += LANES;
+        }
+    }
+}

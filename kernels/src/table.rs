@@ -1,0 +1,339 @@
+//! The table of kernels: one plain function pointer each, chosen once for the CPU at hand.
+
+use crate::portable;
+use crate::quant::{GROUP, Matrix};
+
+/// The vectors that enter a matrix, as its format wants them.
+#[derive(Clone, Copy, Debug)]
+pub enum Activations<'a> {
+    /// For float matrices: vector `t` starts at `t * stride`, zero-padded to `stride`, a multiple of 32.
+    Float {
+        /// (vectors, stride)
+        x: &'a [f32],
+        /// Padded length of one vector.
+        stride: usize,
+    },
+    /// For quantized matrices, see [`KernelTable::quantize_activations`].
+    Int8 {
+        /// (vectors, groups * 32)
+        codes: &'a [i8],
+        /// (vectors, groups)
+        scales: &'a [f32],
+        /// (vectors, groups)
+        sums: &'a [i32],
+    },
+}
+
+/// Where a product goes: vector `t` at `data[t * stride..]`.
+#[derive(Debug)]
+pub struct Outputs<'a> {
+    /// Starts at the first vector's first output.
+    pub data: &'a mut [f32],
+    /// Distance between vectors.
+    pub stride: usize,
+}
+
+/// A causal depthwise convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv1d<'a> {
+    /// (taps, channels), oldest tap first.
+    pub weight: &'a [f32],
+    /// (channels)
+    pub bias: Option<&'a [f32]>,
+    /// Width of the window.
+    pub taps: usize,
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+/// One step of the selective scan.
+#[derive(Clone, Copy, Debug)]
+pub struct Scan<'a> {
+    /// (d_inner)
+    pub x: &'a [f32],
+    /// (d_inner), before bias and softplus.
+    pub dt: &'a [f32],
+    /// (d_inner)
+    pub dt_bias: &'a [f32],
+    /// (d_state, d_inner), negative.
+    pub a: &'a [f32],
+    /// (heads, d_state)
+    pub b: &'a [f32],
+    /// (heads, d_state)
+    pub c: &'a [f32],
+    /// (d_inner)
+    pub d: &'a [f32],
+    /// (d_inner), the gate: the output is multiplied by silu(z).
+    pub z: Option<&'a [f32]>,
+    /// Groups of channels with their own b and c: 1 but for Zamba.
+    pub heads: usize,
+}
+
+/// One step of the state-space dual recurrence.
+#[derive(Clone, Copy, Debug)]
+pub struct Ssd<'a> {
+    /// (heads, head_dim)
+    pub x: &'a [f32],
+    /// (heads), before bias and softplus.
+    pub dt: &'a [f32],
+    /// (heads)
+    pub dt_bias: &'a [f32],
+    /// (heads), negative.
+    pub a: &'a [f32],
+    /// (groups, d_state)
+    pub b: &'a [f32],
+    /// (groups, d_state)
+    pub c: &'a [f32],
+    /// (heads)
+    pub d: &'a [f32],
+    /// Groups of heads that share b and c.
+    pub groups: usize,
+    /// Lower bound of the step size after softplus.
+    pub dt_lo: f32,
+    /// Upper bound of the step size after softplus.
+    pub dt_hi: f32,
+}
+
+/// Which statistics a norm divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square.
+    Rms,
+    /// Mean and variance.
+    Layer,
+}
+
+/// A norm over groups of a vector.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// Statistics.
+    pub kind: NormKind,
+    /// (width)
+    pub weight: Option<&'a [f32]>,
+    /// (width)
+    pub bias: Option<&'a [f32]>,
+    /// Groups normalised on their own.
+    pub groups: usize,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// (width): multiplies by silu(gate).
+    pub gate: Option<&'a [f32]>,
+    /// Whether the gate comes before the norm.
+    pub gate_first: bool,
+}
+
+/// A rotary position embedding at one position.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotary<'a> {
+    /// (rotated dimensions / 2): turns per position, in units of 2^-64 turn.
+    pub turns_per_step: &'a [u64],
+    /// Position since the stream began.
+    pub position: u64,
+    /// Width of a head.
+    pub head_dim: usize,
+}
+
+/// Cached keys and values, `(kv_heads, capacity, head_dim)`.
+#[derive(Clone, Copy, Debug)]
+pub enum Cache<'a> {
+    /// As they are.
+    F32 {
+        /// (kv_heads, capacity, head_dim)
+        keys: &'a [f32],
+        /// (kv_heads, capacity, head_dim)
+        values: &'a [f32],
+    },
+    /// Rounded per position and head.
+    Int8 {
+        /// (kv_heads, capacity)
+        key_scales: &'a [f32],
+        /// (kv_heads, capacity)
+        value_scales: &'a [f32],
+        /// (kv_heads, capacity, head_dim)
+        keys: &'a [i8],
+        /// (kv_heads, capacity, head_dim)
+        values: &'a [i8],
+    },
+}
+
+/// Attention of one position over a cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention<'a> {
+    /// (heads, head_dim)
+    pub q: &'a [f32],
+    /// Heads of keys and values.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor of the scores.
+    pub scale: f32,
+    /// Cached positions in use, this one included.
+    pub len: usize,
+    /// Cached positions there is room for.
+    pub capacity: usize,
+    /// The cache.
+    pub cache: Cache<'a>,
+}
+
+/// The kernels of one back-end. Holding a table is the proof that the CPU can run it: [`detect`] and [`available`] are the only
+/// ways to get one.
+#[derive(Debug)]
+pub struct KernelTable {
+    pub(crate) name: &'static str,
+    pub(crate) quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
+    pub(crate) matmul: unsafe fn(&Matrix<'_>, Activations<'_>, Outputs<'_>),
+    pub(crate) conv1d_step: unsafe fn(&Conv1d<'_>, &mut [f32], &mut [f32]),
+    pub(crate) scan_step: unsafe fn(&Scan<'_>, &mut [f32], &mut [f32]),
+    pub(crate) ssd_step: unsafe fn(&Ssd<'_>, &mut [f32], &mut [f32]),
+    pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
+    pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
+    pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
+}
+
+/// Calls an entry of the table.
+macro_rules! call {
+    ($table:ident . $entry:ident ( $($argument:expr),* )) => {
+        // SAFETY: an entry's only demand is that the CPU has the features it was compiled for, and a table is handed out only
+        // after that was asked.
+        unsafe { ($table.$entry)($($argument),*) }
+    };
+}
+
+impl KernelTable {
+    /// Name of the back-end.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Rounds `x` to int8 per group of 32: codes, one scale and the sum of codes per group. `codes` is padded to whole groups.
+    #[inline]
+    pub fn quantize_activations(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        debug_assert_eq!(codes.len(), x.len().next_multiple_of(GROUP));
+        call!(self.quantize_activations(x, codes, scales, sums));
+    }
+
+    /// `out[t] = matrix * x[t]` for every vector `t` of `x`.
+    #[inline]
+    pub fn matmul(&self, matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+        call!(self.matmul(matrix, x, out));
+    }
+
+    /// One step of a causal convolution; `state` is (taps - 1, channels), `x` is replaced by the output.
+    #[inline]
+    pub fn conv1d_step(&self, conv: &Conv1d<'_>, state: &mut [f32], x: &mut [f32]) {
+        call!(self.conv1d_step(conv, state, x));
+    }
+
+    /// One step of the selective scan; `h` is (d_state, d_inner), `y` is (d_inner).
+    #[inline]
+    pub fn scan_step(&self, scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
+        call!(self.scan_step(scan, h, y));
+    }
+
+    /// One step of the dual recurrence; `state` is (heads, d_state, head_dim), `y` is (heads, head_dim).
+    #[inline]
+    pub fn ssd_step(&self, ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
+        call!(self.ssd_step(ssd, state, y));
+    }
+
+    /// Normalises `x` in place.
+    #[inline]
+    pub fn norm(&self, norm: &Norm<'_>, x: &mut [f32]) {
+        call!(self.norm(norm, x));
+    }
+
+    /// Attention of one position; `scores` has room for `len` numbers, `out` is (heads, head_dim).
+    #[inline]
+    pub fn attend(&self, attention: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
+        call!(self.attend(attention, scores, out));
+    }
+
+    /// `x[i] <- silu(x[i]) * y[i]`.
+    #[inline]
+    pub fn silu_multiply(&self, x: &mut [f32], y: &[f32]) {
+        call!(self.silu_multiply(x, y));
+    }
+
+    /// Rotates the heads of `x` in place.
+    #[inline]
+    pub fn rotate(&self, rotary: &Rotary<'_>, x: &mut [f32]) {
+        portable::rotate(rotary, x);
+    }
+}
+
+/// Builds a [`KernelTable`] by compiling the portable kernels once more, with the given attributes on each.
+///
+/// The kernels have one order of additions and no fused operation, so wider registers cannot change a bit. `$expand` turns a
+/// tile of 4-bit codes into 8-bit ones.
+macro_rules! compile_table {
+    ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
+        use $crate::table::{Activations, Attention, Conv1d, Norm, Outputs, Scan, Ssd};
+        $(#[$attribute])*
+        fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+            $crate::portable::quantize_activations(x, codes, scales, sums);
+        }
+        $(#[$attribute])*
+        fn matmul(matrix: &$crate::quant::Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+            $crate::portable::matmul(matrix, x, out, |tile, table, out| $expand(tile, table, out));
+        }
+        $(#[$attribute])*
+        fn conv1d_step(conv: &Conv1d<'_>, state: &mut [f32], x: &mut [f32]) {
+            $crate::portable::conv1d_step(conv, state, x);
+        }
+        $(#[$attribute])*
+        fn scan_step(scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
+            $crate::portable::scan_step(scan, h, y);
+        }
+        $(#[$attribute])*
+        fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
+            $crate::portable::ssd_step(ssd, state, y);
+        }
+        $(#[$attribute])*
+        fn norm(norm: &Norm<'_>, x: &mut [f32]) {
+            $crate::portable::norm(norm, x);
+        }
+        $(#[$attribute])*
+        fn attend(attention: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
+            $crate::portable::attend(attention, scores, out);
+        }
+        $(#[$attribute])*
+        fn silu_multiply(x: &mut [f32], y: &[f32]) {
+            for (x, &y) in x.iter_mut().zip(y) {
+                *x = $crate::portable::act::silu(*x) * y;
+            }
+        }
+        $crate::table::KernelTable {
+            name: $name,
+            quantize_activations,
+            matmul,
+            conv1d_step,
+            scan_step,
+            ssd_step,
+            norm,
+            attend,
+            silu_multiply,
+        }
+    }};
+}
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub(crate) use compile_table;
+
+/// The reference: runs everywhere.
+static PORTABLE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
+
+/// Every table this CPU can run, slowest first; the first is the portable one.
+pub fn available() -> impl Iterator<Item = &'static KernelTable> {
+    let wider: &[Option<&'static KernelTable>] = &[
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
+        crate::x86::avx2(),
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
+        crate::x86::avx512(),
+    ];
+    let wider: [Option<&'static KernelTable>; 2] = [wider.first().copied().flatten(), wider.get(1).copied().flatten()];
+    core::iter::once(&PORTABLE).chain(wider.into_iter().flatten())
+}
+
+/// The fastest table this CPU can run.
+pub fn detect() -> &'static KernelTable {
+    available().last().unwrap_or(&PORTABLE)
+}

@@ -1,0 +1,47 @@
+//! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
+//! of sixteen 4-bit codes at once.
+
+use crate::table::{KernelTable, compile_table};
+use core::arch::x86_64::{
+    __m128i, __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_set1_epi8,
+    _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256,
+};
+
+static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
+static AVX512: KernelTable = compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]);
+
+/// The AVX2 table, if this CPU has AVX2.
+pub(crate) fn avx2() -> Option<&'static KernelTable> {
+    std::is_x86_feature_detected!("avx2").then_some(&AVX2)
+}
+
+/// The AVX-512 table, if this CPU has it.
+pub(crate) fn avx512() -> Option<&'static KernelTable> {
+    let has = std::is_x86_feature_detected!("avx512f")
+        && std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512dq")
+        && std::is_x86_feature_detected!("avx512vl");
+    has.then_some(&AVX512)
+}
+
+/// See [`crate::quant::expand_q4`].
+#[inline]
+#[target_feature(enable = "avx2")]
+fn expand_q4(tile: &[[u8; 64]; 4], table: &[i8; 16], out: &mut [[i8; 64]; 8]) {
+    // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
+    let table = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast::<__m128i>())) };
+    let low = _mm256_set1_epi8(15);
+    for (word, out) in tile.iter().zip(out.as_chunks_mut::<2>().0) {
+        let [low_out, high_out] = out;
+        for half in [0, 32] {
+            // SAFETY: `half + 32` is at most 64, the length of all three arrays; unaligned loads and stores.
+            unsafe {
+                let codes = _mm256_loadu_si256(word.as_ptr().add(half).cast::<__m256i>());
+                let lows = _mm256_shuffle_epi8(table, _mm256_and_si256(codes, low));
+                let highs = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low));
+                _mm256_storeu_si256(low_out.as_mut_ptr().add(half).cast::<__m256i>(), lows);
+                _mm256_storeu_si256(high_out.as_mut_ptr().add(half).cast::<__m256i>(), highs);
+            }
+        }
+    }
+}
