@@ -315,9 +315,6 @@ macro_rules! compile_table {
         }
     }};
 }
-#[cfg(all(target_arch = "x86_64", feature = "std"))]
-pub(crate) use compile_table;
-
 /// The reference: runs everywhere.
 static PORTABLE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
 

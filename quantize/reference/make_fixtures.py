@@ -6,13 +6,13 @@ language models are built and run by transformers, and the sensor classifiers (o
 does not know) by the short f64 reference further down, written from the equations.
 
 Every tensor is drawn at random, the ones that a fresh model leaves at 0 or 1 included, and each fixture is refused
-unless shuffling any single tensor changes the logits: a reader that drops or reorders one cannot pass. Shapes are odd on
-purpose (nothing is a multiple of a tile, heads are no power of two), since that is where padding goes wrong.
+unless shuffling any single tensor changes the logits: a reader that drops or reorders one cannot pass. Shapes are odd
+on purpose (hardly a multiple of a tile, heads no power of two), since that is where padding goes wrong.
 
 Each fixture is a folder:
 
     config.json, *.safetensors    the checkpoint
-    tokens.json | frames.csv      the input: {"tokens": [..]}, or one frame a line without header, channels as in config.json
+    tokens.json | frames.csv      the input: {"tokens": [..]}, or a frame a line, no header, channels as in config.json
     expected.npy                  f32 (steps, vocab) | (steps, classes): the logits after each step, from an empty state
 
 The weights depend only on the seed and the fixture's name, so a fresh seed is a fresh test, and --only gives the same
@@ -34,7 +34,7 @@ CACHE_BOUND = 5e-6  # full forward against step by step, relative to the largest
 SHUFFLE_BOUND = 1e-3  # least effect of shuffling one tensor, on the same scale: 50 times what the tests tolerate
 
 # ---------------------------------------------------------------------------------------------------------------------
-# The fixtures. Every key that shapes the model is spelled out: the libraries' defaults differ from published checkpoints.
+# The fixtures. Every key that shapes the model is spelled out: library defaults differ from published checkpoints.
 
 MAMBA = dict(
     model_type="mamba", hidden_size=28, num_hidden_layers=2, vocab_size=97, state_size=16, conv_kernel=4, expand=2,
@@ -49,7 +49,7 @@ MAMBA2 = dict(
 GRANITE = dict(
     model_type="granitemoehybrid", hidden_size=36, vocab_size=97, num_attention_heads=6, num_key_value_heads=2,
     attention_bias=False, position_embedding_type="nope", max_position_embeddings=512,
-    shared_intermediate_size=20, intermediate_size=20, num_local_experts=0, num_experts_per_tok=0, hidden_act="silu",
+    shared_intermediate_size=20, intermediate_size=28, num_local_experts=0, num_experts_per_tok=0, hidden_act="silu",
     mamba_n_heads=3, mamba_d_head=12, mamba_d_state=16, mamba_n_groups=1, mamba_d_conv=4, mamba_expand=1,
     mamba_chunk_size=16, mamba_conv_bias=True, mamba_proj_bias=False, rms_norm_eps=1e-5, tie_word_embeddings=True,
     embedding_multiplier=1.5, residual_multiplier=0.6, attention_multiplier=0.21, logits_scaling=1.7,
@@ -117,11 +117,11 @@ def draw(name, shape, rng):
     if "embed" in name:  # tied ones are the head as well
         return rng.normal(0.0, 2.0 / math.sqrt(shape[1]), shape)
     gains = {
-        "conv1d": 1.0, "head": 2.0, "encoder": 1.0, "in_proj": 1.2, "x_proj": 2.0, "dt_proj": 0.25,
-        "q_proj": 1.8, "k_proj": 1.8,  # enough for an attention that is neither flat nor a single token
+        "conv1d": 1.0, "head": 2.0, "encoder": 1.0, "in_proj": 1.0, "x_proj": 1.5, "dt_proj": 0.25,
+        "q_proj": 1.5, "k_proj": 1.5,  # enough for an attention that is neither flat nor a single token
     }
     module = name.split(".")[-2]
-    gain = next((g for key, g in gains.items() if key in module), 1.3)
+    gain = next((g for key, g in gains.items() if key in module), 1.0)
     return rng.normal(0.0, gain / math.sqrt(math.prod(shape[1:])), shape)
 
 
@@ -446,7 +446,7 @@ def make(name, out_dir, seed, steps):
     print(f"{name:20} {size:7} bytes  max|logit| {largest:5.2f}  whole-stepped {cache:.1e}"
           f"  weakest tensor {effect:.1e} {tensor}", flush=True)
 
-    assert np.isfinite(expected).all() and 1 <= largest <= 20, f"{name}: logits out of range"
+    assert np.isfinite(expected).all() and 0.5 <= largest <= 20, f"{name}: logits out of range"
     assert cache < CACHE_BOUND, f"{name}: the reference disagrees with itself by {cache:.1e}"
     assert effect > SHUFFLE_BOUND, f"{name}: {tensor} hardly matters"
     assert steps > 64 or size < SIZE_LIMIT, f"{name}: {size} bytes"
@@ -461,7 +461,7 @@ def main():
   make_fixtures.py fresh --seed 7                        all of them with other weights and inputs
   make_fixtures.py fresh --seed 7 --only mamba2-g2       one of them, the same files as in the whole run""",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, nargs="?", help="folder that gets one folder a fixture")
+    parser.add_argument("out_dir", metavar="OUT_DIR", type=Path, nargs="?", help="gets one folder a fixture")
     parser.add_argument("--seed", type=int, default=0, help="of weights and inputs (default: 0)")
     parser.add_argument("--only", metavar="NAME", action="append", help="make this one alone; may be repeated")
     parser.add_argument("--tokens", type=int, default=64, help="steps, tokens or frames (default: 64)")

@@ -35,29 +35,34 @@ HTML = """linux-doc-6.1 python3.11-doc postgresql-doc-15 git-doc rust-doc debian
 libreoffice-help-en-us python-django-doc python-sqlalchemy-doc erlang-doc openjdk-17-doc llvm-14-doc debian-policy
 debian-reference-en developers-reference maint-guide harden-doc debian-faq apt-doc aptitude-doc-en bash-doc autoconf-doc
 exim4-doc-html postfix-doc apache2-doc cmake-doc ganeti-doc ghc-doc sbcl-doc r-doc-html octave-doc lilypond-doc-html
-gimp-help-en installation-guide-amd64 libboost1.74-doc qtbase5-doc-html libglib2.0-doc libgtk-3-doc vim-doc zsh-doc
-fish-common nodejs-doc mutt sphinx-doc docutils-doc ffmpeg-doc bind9-doc twisted-doc python-flask-doc python-celery-doc
+gimp-help-en installation-guide-amd64 libboost1.74-doc qtbase5-doc-html libglib2.0-doc libgtk-3-doc zsh-doc
+fish-common nodejs-doc mutt sphinx-doc docutils-doc bind9-doc twisted-doc python-flask-doc python-celery-doc
 python-tornado-doc python-jinja2-doc python-requests-doc python-mpmath-doc python-sklearn-doc python-scipy-doc
 python-pandas-doc gap-doc swi-prolog-doc wireshark-doc nova-doc neutron-doc swift-doc ironic-doc keystone-doc cinder-doc
 glance-doc heat-doc fai-doc live-manual-html libvirt-doc borgbackup-doc cargo-doc postgis-doc nim-doc kicad-doc-en
 gnu-standards pike8.0-doc xorg-docs xen-doc gnucash-docs chezscheme-doc mit-scheme-doc maxima-doc grass-doc gnuplot-doc
-units""".split()
+qtdeclarative5-doc-html qttools5-doc-html qtmultimedia5-doc-html qtwebengine5-doc-html qtcreator-doc
+qtquickcontrols2-5-doc-html libgtk-4-doc imagemagick-6-doc libstdc++-12-doc swig-doc python-skimage-doc python-sympy-doc
+manila-doc octavia-doc designate-doc barbican-doc trove-doc libpango1.0-doc valgrind mailman3-doc ncurses-doc
+libxml2-doc""".split()
 KINDS = {name: ("html",) for name in HTML}
 KINDS.update({name: ("man",) for name in """manpages manpages-dev systemd tcl8.6-doc mercurial-common lvm2 cryptsetup
-xfsprogs btrfs-progs coreutils glibc-doc""".split()})
-KINDS.update({"perl-doc": ("pod",), "guile-3.0-doc": ("info",), "jargon-text": ("text",), "gnome-user-docs": ("page",),
-              "dict-foldoc": ("dict",)})
+xfsprogs btrfs-progs coreutils glibc-doc tk8.6-doc libssl-doc libcurl4-doc util-linux procps nfs-common iptables sudo rsync
+curl tmux apt gnupg gpg mdadm openssl openssh-client dpkg-dev debhelper devscripts lintian subversion""".split()})
+KINDS.update({"perl-doc": ("pod",), "guile-3.0-doc": ("info",), "binutils-doc": ("info",), "jargon-text": ("text",),
+              "gnome-user-docs": ("page",), "gnome-devel-docs": ("page",), "gnumeric-doc": ("page",), "dict-foldoc": ("dict",)})
 
 # Pages that hold indexes, source listings, translations or generated interface lists.
 EXCLUDE = re.compile(
-    r"genindex|py-modindex|searchindex|/search\.html|index-all|/_modules/|/_sources/|/src/|doc-index|/help/(?!C/)|/translations/"
+    r"genindex|py-modindex|searchindex|/search\.html|index-all|/_modules/|/_sources/|/src/|doc-index|/translations/"
     r"|(?<![a-z])(changelog|news|copyright)[^/]*$|whatsnew/v0|allclasses|package-(use|tree)|class-use|/hierarchy"
     r"|/rust-doc/html/(core|alloc|test|proc_macro)/|/rust-doc/html/std/(arch|simd)|/libraries/"
     r"|[._-](ca|cs|da|de|el|es|fi|fr|hu|it|ja|ko|nl|no|pl|pt|pt_BR|ru|sv|tr|vi|zh|zh_CN|zh_TW|id|ar|fa|hr|nb|ro|uk)"
-    r"(-[A-Z]+)?\.x?html?(\.gz)?$|/html/(?!en)[a-z]{2}(-[A-Z]{2})?/|manual/(da|de|es|fr|ja|ko|pt-br|tr|zh-cn|ru)/"
+    r"(-[A-Z]+)?\.x?html?(/[^/]*)?$|manual/(da|de|es|fr|ja|ko|pt-br|tr|zh-cn|ru)/"
     r"|\.html\.(da|de|es|fr|ja|ko|pt|tr|zh|ru)", re.I)
 BY_NAME = {
-    "html": re.compile(r"\.(x?html?|html\.en)(\.gz)?$"), "man": re.compile(r"/man/man[1-8]/.*\.gz$"), "pod": re.compile(r"\.pod$"),
+    "html": re.compile(r"\.(x?html?|html\.en)(\.gz)?$"), "man": re.compile(r"/man/man[1-8]/.*\.gz$"),
+    "pod": re.compile(r"\.pod$"),
     "info": re.compile(r"\.info(-\d+)?\.gz$"), "text": re.compile(r"(\.txt|jargon)[^/]*(\.gz)?$"),
     "page": re.compile(r"/help/C/.*\.page$"), "dict": re.compile(r"\.dict\.dz$"),
 }
@@ -70,8 +75,9 @@ figure address center br hr title item page note steps list terms tbody details 
 SKIP = set("""script style pre nav footer head form svg math button select iframe textarea noscript listing code-block screen
 links info media math desc_signature colgroup""".split())
 SKIP_CLASS = re.compile(
-    r"sidebar|related|headerlink|\btoc|navigation|\bnav|footer|breadcrumb|highlight|literal-block|programlisting|\bscreen\b"
-    r"|synopsis|\bindex\b|copyright|versionset|navset|\bcode\b|signature|\bbook-info|doc-src|example-code")
+    r"(?<!with)sidebar|related|headerlink|\btoc|navigation|(?<!wy-)(?<!for-)nav|footer|breadcrumb|highlight"
+    r"|literal-block|programlisting|\bscreen\b|synopsis"
+    r"|\bindex\b|copyright|versionset|navset|\bcode\b|signature|\bbook-info|doc-src|example-code")
 
 
 def read_html(data, xml=False):
@@ -101,7 +107,8 @@ def read_html(data, xml=False):
             if block:
                 kind = "h" if tag in ("h1", "h2", "h3", "h4", "h5", "h6", "dt", "title", "th") else \
                     "li" if tag in ("li", "td", "item") else "p"
-            if tag in SKIP or SKIP_CLASS.search(node.get("class") or ""):
+            # classes decide for blocks and for the anchors beside headings; `code` inside a sentence stays
+            if tag in SKIP or (block or tag == "a") and SKIP_CLASS.search(node.get("class") or ""):
                 walker.skip_subtree()
             elif node.text:
                 buffer.append(node.text)
@@ -116,7 +123,8 @@ def read_html(data, xml=False):
 ROFF = [(re.compile(p), r) for p, r in [
     (r'\\".*$', ""), (r"\\f(\[[^]]*\]|\(..|.)", ""), (r"\\s[-+]?\d", ""), (r"\\\*?\((lq|rq|dq)", '"'), (r"\\\((aq|cq|oq)", "'"),
     (r"\\\(em|\\\[em\]", " - "), (r"\\\(en", "-"), (r"\\\(bu", ""), (r"\\\[?(lq|rq|dq)\]", '"'), (r"\\\[(aq|cq|oq)\]", "'"),
-    (r"\\m\[[^]]*\]|\\[HVZ]'[^']*'|\\(\*|\()..|\\\*?\[[^]]*\]", ""), (r"\\-", "-"), (r"\\e", r"\\"), (r"\\[ ~0]", " "), (r"\\[&|^/,c:%]", "")]]
+    (r"\\m\[[^]]*\]|\\[HVZ]'[^']*'|\\(\*|\()..|\\\*?\[[^]]*\]", ""),
+    (r"\\-", "-"), (r"\\e", r"\\"), (r"\\[ ~0]", " "), (r"\\[&|^/,c:%]", "")]]
 
 
 def roff_inline(line):
@@ -187,13 +195,15 @@ READERS = {"html": read_html, "man": read_man, "pod": read_pod, "info": read_tex
 # ---------------------------------------------------------------------------------------------------------------------
 # From blocks to prose
 
-ASCII = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": " - ", "\u2026": "...",
-                       "\u00a0": " ", "\u2022": "", "\u00b7": "", "\u00b6": "", "\u2192": "->", "\u2212": "-", "\u00d7": "x",
+ASCII = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": " - ",
+                       "\u2026": "...", "\u00a0": " ", "\u2022": "", "\u00b7": "", "\u00b6": "",
+                       "\u2192": "->", "\u2212": "-", "\u00d7": "x",
                        "\u201a": "'", "\u2039": "<", "\u203a": ">", "\u2010": "-", "\u2011": "-", "\u00ad": "", "\u200b": "",
                        "\uf0c1": "", "\u00ab": '"', "\u00bb": '"', "\u2713": "", "\u00a9": "(c)", "\u00e9": "e", "\u00ef": "i"})
 FUNCTION_WORDS = frozenset("""the of to and a in is for that be it this with are as on not or by from can if you an will which
 has have was at when but all any its your may only other one use used must there no than then these they into also such do
 does each more should so their we what how""".split())
+TEMPLATE = re.compile(r"Definition at line|Referenced by|All Implemented|Direct Known|Total running time|References ")
 WORD = re.compile(r"[A-Za-z']+")
 SPACE_BEFORE_MARK = re.compile(r" ([.,;:!?)])(?=\s|$)")
 
@@ -206,7 +216,7 @@ def tidy(text):
 
 def is_prose(text, item):
     """English sentences rather than listings, signatures, tables or another language."""
-    if not (24 if item else 40) <= len(text) <= 6000 or not text.isascii():
+    if not (24 if item else 40) <= len(text) <= 6000 or not text.isascii() or TEMPLATE.match(text):
         return False
     if not (text[0].isupper() or text[0] in "\"'(" or item and text[0].islower()):
         return False
@@ -370,7 +380,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="worker processes")
     parser.add_argument("--vocab", type=int, default=4096, help="entries of the tokenizer")
     parser.add_argument("--heldout", type=int, default=500_000, help="bytes of held-out text")
-    parser.add_argument("--calibration", type=int, default=1_500_000, help="bytes of calibration text (part of the training text)")
+    parser.add_argument("--calibration", type=int, default=1_500_000,
+                        help="bytes of calibration text (part of the training text)")
     parser.add_argument("--minimum", type=int, default=400, help="shortest document kept, in bytes")
     parser.add_argument("--sample", type=int, default=30_000_000, help="bytes of training text the tokenizer is trained on")
     args = parser.parse_args()

@@ -108,18 +108,26 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, 
 fn dot_tile(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
     let mut acc = [0i32; 64];
     for (words, x) in tile.as_chunks::<2>().0.iter().zip(x.as_chunks::<8>().0) {
+        let (x0, x1) = (repeat(x, 0), repeat(x, 4));
         for i in 0..64 {
             // Two products of at most 128 * 127 fit in 16 bits.
-            let a = i16::from(words[0][i]).wrapping_mul(i16::from(x[i % 4]));
-            let b = i16::from(words[1][i]).wrapping_mul(i16::from(x[4 + i % 4]));
+            let a = i16::from(words[0][i]).wrapping_mul(i16::from(x0[i]));
+            let b = i16::from(words[1][i]).wrapping_mul(i16::from(x1[i]));
             acc[i] = acc[i].wrapping_add(i32::from(a.wrapping_add(b)));
         }
     }
     let mut isum = [0; TILE_ROWS];
-    for (isum, acc) in isum.iter_mut().zip(acc.as_chunks::<4>().0) {
-        *isum = acc[0].wrapping_add(acc[1]).wrapping_add(acc[2]).wrapping_add(acc[3]);
+    for r in 0..TILE_ROWS {
+        isum[r] = acc[4 * r].wrapping_add(acc[4 * r + 1]).wrapping_add(acc[4 * r + 2]).wrapping_add(acc[4 * r + 3]);
     }
     isum
+}
+
+/// The four codes from `at`, once for each of the 16 rows: one broadcast of a 32-bit word.
+#[inline(always)]
+fn repeat(x: &[i8; 8], at: usize) -> [i8; 64] {
+    let word = i32::from_ne_bytes([x[at] as u8, x[at + 1] as u8, x[at + 2] as u8, x[at + 3] as u8]);
+    bytemuck::cast([word; TILE_ROWS])
 }
 
 /// Float weights: 32 columns are summed on their own, then added, so that rounding grows with the groups, not the columns.

@@ -1,7 +1,7 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
 //! of sixteen 4-bit codes at once.
 
-use crate::table::{KernelTable, compile_table};
+use crate::table::KernelTable;
 use core::arch::x86_64::{
     __m128i, __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_set1_epi8,
     _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256,

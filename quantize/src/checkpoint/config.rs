@@ -1,0 +1,132 @@
+//! `config.json`: typed look-ups whose errors name the key.
+
+use crate::error::Error;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// A JSON object from a file, or one nested in it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    path: PathBuf,
+    /// Keys that led here, with a dot behind each.
+    prefix: String,
+    object: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the object in the file `path`.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        match serde_json::from_slice(&text) {
+            Ok(Value::Object(object)) => Ok(Config { path: path.to_owned(), prefix: String::new(), object }),
+            Ok(_) => Err(Error::invalid(path, "JSON", "is not an object with keys")),
+            Err(e) => Err(Error::invalid(path, "JSON", format!("cannot be read: {e}"))),
+        }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The value of `key`, if it is there and not null.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.object.get(key).filter(|v| !v.is_null())
+    }
+
+    /// An error about `key`.
+    pub fn error(&self, key: &str, problem: impl std::fmt::Display) -> Error {
+        Error::invalid(&self.path, format!("key `{}{key}`", self.prefix), problem)
+    }
+
+    fn get<'a, T>(&'a self, key: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, Error> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => match read(value) {
+                Some(read) => Ok(Some(read)),
+                None => Err(self.error(key, format!("is {value}, expected {what}"))),
+            },
+        }
+    }
+
+    fn must<T>(&self, key: &str, found: Option<T>) -> Result<T, Error> {
+        found.ok_or_else(|| self.error(key, "is missing; is this the model's own config.json?"))
+    }
+
+    /// A size: a whole number from 1 to 2^24.
+    pub fn size(&self, key: &str) -> Result<usize, Error> {
+        let found = self.maybe_size(key)?;
+        self.must(key, found)
+    }
+
+    /// A size that may be left out.
+    pub fn maybe_size(&self, key: &str) -> Result<Option<usize>, Error> {
+        self.get(key, "a whole number from 1 to 16777216", |v| v.as_u64().filter(|n| (1..=1 << 24).contains(n)).map(|n| n as usize))
+    }
+
+    /// A whole number that may be zero, with a default.
+    pub fn count_or(&self, key: &str, default: usize) -> Result<usize, Error> {
+        let found = self.get(key, "a whole number from 0 to 16777216", |v| v.as_u64().filter(|&n| n <= 1 << 24).map(|n| n as usize))?;
+        Ok(found.unwrap_or(default))
+    }
+
+    /// A finite number, with a default.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        Ok(self.get(key, "a finite number", |v| v.as_f64().filter(|x| x.is_finite()))?.unwrap_or(default))
+    }
+
+    /// True or false, with a default.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, Error> {
+        Ok(self.get(key, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    /// A text.
+    pub fn text(&self, key: &str) -> Result<&str, Error> {
+        let found = self.maybe_text(key)?;
+        self.must(key, found)
+    }
+
+    /// A text that may be left out.
+    pub fn maybe_text(&self, key: &str) -> Result<Option<&str>, Error> {
+        self.get(key, "a text", Value::as_str)
+    }
+
+    /// A list of texts.
+    pub fn texts(&self, key: &str) -> Result<Vec<&str>, Error> {
+        let found = self.get(key, "a list of texts", |v| v.as_array()?.iter().map(Value::as_str).collect())?;
+        self.must(key, found)
+    }
+
+    /// A list of finite numbers.
+    pub fn numbers(&self, key: &str) -> Result<Vec<f32>, Error> {
+        let number = |v: &Value| v.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+        let found = self.get(key, "a list of finite numbers", |v| v.as_array()?.iter().map(number).collect())?;
+        self.must(key, found)
+    }
+
+    /// A token id, or the first of a list of them; may be left out.
+    pub fn maybe_token(&self, key: &str) -> Result<Option<u32>, Error> {
+        let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+        self.get(key, "a token id or a list of them", |v| id(v).or_else(|| v.as_array()?.first().and_then(id)))
+    }
+
+    /// A nested object.
+    pub fn object(&self, key: &str) -> Result<Config, Error> {
+        let found = self.maybe_object(key)?;
+        self.must(key, found)
+    }
+
+    /// A nested object that may be left out.
+    pub fn maybe_object(&self, key: &str) -> Result<Option<Config>, Error> {
+        let nested = self.get(key, "an object", Value::as_object)?;
+        Ok(nested.map(|object| Config { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), object: object.clone() }))
+    }
+
+    /// Refuses a value other than the supported one: the key may be left out.
+    pub fn refuse_unless(&self, key: &str, supported: &Value) -> Result<(), Error> {
+        match self.value(key) {
+            Some(value) if value != supported => Err(self.error(key, format!("is {value}; only {supported} is supported"))),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Brooklet's quantizer: from an ordinary checkpoint to one `.brook` file.
+//!
+//! The road: [`checkpoint`] reads names and bytes, [`families`] turns a config into a [`graph`] of the runtime's operations,
+//! [`methods`] chooses codes and scales for each matrix, [`lower`] lays operands, state and sections out and writes the file.
+//! Model families are known here and nowhere else.
+
+pub mod checkpoint;
+mod error;
+pub mod families;
+pub mod graph;
+pub mod lower;
+pub mod methods;
+mod recipe;
+
+pub use checkpoint::Checkpoint;
+pub use error::Error;
+pub use lower::{Report, TensorReport, quantize};
+pub use recipe::{Cache, Recipe};

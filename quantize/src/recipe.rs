@@ -1,0 +1,45 @@
+//! What the user chose: formats of the weights, and how far attention looks back.
+
+use crate::graph::Role;
+use brooklet::kernels::quant::Format;
+
+/// The choices that turn a graph into a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// Format of the matrices.
+    pub format: Format,
+    /// Format of the embedding (and of a head tied to it); `None` picks [`Format::Q8`] for 4-bit models, else `format`.
+    pub embedding: Option<Format>,
+    /// Attention's cache.
+    pub cache: Cache,
+}
+
+/// Choices for the attention caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// Positions a cache holds.
+    pub context: u32,
+    /// First positions that stay when the cache slides; `None` refuses a step when it is full.
+    pub sink: Option<u32>,
+    /// Whether keys and values are rounded to 8 bits.
+    pub int8: bool,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe { format: Format::Q8, embedding: None, cache: Cache { context: 2048, sink: Some(4), int8: true } }
+    }
+}
+
+impl Recipe {
+    /// The format of a matrix with this role.
+    pub fn format_of(&self, role: Role) -> Format {
+        let four_bit = self.format == Format::Q4;
+        match role {
+            Role::Projection => self.format,
+            Role::Embedding => self.embedding.unwrap_or(if four_bit { Format::Q8 } else { self.format }),
+            // Small and sensitive: their error goes through an exponential.
+            Role::StepSize => if four_bit { Format::Q8 } else { self.format },
+        }
+    }
+}

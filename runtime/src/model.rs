@@ -1,0 +1,62 @@
+//! A model: a checked file and its memory plan.
+
+use crate::artifact::{Artifact, Header, InputSpec};
+use crate::error::Error;
+use crate::plan::Plan;
+
+/// A model, borrowed from the bytes of its file. Shared by any number of streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'a> {
+    artifact: Artifact<'a>,
+    plan: Plan,
+}
+
+impl<'a> Model<'a> {
+    /// Checks a `.brook` file and plans its memory, once. `bytes` must start on a 64-byte boundary.
+    ///
+    /// After this only bad input can make a step fail.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
+        let artifact = Artifact::from_bytes(bytes)?;
+        let plan = Plan::new(&artifact)?;
+        Ok(Model { artifact, plan })
+    }
+
+    /// The file.
+    pub fn artifact(&self) -> &Artifact<'a> {
+        &self.artifact
+    }
+
+    /// The file's header.
+    pub fn header(&self) -> &Header<'a> {
+        self.artifact.header()
+    }
+
+    /// The memory plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Outputs of a step.
+    pub fn outputs(&self) -> usize {
+        self.plan.outputs as usize
+    }
+
+    /// Bytes of one stream's state.
+    pub fn state_bytes(&self) -> usize {
+        self.plan.state_bytes as usize
+    }
+
+    /// Bytes of a session's scratch when it handles up to `tokens` tokens at once (1 is enough to step).
+    pub fn scratch_bytes(&self, tokens: usize) -> usize {
+        // `Plan::new` checked one token; absurd batches saturate, and no buffer is that large.
+        self.plan.scratch_bytes(tokens.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Channels of a sensor frame; `None` for token models.
+    pub fn channels(&self) -> Option<usize> {
+        match self.header().input {
+            InputSpec::Frames { channels, .. } => Some(channels.lines().count()),
+            InputSpec::Tokens { .. } => None,
+        }
+    }
+}

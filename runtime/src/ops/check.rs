@@ -1,0 +1,101 @@
+//! What operations ask of a file while it is checked.
+
+use super::{Op, Span};
+use crate::artifact::{Artifact, Slot, SlotKind};
+use crate::error::OpFault;
+
+/// Checks one operation after the other; remembers which state slot comes next, since each belongs to one operation.
+pub(crate) struct Checker<'c, 'a> {
+    artifact: &'c Artifact<'a>,
+    next_slot: u32,
+}
+
+impl<'c, 'a> Checker<'c, 'a> {
+    pub(crate) fn new(artifact: &'c Artifact<'a>) -> Self {
+        Checker { artifact, next_slot: 0 }
+    }
+
+    /// Slots handed out so far.
+    pub(crate) fn slots_used(&self) -> u32 {
+        self.next_slot
+    }
+
+    /// Checks that `op` reads and writes inside the frame, and that what it writes overlaps nothing else.
+    pub(crate) fn operands(&self, op: &Op) -> Result<(), OpFault> {
+        let frame_len = self.artifact.header().frame_len;
+        let mut spans = [Span { at: 0, len: 0 }; 8];
+        let mut count = 0;
+        let mut fault = Ok(());
+        let _ = op.map(|span, _| {
+            if span.len == 0 || span.at.checked_add(span.len).is_none_or(|end| end > frame_len) {
+                fault = Err(OpFault::Span);
+            }
+            for other in spans.iter().take(count) {
+                let apart = span.at >= other.at.saturating_add(other.len) || other.at >= span.at.saturating_add(span.len);
+                // Only a norm may write where it reads.
+                if !apart && !(matches!(op, Op::Norm(_)) && span == *other) {
+                    fault = fault.and(Err(OpFault::Overlap));
+                }
+            }
+            match spans.get_mut(count) {
+                Some(free) => *free = span,
+                None => fault = Err(OpFault::Encoding),
+            }
+            count += 1;
+        });
+        fault
+    }
+
+    /// The array `id`, which must have `len` numbers.
+    pub(crate) fn array(&self, id: u32, len: u32) -> Result<&'a [f32], OpFault> {
+        let array = self.artifact.array(id).ok_or(OpFault::Tensor)?;
+        if array.len() as u64 == u64::from(len) { Ok(array) } else { Err(OpFault::Shape) }
+    }
+
+    /// An optional array.
+    pub(crate) fn maybe_array(&self, id: Option<u32>, len: u32) -> Result<(), OpFault> {
+        id.map_or(Ok(()), |id| self.array(id, len).map(|_| ()))
+    }
+
+    /// The matrix `id`, which must be (rows, cols).
+    pub(crate) fn matrix(&self, id: u32, rows: u32, cols: u32) -> Result<(), OpFault> {
+        let section = self.artifact.section(id).ok_or(OpFault::Tensor)?;
+        section.content.format().ok_or(OpFault::Tensor)?;
+        if (section.rows, section.cols) == (rows, cols) { Ok(()) } else { Err(OpFault::Shape) }
+    }
+
+    /// The rotary turns `id`.
+    pub(crate) fn turns(&self, id: u32) -> Result<&'a [u64], OpFault> {
+        self.artifact.turns(id).ok_or(OpFault::Tensor)
+    }
+
+    /// The vocabulary, if tokens go in.
+    pub(crate) fn artifact(&self) -> &'c Artifact<'a> {
+        self.artifact
+    }
+
+    /// The next slot, which must be number `id`.
+    pub(crate) fn slot(&mut self, id: u32) -> Result<Slot, OpFault> {
+        if id != self.next_slot {
+            return Err(OpFault::Slot);
+        }
+        self.next_slot += 1;
+        self.artifact.header().slots.get(id).ok_or(OpFault::Slot)
+    }
+
+    /// The next slot, which must be `count` plain numbers.
+    pub(crate) fn numbers(&mut self, id: u32, count: Option<u32>) -> Result<(), OpFault> {
+        let slot = self.slot(id)?;
+        if slot.kind == SlotKind::Numbers && Some(slot.capacity) == count { Ok(()) } else { Err(OpFault::Slot) }
+    }
+}
+
+/// `whole / parts` when that comes out even.
+pub(crate) fn divide(whole: u32, parts: u32) -> Result<u32, OpFault> {
+    if parts != 0 && whole.is_multiple_of(parts) { Ok(whole / parts) } else { Err(OpFault::Shape) }
+}
+
+/// Passes finite numbers.
+pub(crate) fn finite(x: f32) -> Result<(), OpFault> {
+    if x.is_finite() { Ok(()) } else { Err(OpFault::Value) }
+}

@@ -1,0 +1,53 @@
+//! Sensor input: `out = (sample - mean) * inv_std`, per channel.
+
+use super::check::Checker;
+use super::run::{Batch, Inputs};
+use super::{Access, Span, TensorId};
+use crate::artifact::{Artifact, InputSpec};
+use crate::error::OpFault;
+use serde::{Deserialize, Serialize};
+
+/// A sensor frame, normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame<V = Span> {
+    /// Array (channels).
+    pub mean: TensorId,
+    /// Array (channels): one over the standard deviation.
+    pub inv_std: TensorId,
+    /// (channels)
+    pub out: V,
+}
+
+impl<V> Frame<V> {
+    pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> Frame<W> {
+        Frame { mean: self.mean, inv_std: self.inv_std, out: place(self.out, Access::Write) }
+    }
+}
+
+impl Frame {
+    pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
+        checker.array(self.mean, self.out.len)?;
+        checker.array(self.inv_std, self.out.len)?;
+        match checker.artifact().header().input {
+            InputSpec::Frames { channels, .. } if channels.lines().count() as u64 == u64::from(self.out.len) => Ok(()),
+            _ => Err(OpFault::Shape),
+        }
+    }
+
+    pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
+        let Inputs::Frames(samples) = batch.inputs else { return None };
+        let (mean, inv_std) = (batch.artifact.array(self.mean)?, batch.artifact.array(self.inv_std)?);
+        let mut samples = samples.chunks_exact(mean.len());
+        batch.each(|_, mut frame| {
+            let sample = samples.next()?;
+            for (((out, x), mean), inv_std) in frame.get(self.out)?.iter_mut().zip(sample).zip(mean).zip(inv_std) {
+                *out = (x - mean) * inv_std;
+            }
+            Some(())
+        })
+    }
+
+    pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
+        u64::from(self.out.len)
+    }
+}

@@ -1,0 +1,102 @@
+//! Matrix times vector: `out = w * x + bias`.
+
+use super::check::Checker;
+use super::run::Batch;
+use super::{Access, Span, TensorId};
+use crate::artifact::Artifact;
+use crate::error::OpFault;
+use crate::kernels::quant::{Format, GROUP};
+use crate::kernels::{Activations, Outputs};
+use crate::mem::take;
+use serde::{Deserialize, Serialize};
+
+/// Matrix times vector.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Linear<V = Span> {
+    /// Matrix (outputs, inputs).
+    pub w: TensorId,
+    /// Array (outputs).
+    pub bias: Option<TensorId>,
+    /// (inputs)
+    pub x: V,
+    /// (outputs)
+    pub out: V,
+}
+
+impl<V> Linear<V> {
+    pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> Linear<W> {
+        Linear { w: self.w, bias: self.bias, x: place(self.x, Access::Read), out: place(self.out, Access::Write) }
+    }
+}
+
+/// Bytes that the packed inputs of one token take, each part rounded up so that the next is aligned.
+pub(crate) fn packed_bytes(format: Format, cols: u32, tokens: usize) -> Option<usize> {
+    let padded = (cols as usize).checked_next_multiple_of(GROUP)?;
+    let round = |bytes: usize| bytes.checked_next_multiple_of(crate::mem::BUFFER_ALIGN);
+    if format.is_quantized() {
+        let codes = round(padded.checked_mul(tokens)?)?;
+        let per_group = round((padded / GROUP).checked_mul(tokens)?.checked_mul(4)?)?;
+        codes.checked_add(per_group.checked_mul(2)?)
+    } else {
+        round(padded.checked_mul(tokens)?.checked_mul(4)?)
+    }
+}
+
+impl Linear {
+    pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
+        checker.matrix(self.w, self.out.len, self.x.len)?;
+        checker.maybe_array(self.bias, self.out.len)
+    }
+
+    pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
+        let bias = Batch::maybe_array(batch.artifact, self.bias)?;
+        multiply(batch, self.w, self.x, 0, batch.tokens, Some(self.out))?;
+        let Some(bias) = bias else { return Some(()) };
+        batch.each(|_, mut frame| {
+            for (out, bias) in frame.get(self.out)?.iter_mut().zip(bias) {
+                *out += bias;
+            }
+            Some(())
+        })
+    }
+
+    pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
+        u64::from(self.x.len) * u64::from(self.out.len)
+    }
+}
+
+/// Multiplies matrix `w` with operand `x` of `tokens` frames from `first` on. The products go to operand `out` of the same
+/// frames, or without one to the batch's output (a single token's).
+pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: usize, tokens: usize, out: Option<Span>) -> Option<()> {
+    let matrix = batch.artifact.matrix(w)?;
+    let format = batch.artifact.section(w)?.content.format()?;
+    let kernels = batch.kernels;
+    let stride = batch.stride;
+    let padded = matrix.groups() * GROUP;
+    let mut packed: &mut [u8] = &mut *batch.packed;
+    let inputs = batch.frames.chunks_exact(stride).skip(first).take(tokens).map(|frame| frame.get(x.range()));
+    let activations = if format.is_quantized() {
+        let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
+        let scales: &mut [f32] = take(&mut packed, padded / GROUP * tokens)?;
+        let sums: &mut [i32] = take(&mut packed, padded / GROUP * tokens)?;
+        let rows = codes.chunks_exact_mut(padded).zip(scales.chunks_exact_mut(padded / GROUP)).zip(sums.chunks_exact_mut(padded / GROUP));
+        for (x, ((codes, scales), sums)) in inputs.zip(rows) {
+            kernels.quantize_activations(x?, codes, scales, sums);
+        }
+        Activations::Int8 { codes, scales, sums }
+    } else {
+        let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
+        for (x, row) in inputs.zip(rows.chunks_exact_mut(padded)) {
+            let (values, padding) = row.split_at_mut_checked(x?.len())?;
+            values.copy_from_slice(x?);
+            padding.fill(0.0);
+        }
+        Activations::Float { x: rows, stride: padded }
+    };
+    let outputs = match out {
+        Some(out) => Outputs { data: batch.frames.get_mut(first * stride + out.at as usize..)?, stride },
+        None => Outputs { stride: batch.output.len(), data: &mut *batch.output },
+    };
+    kernels.matmul(&matrix, activations, outputs);
+    Some(())
+}

@@ -1,0 +1,93 @@
+//! What operations work on: a few tokens' frames, the stream's state, and working memory.
+
+use super::Span;
+use crate::artifact::Artifact;
+use crate::kernels::KernelTable;
+
+/// The inputs of a batch of consecutive tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Inputs<'b> {
+    /// (tokens)
+    Tokens(&'b [u32]),
+    /// (tokens, channels)
+    Frames(&'b [f32]),
+}
+
+/// A batch of consecutive tokens of one stream on its way through the program.
+pub(crate) struct Batch<'b, 'a> {
+    pub(crate) artifact: &'b Artifact<'a>,
+    pub(crate) kernels: &'b KernelTable,
+    pub(crate) inputs: Inputs<'b>,
+    /// Position of the first token since the stream began.
+    pub(crate) position: u64,
+    /// Number of tokens.
+    pub(crate) tokens: usize,
+    /// (tokens, stride): one frame per token.
+    pub(crate) frames: &'b mut [f32],
+    /// Distance between frames.
+    pub(crate) stride: usize,
+    /// The stream's state.
+    pub(crate) state: &'b mut [u8],
+    /// Room for the packed inputs of one matrix, all tokens.
+    pub(crate) packed: &'b mut [u8],
+    /// Room for one head's attention scores.
+    pub(crate) scores: &'b mut [f32],
+    /// The outputs of the last token.
+    pub(crate) output: &'b mut [f32],
+}
+
+/// One token's frame.
+pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
+
+impl<'b, 'a> Batch<'b, 'a> {
+    /// Frames in token order, with the state and the other things that operations need beside them.
+    pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
+        let at = token.checked_mul(self.stride)?;
+        self.frames.get_mut(at..at + self.stride).map(TokenFrame)
+    }
+
+    /// The numbers of a state slot.
+    pub(crate) fn slot_numbers<'s>(artifact: &Artifact<'_>, state: &'s mut [u8], slot: u32) -> Option<&'s mut [f32]> {
+        let slot = artifact.header().slots.get(slot)?;
+        let at = usize::try_from(slot.at).ok()?;
+        let len = (slot.capacity as usize).checked_mul(4)?;
+        crate::mem::numbers_mut(state.get_mut(at..at.checked_add(len)?)?)
+    }
+
+    /// An optional array tensor: outer `None` if it should be there and is not.
+    pub(crate) fn maybe_array(artifact: &Artifact<'a>, id: Option<u32>) -> Option<Option<&'a [f32]>> {
+        match id {
+            Some(id) => artifact.array(id).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// Runs `step` on each token's frame in order, with the numbers of a state slot.
+    pub(crate) fn each_with_state(&mut self, slot: u32, mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], u64) -> Option<()>) -> Option<()> {
+        let state = Self::slot_numbers(self.artifact, self.state, slot)?;
+        for (token, frame) in self.frames.chunks_exact_mut(self.stride).take(self.tokens).enumerate() {
+            step(self.kernels, TokenFrame(frame), state, self.position + token as u64)?;
+        }
+        Some(())
+    }
+
+    /// Runs `step` on each token's frame in order.
+    pub(crate) fn each(&mut self, mut step: impl FnMut(&KernelTable, TokenFrame<'_>) -> Option<()>) -> Option<()> {
+        for frame in self.frames.chunks_exact_mut(self.stride).take(self.tokens) {
+            step(self.kernels, TokenFrame(frame))?;
+        }
+        Some(())
+    }
+}
+
+impl TokenFrame<'_> {
+    /// One operand.
+    pub(crate) fn get(&mut self, span: Span) -> Option<&mut [f32]> {
+        self.0.get_mut(span.range())
+    }
+
+    /// Several operands that do not overlap.
+    pub(crate) fn split<const N: usize>(&mut self, spans: [Span; N]) -> Option<[&mut [f32]; N]> {
+        self.0.get_disjoint_mut(spans.map(Span::range)).ok()
+    }
+}

@@ -1,0 +1,169 @@
+//! The memory plan: the one place that says how many bytes weights, state and scratch take.
+//!
+//! The quantizer calls it to lay a state out, `inspect` to print the sheet, and a device to check what it was given. Nothing
+//! here is stored in the file, so it cannot disagree with the code that runs.
+
+use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind};
+use crate::error::{Error, HeaderFault, OpFault};
+use crate::mem::BUFFER_ALIGN;
+use crate::ops::{Checker, Op, cache_bytes, packed_bytes};
+use brooklet_kernels::quant::Format;
+
+/// Bytes of one state slot; `None` when that overflows.
+pub fn slot_bytes(slot: &Slot) -> Option<u64> {
+    match slot.kind {
+        SlotKind::Numbers => u64::from(slot.capacity).checked_mul(4),
+        SlotKind::CacheF32 | SlotKind::CacheInt8 => cache_bytes(slot),
+    }
+}
+
+/// Sets every slot's place, in order, on 16-byte boundaries; returns the bytes of the whole state.
+pub fn place_slots(slots: &mut [Slot]) -> Option<u64> {
+    let mut end = 0u64;
+    for slot in slots {
+        slot.at = end;
+        end = end.checked_add(slot_bytes(slot)?)?.checked_next_multiple_of(BUFFER_ALIGN as u64)?;
+    }
+    Some(end)
+}
+
+/// What a checked program needs, found in one pass over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Bytes of one stream's state.
+    pub state_bytes: u64,
+    /// Bytes of the file that a step reads: everything but the tokenizer.
+    pub weights_bytes: u64,
+    /// Multiplications with additions of one step, about; attention counted at a full cache.
+    pub macs_per_step: u64,
+    /// Outputs of a step.
+    pub outputs: u32,
+    /// Positions after which a step is refused, if any cache was made to stop.
+    pub context: Option<u32>,
+    frame_len: u32,
+    quantized_cols: u32,
+    float_cols: u32,
+    scores: u32,
+}
+
+impl Plan {
+    /// Checks the program of `artifact` and sums up what it needs.
+    pub fn new(artifact: &Artifact<'_>) -> Result<Self, Error> {
+        let header = artifact.header();
+        let mut plan = Plan {
+            state_bytes: check_slots(artifact)?,
+            weights_bytes: 0,
+            macs_per_step: 0,
+            outputs: match header.output {
+                OutputSpec::Logits { count } => count,
+                OutputSpec::Classes { names } => names.lines().count() as u32,
+            },
+            context: None,
+            frame_len: header.frame_len,
+            quantized_cols: 0,
+            float_cols: 0,
+            scores: 0,
+        };
+        for section in (0..header.sections.count).filter_map(|i| artifact.section(i)) {
+            if section.content != Content::Tokenizer {
+                plan.weights_bytes += section.content.bytes(section.rows, section.cols).unwrap_or(0);
+            }
+        }
+        let mut checker = Checker::new(artifact);
+        let last = header.program.count.wrapping_sub(1);
+        for (index, op) in (0u32..).zip(header.program.iter()) {
+            let fail = |fault| Error::Op { index, fault };
+            let op = op.ok_or(fail(OpFault::Encoding))?;
+            let is_input = matches!(op, Op::Embed(_) | Op::Frame(_));
+            if is_input != (index == 0) || matches!(op, Op::Head(_)) != (index == last) {
+                return Err(fail(OpFault::Order));
+            }
+            checker.operands(&op).map_err(fail)?;
+            op.check(&mut checker).map_err(fail)?;
+            plan.add(artifact, &op);
+        }
+        if header.program.count < 2 || checker.slots_used() != header.slots.count {
+            return Err(Error::Header(HeaderFault::Inconsistent));
+        }
+        // A plan whose sizes overflow on this machine cannot be run on it.
+        plan.scratch_bytes(1).ok_or(Error::Header(HeaderFault::Inconsistent))?;
+        usize::try_from(plan.state_bytes).map_err(|_| Error::Header(HeaderFault::Inconsistent))?;
+        Ok(plan)
+    }
+
+    fn add(&mut self, artifact: &Artifact<'_>, op: &Op) {
+        self.macs_per_step = self.macs_per_step.saturating_add(op.macs(artifact));
+        match op {
+            Op::Linear(linear) => self.add_matrix(artifact, linear.w),
+            Op::Head(head) => self.add_matrix(artifact, head.w),
+            Op::Attention(attention) => {
+                if let Some(slot) = artifact.header().slots.get(attention.cache) {
+                    self.scores = self.scores.max(slot.capacity);
+                    if slot.keep == Keep::Stop {
+                        self.context = Some(self.context.map_or(slot.capacity, |c| c.min(slot.capacity)));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_matrix(&mut self, artifact: &Artifact<'_>, id: u32) {
+        if let Some(section) = artifact.section(id) {
+            let widest = if section.content.format().is_some_and(Format::is_quantized) { &mut self.quantized_cols } else { &mut self.float_cols };
+            *widest = section.cols.max(*widest);
+        }
+    }
+
+    /// The parts of a session's scratch, for batches of up to `tokens` tokens.
+    pub fn scratch(&self, tokens: usize) -> Option<Scratch> {
+        let numbers = |count: usize| count.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN);
+        // Frames start on 16-byte boundaries too.
+        let stride = (self.frame_len as usize).next_multiple_of(BUFFER_ALIGN / 4);
+        let quantized = packed_bytes(Format::Q8, self.quantized_cols, tokens)?;
+        let float = packed_bytes(Format::F32, self.float_cols, tokens)?;
+        Some(Scratch {
+            stride,
+            frames_bytes: numbers(stride.checked_mul(tokens)?)?,
+            packed_bytes: quantized.max(float),
+            scores_bytes: numbers(self.scores as usize)?,
+            output_bytes: numbers(self.outputs as usize)?,
+        })
+    }
+
+    /// Bytes of a session's scratch, for batches of up to `tokens` tokens.
+    pub fn scratch_bytes(&self, tokens: usize) -> Option<usize> {
+        let s = self.scratch(tokens)?;
+        s.frames_bytes.checked_add(s.packed_bytes)?.checked_add(s.scores_bytes)?.checked_add(s.output_bytes)
+    }
+}
+
+/// The parts of a session's scratch, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Numbers from one token's frame to the next.
+    pub stride: usize,
+    /// (tokens, stride) numbers.
+    pub frames_bytes: usize,
+    /// The packed inputs of the widest matrix.
+    pub packed_bytes: usize,
+    /// One head's attention scores.
+    pub scores_bytes: usize,
+    /// One token's outputs.
+    pub output_bytes: usize,
+}
+
+fn check_slots(artifact: &Artifact<'_>) -> Result<u64, Error> {
+    let slots = &artifact.header().slots;
+    let mut end = 0u64;
+    for index in 0..slots.count {
+        let fail = Error::Slot { index };
+        let slot = slots.get(index).ok_or(fail)?;
+        if slot.at != end {
+            return Err(fail);
+        }
+        let bytes = slot_bytes(&slot).ok_or(fail)?;
+        end = end.checked_add(bytes).and_then(|e| e.checked_next_multiple_of(BUFFER_ALIGN as u64)).ok_or(fail)?;
+    }
+    Ok(end)
+}

@@ -1,0 +1,180 @@
+//! A session: the public face of the runtime. It walks a model's program over a stream.
+
+use crate::artifact::InputSpec;
+use crate::error::{Error, OpFault};
+use crate::input::Input;
+use crate::kernels::KernelTable;
+use crate::mem::{aligned, numbers_mut, take};
+use crate::model::Model;
+use crate::ops::{Batch, Inputs, Op};
+use crate::state::State;
+
+/// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
+const MAX_BATCH: usize = 256;
+
+/// A model at work on one stream.
+#[derive(Debug)]
+pub struct Session<'s, 'm, 'b> {
+    model: &'s Model<'m>,
+    kernels: &'static KernelTable,
+    state: &'s mut State<'b>,
+    /// (batch, stride)
+    frames: &'s mut [f32],
+    stride: usize,
+    packed: &'s mut [u8],
+    scores: &'s mut [f32],
+    /// (outputs)
+    output: &'s mut [f32],
+}
+
+impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
+    /// Joins a model, a table of kernels, a stream's state and scratch ([`Model::scratch_bytes`], on a 16-byte boundary).
+    ///
+    /// With room for several tokens in the scratch, a prefill reads the weights once for that many tokens.
+    pub fn new(model: &'s Model<'m>, kernels: &'static KernelTable, state: &'s mut State<'b>, scratch: &'s mut [u8]) -> Result<Self, Error> {
+        if state.model_hash != model.artifact().hash() {
+            return Err(Error::OtherModel);
+        }
+        let have = scratch.len();
+        let mut batch = 1;
+        while batch < MAX_BATCH && model.scratch_bytes(batch * 2) <= have {
+            batch *= 2;
+        }
+        let mut scratch = aligned("scratch", scratch, model.scratch_bytes(batch))?;
+        let parts = model.plan().scratch(batch).ok_or(Error::BufferTooSmall { what: "scratch", needed_bytes: u64::MAX, have_bytes: have as u64 })?;
+        let short = Error::BufferTooSmall { what: "scratch", needed_bytes: model.scratch_bytes(batch) as u64, have_bytes: have as u64 };
+        let frames = take(&mut scratch, parts.stride * batch).ok_or(short)?;
+        let packed = take(&mut scratch, parts.packed_bytes).ok_or(short)?;
+        let scores = numbers_mut(take(&mut scratch, parts.scores_bytes).ok_or(short)?).ok_or(short)?;
+        let output = take(&mut scratch, model.outputs()).ok_or(short)?;
+        Ok(Session { model, kernels, state, frames, stride: parts.stride, packed, scores, output })
+    }
+
+    /// One step: a token or a frame in, the outputs out, (outputs).
+    ///
+    /// On an error the stream is as it was before.
+    pub fn step(&mut self, input: Input<'_>) -> Result<&[f32], Error> {
+        match input {
+            Input::Token(token) => self.prefill_tokens(&[token]),
+            Input::Frame(frame) => match self.model.channels() {
+                Some(channels) if channels != frame.len() => Err(Error::FrameWidth { got: frame.len() as u32, want: channels as u32 }),
+                _ => self.prefill_frames(frame),
+            },
+        }
+    }
+
+    /// Several tokens at once; the outputs are those of the last. The same bits as single steps, but faster.
+    pub fn prefill_tokens(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
+        self.run(Inputs::Tokens(tokens), None)
+    }
+
+    /// Several frames at once, (frames, channels); the outputs are those of the last.
+    pub fn prefill_frames(&mut self, frames: &[f32]) -> Result<&[f32], Error> {
+        self.run(Inputs::Frames(frames), None)
+    }
+
+    /// Like [`Session::prefill_tokens`], and calls `each` with every token's number and outputs.
+    pub fn prefill_tokens_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.run(Inputs::Tokens(tokens), Some(each)).map(|_| ())
+    }
+
+    /// Like [`Session::prefill_frames`], and calls `each` with every frame's number and outputs.
+    pub fn prefill_frames_each(&mut self, frames: &[f32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.run(Inputs::Frames(frames), Some(each)).map(|_| ())
+    }
+
+    /// The outputs of the latest step, to change in place (for [`crate::softmax`]).
+    pub fn output_mut(&mut self) -> &mut [f32] {
+        self.output
+    }
+
+    /// Begins the stream anew.
+    pub fn reset(&mut self) {
+        self.state.reset();
+    }
+
+    /// The stream's state.
+    pub fn state(&self) -> &State<'b> {
+        self.state
+    }
+
+    /// Tokens that are handled at once in a prefill.
+    pub fn batch(&self) -> usize {
+        self.frames.len() / self.stride.max(1)
+    }
+
+    fn run(&mut self, inputs: Inputs<'_>, mut each: Option<&mut dyn FnMut(usize, &[f32])>) -> Result<&[f32], Error> {
+        let total = self.check_inputs(inputs)?;
+        let mut done = 0;
+        while done < total {
+            let tokens = (total - done).min(self.batch());
+            let inputs = match inputs {
+                Inputs::Tokens(all) => Inputs::Tokens(all.get(done..done + tokens).unwrap_or_default()),
+                Inputs::Frames(all) => {
+                    let channels = all.len() / total;
+                    Inputs::Frames(all.get(done * channels..(done + tokens) * channels).unwrap_or_default())
+                }
+            };
+            let mut batch = Batch {
+                artifact: self.model.artifact(),
+                kernels: self.kernels,
+                inputs,
+                position: self.state.position,
+                tokens,
+                frames: self.frames,
+                stride: self.stride,
+                state: self.state.bytes,
+                packed: self.packed,
+                scores: self.scores,
+                output: self.output,
+            };
+            let is_last = done + tokens == total;
+            for (index, op) in (0u32..).zip(self.model.header().program.iter()) {
+                let failed = Error::Op { index, fault: OpFault::Encoding };
+                match (op.ok_or(failed)?, &mut each) {
+                    (Op::Head(head), Some(each)) => {
+                        for token in 0..tokens {
+                            head.run_on(&mut batch, token).ok_or(failed)?;
+                            each(done + token, batch.output);
+                        }
+                    }
+                    (Op::Head(_), None) if !is_last => {}
+                    (op, _) => op.run(&mut batch).ok_or(failed)?,
+                }
+            }
+            self.state.position += tokens as u64;
+            done += tokens;
+        }
+        Ok(self.output)
+    }
+
+    /// Checks everything that input can get wrong, before the stream is touched; returns the number of tokens.
+    fn check_inputs(&self, inputs: Inputs<'_>) -> Result<usize, Error> {
+        let count = match (self.model.header().input, inputs) {
+            (InputSpec::Tokens { vocab, .. }, Inputs::Tokens(tokens)) => {
+                if let Some(&token) = tokens.iter().find(|&&t| t >= vocab) {
+                    return Err(Error::TokenOutOfRange { token, vocab });
+                }
+                tokens.len()
+            }
+            (InputSpec::Frames { .. }, Inputs::Frames(samples)) => {
+                let channels = self.model.channels().unwrap_or(0);
+                if samples.is_empty() || channels == 0 || !samples.len().is_multiple_of(channels) {
+                    return Err(Error::FrameWidth { got: samples.len() as u32, want: channels as u32 });
+                }
+                if let Some(at) = samples.iter().position(|x| !x.is_finite()) {
+                    return Err(Error::FrameNotFinite { channel: (at % channels) as u32 });
+                }
+                samples.len() / channels
+            }
+            (InputSpec::Tokens { .. }, _) => return Err(Error::WrongInput { wants: "token ids" }),
+            (InputSpec::Frames { .. }, _) => return Err(Error::WrongInput { wants: "sensor frames" }),
+        };
+        if let Some(capacity) = self.model.plan().context
+            && self.state.position.saturating_add(count as u64) > u64::from(capacity)
+        {
+            return Err(Error::ContextFull { capacity });
+        }
+        Ok(count)
+    }
+}
