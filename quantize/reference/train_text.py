@@ -429,7 +429,7 @@ def train(args):
             now = time.time()
             rate = (seen - reported[1]) / (now - reported[0]) if reported else 0
             print(f"[{now - START:5.1f} s] step {step} seq {seq} {seen / 1e6:.1f} M tokens, loss {mean:.4f}, lr x {scale:.3f}, "
-                  f"{rate / 1e3:.0f} k tokens/s, {torch.cuda.max_memory_allocated() / 2**30 if on_gpu else 0:.1f} GiB", flush=True)
+                  f"{rate / 1e3:.0f} k tokens/s", flush=True)
             reported, losses = (now, seen), []
             begun = begun or now
         elif on_gpu and step % 8 == 0:

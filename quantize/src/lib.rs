@@ -14,5 +14,5 @@ mod recipe;
 
 pub use checkpoint::Checkpoint;
 pub use error::Error;
-pub use lower::{Report, TensorReport, quantize};
+pub use lower::{Progress, Report, TensorReport, quantize};
 pub use recipe::{Cache, Recipe};

@@ -17,7 +17,7 @@ impl Config {
     /// Reads the object in the file `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        match serde_json::from_slice(&text) {
+        match serde_json::from_slice(&quote_infinities(&text)) {
             Ok(Value::Object(object)) => Ok(Config { path: path.to_owned(), prefix: String::new(), object }),
             Ok(_) => Err(Error::invalid(path, "JSON", "is not an object with keys")),
             Err(e) => Err(Error::invalid(path, "JSON", format!("cannot be read: {e}"))),
@@ -128,5 +128,44 @@ impl Config {
             Some(value) if value != supported => Err(self.error(key, format!("is {value}; only {supported} is supported"))),
             _ => Ok(()),
         }
+    }
+}
+
+/// Python writes `Infinity` and `NaN` where JSON has no word: puts them between quotes, outside texts.
+fn quote_infinities(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 16);
+    let (mut in_text, mut at) = (false, 0);
+    while let Some(&byte) = text.get(at) {
+        let rest = &text[at..];
+        let word = [&b"Infinity"[..], b"NaN"].into_iter().find(|w| !in_text && rest.starts_with(w));
+        if let Some(word) = word {
+            out.push(b'"');
+            out.extend_from_slice(word);
+            out.push(b'"');
+            at += word.len();
+            continue;
+        }
+        if in_text && byte == b'\\' {
+            // An escaped character cannot end the text.
+            out.extend_from_slice(&rest[..rest.len().min(2)]);
+            at += 2;
+            continue;
+        }
+        in_text ^= byte == b'"';
+        out.push(byte);
+        at += 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote_infinities;
+
+    #[test]
+    fn infinities_become_texts_and_texts_stay() {
+        let json = br#"{"a": [0.0, Infinity], "b": "Infinity \" NaN", "c": NaN}"#;
+        let want = br#"{"a": [0.0, "Infinity"], "b": "Infinity \" NaN", "c": "NaN"}"#;
+        assert_eq!(quote_infinities(json), want);
     }
 }

@@ -1,0 +1,144 @@
+//! Granite 4.0 hybrids (`model_type` "granitemoehybrid", dense): Mamba-2 or attention, then a gated MLP, in every layer.
+
+use super::mamba2::dt_limit;
+use super::mixer::{Gating, Mamba2};
+use super::{Names, head_matrix, layers, text_graph};
+use crate::checkpoint::{Checkpoint, Config};
+use crate::error::Error;
+use crate::graph::{Graph, Operand, Role};
+use brooklet::ops::Rotary;
+use serde_json::json;
+
+/// Grouped-query attention without norms of its own.
+struct SelfAttention {
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    scale: f32,
+    bias: bool,
+    rotary: Option<Rotary>,
+}
+
+impl SelfAttention {
+    fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, x: Operand) -> Result<Operand, Error> {
+        let q = names.linear(g, "q_proj", self.heads * self.head_dim, x, self.bias)?;
+        let k = names.linear(g, "k_proj", self.kv_heads * self.head_dim, x, self.bias)?;
+        let v = names.linear(g, "v_proj", self.kv_heads * self.head_dim, x, self.bias)?;
+        let y = g.attention([q, k, v], self.heads, self.scale, self.rotary);
+        names.linear(g, "o_proj", x.len as usize, y, self.bias)
+    }
+}
+
+pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
+    let config = &checkpoint.config;
+    config.refuse_unless("hidden_act", &json!("silu"))?;
+    if config.count_or("num_local_experts", 0)? > 0 {
+        return Err(config.error("num_local_experts", "is not 0; only the dense models of this family are supported"));
+    }
+    let d_model = config.size("hidden_size")?;
+    let vocab = config.size("vocab_size")?;
+    let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
+    let residual = config.number_or("residual_multiplier", 1.0)? as f32;
+    let mlp_width = config.size("shared_intermediate_size")?;
+    let mut g = text_graph(checkpoint, vocab)?;
+    let model = Names::new(checkpoint, "model.");
+    let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;
+    let x = g.embed(table, d_model, config.number_or("embedding_multiplier", 1.0)? as f32);
+    let kinds = config.texts("layer_types")?;
+    if kinds.len() != layers(checkpoint)? {
+        return Err(config.error("layer_types", format!("lists {} layers, num_hidden_layers says {}", kinds.len(), layers(checkpoint)?)));
+    }
+    let mixer = if kinds.iter().any(|k| is_mamba(k)) { Some(mamba(config, d_model, eps)?) } else { None };
+    let attention = if kinds.iter().all(|k| is_mamba(k)) { None } else { Some(attention(&mut g, config, d_model)?) };
+    for (i, kind) in kinds.iter().enumerate() {
+        let layer = model.under(&format!("layers.{i}"));
+        let normed = layer.rms_norm(&mut g, "input_layernorm.weight", x, eps)?;
+        let y = match (*kind, &mixer, &attention) {
+            ("mamba" | "linear_attention", Some(mixer), _) => mixer.build(&mut g, &layer.under("mamba"), normed)?,
+            ("attention" | "full_attention", _, Some(attention)) => attention.build(&mut g, &layer.under("self_attn"), normed)?,
+            _ => return Err(config.error("layer_types", format!("entry {i} is \"{kind}\"; supported are mamba and attention"))),
+        };
+        g.add(x, y, residual);
+        let normed = layer.rms_norm(&mut g, "post_attention_layernorm.weight", x, eps)?;
+        let mlp = layer.under("shared_mlp");
+        let gate_up = mlp.linear(&mut g, "input_linear", 2 * mlp_width, normed, false)?;
+        let [gate, up] = gate_up.split([mlp_width, mlp_width]);
+        g.silu_multiply(gate, up);
+        let y = mlp.linear(&mut g, "output_linear", d_model, gate, false)?;
+        g.add(x, y, residual);
+    }
+    let normed = model.rms_norm(&mut g, "norm.weight", x, eps)?;
+    let tied = config.flag_or("tie_word_embeddings", false)?;
+    let head = head_matrix(&mut g, checkpoint, table, tied)?;
+    let scaling = config.number_or("logits_scaling", 1.0)?;
+    if scaling == 0.0 {
+        return Err(config.error("logits_scaling", "is 0, and logits are divided by it"));
+    }
+    g.head(head, None, normed, (1.0 / scaling) as f32);
+    Ok(g)
+}
+
+fn is_mamba(kind: &str) -> bool {
+    matches!(kind, "mamba" | "linear_attention")
+}
+
+fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
+    let heads = config.size("mamba_n_heads")?;
+    let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
+    let head_dim = match config.value("mamba_d_head").and_then(|v| v.as_str()) {
+        Some("auto") => d_inner / heads,
+        _ => config.maybe_size("mamba_d_head")?.unwrap_or(d_inner / heads),
+    };
+    if heads * head_dim != d_inner {
+        return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not mamba_expand * hidden_size = {d_inner}")));
+    }
+    Ok(Mamba2 {
+        heads,
+        head_dim,
+        d_state: config.size("mamba_d_state")?,
+        groups: config.maybe_size("mamba_n_groups")?.unwrap_or(1),
+        d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
+        bias: config.flag_or("mamba_proj_bias", false)?,
+        conv_bias: config.flag_or("mamba_conv_bias", true)?,
+        gating: Gating::GateThenNorm { eps },
+        dt_limit: dt_limit(config, "time_step_limit")?,
+    })
+}
+
+fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
+    let heads = config.size("num_attention_heads")?;
+    let kv_heads = config.maybe_size("num_key_value_heads")?.unwrap_or(heads);
+    let head_dim = config.maybe_size("head_dim")?.unwrap_or(d_model / heads);
+    if !heads.is_multiple_of(kv_heads) || head_dim == 0 {
+        return Err(config.error("num_key_value_heads", format!("{heads} heads of {head_dim} cannot share {kv_heads} key-value heads")));
+    }
+    let rotary = match config.maybe_text("position_embedding_type")? {
+        None | Some("nope") => None,
+        Some("rope") => Some(g.rotary("rotary.turns", head_dim, rope_theta(config)?)),
+        Some(other) => return Err(config.error("position_embedding_type", format!("is \"{other}\"; supported are nope and rope"))),
+    };
+    Ok(SelfAttention {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: config.number_or("attention_multiplier", 1.0)? as f32,
+        bias: config.flag_or("attention_bias", false)?,
+        rotary,
+    })
+}
+
+/// The base of the rotary angles: nested in newer configs, at the top in older ones.
+fn rope_theta(config: &Config) -> Result<f64, Error> {
+    config.refuse_unless("rope_scaling", &json!(null))?;
+    let theta = match config.maybe_object("rope_parameters")? {
+        Some(rope) => {
+            rope.refuse_unless("rope_type", &json!("default"))?;
+            rope.number_or("rope_theta", 10_000.0)?
+        }
+        None => config.number_or("rope_theta", 10_000.0)?,
+    };
+    if theta < 1.0 {
+        return Err(config.error("rope_theta", format!("is {theta}, expected at least 1")));
+    }
+    Ok(theta)
+}

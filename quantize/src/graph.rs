@@ -1,0 +1,310 @@
+//! The graph: a model as the runtime's operations, before operands have places and weights have formats.
+//!
+//! Families build it with the methods below; each method adds one operation and gives back the value it writes.
+
+use crate::error::Error;
+use brooklet::artifact::Slot;
+use brooklet::ops::{
+    Add, Attention, Conv1d, Embed, Frame, Gate, Head, Linear, Norm, NormKind, Op, Pool, PoolKind, Rotary, Scan, SiluMultiply, SlotId, Ssd,
+    TensorId,
+};
+
+/// A stretch of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Which value.
+    pub value: usize,
+    /// First number.
+    pub at: u32,
+    /// How many.
+    pub len: u32,
+}
+
+impl Operand {
+    /// Cuts the operand into consecutive parts of the given lengths.
+    pub fn split<const N: usize>(self, lens: [usize; N]) -> [Operand; N] {
+        let mut at = self.at;
+        lens.map(|len| {
+            let part = Operand { value: self.value, at, len: len as u32 };
+            at += len as u32;
+            part
+        })
+    }
+}
+
+/// What a matrix does, as far as the choice of its format goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Token embedding, tied or not, and an untied head.
+    Embedding,
+    /// The large projections.
+    Projection,
+    /// Projections to and from the low-rank step size.
+    StepSize,
+}
+
+/// Numbers of a tensor.
+pub enum Values<'a> {
+    /// Stays `f32`.
+    Array(Vec<f32>),
+    /// Rotary turns.
+    Turns(Vec<u64>),
+    /// Takes a matrix format; read when its turn comes.
+    Matrix(Role, Box<dyn Fn() -> Result<Vec<f32>, Error> + 'a>),
+}
+
+/// A tensor of the model.
+pub struct TensorDecl<'a> {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Numbers.
+    pub values: Values<'a>,
+}
+
+/// A slot of the state.
+#[derive(Clone, Copy, Debug)]
+pub enum SlotDecl {
+    /// Plain numbers.
+    Numbers(u32),
+    /// An attention cache; the recipe says how many positions it keeps and how.
+    Cache {
+        /// Key-value heads.
+        heads: u32,
+        /// Width of a head.
+        head_dim: u32,
+    },
+}
+
+/// What goes in.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Token ids.
+    Tokens {
+        /// Number of ids.
+        vocab: u32,
+        /// First token of a text.
+        bos: Option<u32>,
+        /// Last token of a text.
+        eos: Option<u32>,
+    },
+    /// Sensor frames.
+    Frames {
+        /// Names.
+        channels: Vec<String>,
+        /// Units.
+        units: Vec<String>,
+        /// Sampling rate.
+        rate_hz: f32,
+        /// Mean per channel.
+        mean: Vec<f32>,
+        /// Standard deviation per channel.
+        std: Vec<f32>,
+    },
+}
+
+/// What comes out.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A logit per token.
+    Logits(u32),
+    /// A logit per class.
+    Classes(Vec<String>),
+}
+
+/// Facts about the model.
+#[derive(Clone, Debug, Default)]
+pub struct Card {
+    /// Name.
+    pub name: String,
+    /// Family.
+    pub family: String,
+    /// Where it came from.
+    pub source: String,
+    /// Licence.
+    pub license: String,
+}
+
+/// A model as operations.
+pub struct Graph<'a> {
+    /// Facts.
+    pub card: Card,
+    /// What goes in.
+    pub input: Input,
+    /// What comes out.
+    pub output: Output,
+    /// `tokenizer.json`.
+    pub tokenizer: Option<Vec<u8>>,
+    /// Operations in order.
+    pub ops: Vec<Op<Operand>>,
+    /// Lengths of the values.
+    pub values: Vec<u32>,
+    /// Tensors.
+    pub tensors: Vec<TensorDecl<'a>>,
+    /// State slots, in the order of the operations that own them.
+    pub slots: Vec<SlotDecl>,
+}
+
+impl<'a> Graph<'a> {
+    /// A graph without operations.
+    pub fn new(card: Card, input: Input, output: Output) -> Self {
+        Graph { card, input, output, tokenizer: None, ops: Vec::new(), values: Vec::new(), tensors: Vec::new(), slots: Vec::new() }
+    }
+
+    fn value(&mut self, len: usize) -> Operand {
+        self.values.push(len as u32);
+        Operand { value: self.values.len() - 1, at: 0, len: len as u32 }
+    }
+
+    fn tensor(&mut self, name: impl Into<String>, rows: usize, cols: usize, values: Values<'a>) -> TensorId {
+        self.tensors.push(TensorDecl { name: name.into(), rows, cols, values });
+        (self.tensors.len() - 1) as TensorId
+    }
+
+    fn slot(&mut self, slot: SlotDecl) -> SlotId {
+        self.slots.push(slot);
+        (self.slots.len() - 1) as SlotId
+    }
+
+    /// A tensor that stays `f32`.
+    pub fn array(&mut self, name: impl Into<String>, data: Vec<f32>) -> TensorId {
+        self.tensor(name, data.len(), 1, Values::Array(data))
+    }
+
+    /// A matrix (rows, cols), read when it is written.
+    pub fn matrix(
+        &mut self,
+        name: impl Into<String>,
+        rows: usize,
+        cols: usize,
+        role: Role,
+        load: impl Fn() -> Result<Vec<f32>, Error> + 'a,
+    ) -> TensorId {
+        self.tensor(name, rows, cols, Values::Matrix(role, Box::new(load)))
+    }
+
+    /// Rotary turns for `dims` rotated dimensions at base `theta`: pair `i` turns by `theta^(-2i/dims)` radians per position.
+    pub fn rotary(&mut self, name: impl Into<String>, dims: usize, theta: f64) -> Rotary {
+        let turn = 18_446_744_073_709_551_616.0; // 2^64
+        let turns = (0..dims / 2).map(|i| (theta.powf(-2.0 * i as f64 / dims as f64) / std::f64::consts::TAU * turn) as u64).collect();
+        Rotary { turns: self.tensor(name, dims / 2, 1, Values::Turns(turns)) }
+    }
+
+    /// A token's embedding, (d_model).
+    pub fn embed(&mut self, table: TensorId, d_model: usize, scale: f32) -> Operand {
+        let out = self.value(d_model);
+        self.ops.push(Op::Embed(Embed { table, scale, out }));
+        out
+    }
+
+    /// A normalised sensor frame, (channels).
+    pub fn frame(&mut self, mean: Vec<f32>, inv_std: Vec<f32>) -> Operand {
+        let out = self.value(mean.len());
+        let (mean, inv_std) = (self.array("input.mean", mean), self.array("input.inv_std", inv_std));
+        self.ops.push(Op::Frame(Frame { mean, inv_std, out }));
+        out
+    }
+
+    /// Root-mean-square norm of the whole of `x`.
+    pub fn rms_norm(&mut self, x: Operand, weight: TensorId, eps: f32) -> Operand {
+        let out = self.value(x.len as usize);
+        let norm = Norm { kind: NormKind::Rms, x, out, weight: Some(weight), bias: None, gate: None, groups: 1, eps };
+        self.ops.push(Op::Norm(norm));
+        out
+    }
+
+    /// Mamba-2's gated norm, in place: `z` first, then the norm inside each group.
+    pub fn gated_norm(&mut self, x: Operand, z: Operand, weight: TensorId, groups: usize, eps: f32) -> Operand {
+        let gate = Some(Gate { z, first: true });
+        let norm = Norm { kind: NormKind::Rms, x, out: x, weight: Some(weight), bias: None, gate, groups: groups as u32, eps };
+        self.ops.push(Op::Norm(norm));
+        x
+    }
+
+    /// `w * x + bias`, with `rows` outputs.
+    pub fn linear(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand) -> Operand {
+        let rows = self.tensors[w as usize].rows;
+        let out = self.value(rows);
+        self.ops.push(Op::Linear(Linear { w, bias, x, out }));
+        out
+    }
+
+    /// Causal convolution, in place.
+    pub fn conv1d(&mut self, x: Operand, weight: TensorId, bias: Option<TensorId>, taps: usize, silu: bool) {
+        let state = self.slot(SlotDecl::Numbers((taps as u32 - 1) * x.len));
+        self.ops.push(Op::Conv1d(Conv1d { weight, bias, taps: taps as u32, silu, x, state }));
+    }
+
+    /// Selective scan of the operands in `scan`; `out` and `state` are filled in.
+    pub fn scan(&mut self, scan: Scan<Operand>) -> Operand {
+        let out = self.value(scan.x.len as usize);
+        let state = self.slot(SlotDecl::Numbers(scan.x.len * scan.b.len / scan.heads));
+        self.ops.push(Op::Scan(Scan { out, state, ..scan }));
+        out
+    }
+
+    /// Dual recurrence of the operands in `ssd`; `out` and `state` are filled in.
+    pub fn ssd(&mut self, ssd: Ssd<Operand>) -> Operand {
+        let out = self.value(ssd.x.len as usize);
+        let state = self.slot(SlotDecl::Numbers(ssd.x.len * ssd.b.len / ssd.groups));
+        self.ops.push(Op::Ssd(Ssd { out, state, ..ssd }));
+        out
+    }
+
+    /// Attention over a cache.
+    pub fn attention(&mut self, [q, k, v]: [Operand; 3], heads: usize, scale: f32, rotary: Option<Rotary>) -> Operand {
+        let out = self.value(q.len as usize);
+        let head_dim = q.len / heads as u32;
+        let cache = self.slot(SlotDecl::Cache { heads: k.len / head_dim, head_dim });
+        self.ops.push(Op::Attention(Attention { q, k, v, out, heads: heads as u32, scale, rotary, cache }));
+        out
+    }
+
+    /// `x <- silu(x) * y`.
+    pub fn silu_multiply(&mut self, x: Operand, y: Operand) {
+        self.ops.push(Op::SiluMultiply(SiluMultiply { x, y }));
+    }
+
+    /// `x <- x + scale * y`.
+    pub fn add(&mut self, x: Operand, y: Operand, scale: f32) {
+        self.ops.push(Op::Add(Add { x, y, scale }));
+    }
+
+    /// Replaces `x` by its summary over the stream.
+    pub fn pool(&mut self, kind: PoolKind, x: Operand) {
+        let state = self.slot(SlotDecl::Numbers(x.len));
+        self.ops.push(Op::Pool(Pool { kind, x, state }));
+    }
+
+    /// The outputs: the last operation.
+    pub fn head(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand, scale: f32) {
+        self.ops.push(Op::Head(Head { w, bias, x, scale }));
+    }
+
+    /// A placeholder for the operand or slot that a method fills in.
+    pub fn later() -> (Operand, SlotId) {
+        (Operand { value: usize::MAX, at: 0, len: 0 }, SlotId::MAX)
+    }
+}
+
+impl SlotDecl {
+    /// The slot as the runtime sees it, under the user's choice of cache.
+    pub fn slot(self, cache: &crate::recipe::Cache) -> Slot {
+        use brooklet::artifact::{Keep, SlotKind};
+        match self {
+            SlotDecl::Numbers(count) => Slot::numbers(count),
+            SlotDecl::Cache { heads, head_dim } => Slot {
+                at: 0,
+                capacity: cache.context,
+                heads,
+                head_dim,
+                sink: cache.sink.unwrap_or(0),
+                kind: if cache.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 },
+                keep: if cache.sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop },
+            },
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! From a graph to a file: gives every operand its place in the frame, every slot its place in the state, every tensor its
+//! format and section; writes, proves itself, renames.
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+use crate::families;
+use crate::graph::{Graph, Input, Operand, Output, TensorDecl, Values};
+use crate::methods;
+use crate::recipe::Recipe;
+use brooklet::artifact::{self, Card, Content, Golden, Header, InputSpec, OutputSpec, SECTION_ALIGN, SectionSource, Slot, Table};
+use brooklet::kernels;
+use brooklet::mem::{Line, MappedFile};
+use brooklet::ops::{Op, Span};
+use brooklet::{Model, fingerprint};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// How far the work has come.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Tensor about to be written.
+    pub tensor: &'a str,
+    /// Bytes of the blob written.
+    pub done_bytes: u64,
+    /// Bytes of the whole blob.
+    pub total_bytes: u64,
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Every tensor, in file order.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// One tensor of a [`Report`].
+#[derive(Clone, Debug)]
+pub struct TensorReport {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Rows.
+    pub rows: u32,
+    /// Columns.
+    pub cols: u32,
+    /// Storage format.
+    pub format: &'static str,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// Root-mean-square error over root-mean-square of the weights.
+    pub relative_error: f32,
+}
+
+/// Steps of the golden input.
+const GOLDEN_STEPS: u32 = 16;
+
+/// Quantizes `checkpoint` by `recipe` into the file `out`.
+///
+/// The file is written beside `out`, loaded and run once, and renamed into place: `out` is either whole or as it was.
+pub fn quantize(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, Error> {
+    let graph = families::build(checkpoint)?;
+    write_graph(&graph, recipe, out, progress)
+}
+
+/// Writes a graph: the second half of [`quantize`].
+pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, Error> {
+    let io = |e| Error::io(out, e);
+    let (spans, frame_len) = place_values(graph);
+    let program: Vec<Op> = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
+    let mut slots: Vec<Slot> = graph.slots.iter().map(|slot| slot.slot(&recipe.cache)).collect();
+    brooklet::plan::place_slots(&mut slots).ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
+    let mut sections = graph.tensors.iter().map(|t| declare(t, recipe)).collect::<Vec<_>>();
+    sections.extend(graph.tokenizer.as_ref().map(|text| SectionSource {
+        name: "tokenizer.json".to_owned(),
+        content: Content::Tokenizer,
+        rows: text.len() as u32,
+        cols: 1,
+        crc32: crc32fast::hash(text),
+    }));
+
+    let texts = Texts::new(graph);
+    let golden = golden_input(&graph.input);
+    let encode = |sections: &[SectionSource], fingerprint| {
+        let header = header(graph, &texts, frame_len, Golden { steps: GOLDEN_STEPS, input: &golden, fingerprint });
+        artifact::write(header, sections, &slots, &program).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
+    };
+
+    let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempfile_in(dir).map_err(|e| Error::io(dir, e))?;
+    // Records have fixed sizes: the header that follows from the checksums is as long as this one.
+    let start = encode(&sections, 0)?;
+    file.write_all(&start).map_err(io)?;
+    let bytes_of = |s: &SectionSource| s.content.bytes(s.rows, s.cols).unwrap_or(0);
+    let total_bytes = sections.iter().map(bytes_of).sum();
+    let mut report = Report { file_bytes: 0, tensors: Vec::new() };
+    let (mut written, mut done_bytes) = (0usize, 0u64);
+    for (i, section) in sections.iter_mut().enumerate() {
+        progress(Progress { tensor: &section.name, done_bytes, total_bytes });
+        let (bytes, relative_error) = match graph.tensors.get(i) {
+            Some(tensor) => encode_tensor(tensor, section.content)?,
+            None => (graph.tokenizer.clone().unwrap_or_default(), 0.0),
+        };
+        section.crc32 = crc32fast::hash(&bytes);
+        let padding = written.next_multiple_of(SECTION_ALIGN) - written;
+        file.write_all(&[0; SECTION_ALIGN][..padding]).and_then(|()| file.write_all(&bytes)).map_err(io)?;
+        written += padding + bytes.len();
+        done_bytes += bytes.len() as u64;
+        let (name, format) = (section.name.clone(), section.content.name());
+        report.tensors.push(TensorReport { name, rows: section.rows, cols: section.cols, format, bytes: bytes.len() as u64, relative_error });
+    }
+    progress(Progress { tensor: "", done_bytes, total_bytes });
+    report.file_bytes = (start.len() + written) as u64;
+
+    put_header(&mut file, &encode(&sections, 0)?).map_err(io)?;
+    let fingerprint = prove(file.path())?;
+    put_header(&mut file, &encode(&sections, fingerprint)?).map_err(io)?;
+    make_readable(file.as_file());
+    file.persist(out).map_err(|e| Error::io(out, e.error))?;
+    Ok(report)
+}
+
+fn put_header(file: &mut tempfile::NamedTempFile, header: &[u8]) -> std::io::Result<()> {
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(header)?;
+    file.flush()
+}
+
+/// Loads what was written and runs its golden input.
+fn prove(path: &Path) -> Result<u64, Error> {
+    let map = MappedFile::open(path).map_err(|e| Error::io(path, e))?;
+    let model = Model::from_bytes(map.bytes())?;
+    let mut state = vec![Line::ZERO; model.state_bytes().div_ceil(64)];
+    let mut scratch = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];
+    Ok(fingerprint(&model, kernels::detect(), Line::bytes_mut(&mut state), Line::bytes_mut(&mut scratch))?)
+}
+
+/// Temporary files are private; the model is not.
+#[cfg(unix)]
+fn make_readable(file: &std::fs::File) {
+    use std::os::unix::fs::PermissionsExt;
+    // Without the permission change the file is still whole and the owner's.
+    let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
+}
+
+#[cfg(not(unix))]
+fn make_readable(_: &std::fs::File) {}
+
+fn declare(tensor: &TensorDecl<'_>, recipe: &Recipe) -> SectionSource {
+    let content = match &tensor.values {
+        Values::Array(_) => Content::Array,
+        Values::Turns(_) => Content::Turns,
+        Values::Matrix(role, _) => Content::of(recipe.format_of(*role)),
+    };
+    SectionSource { name: tensor.name.clone(), content, rows: tensor.rows as u32, cols: tensor.cols as u32, crc32: 0 }
+}
+
+fn encode_tensor(tensor: &TensorDecl<'_>, content: Content) -> Result<(Vec<u8>, f32), Error> {
+    match (&tensor.values, content.format()) {
+        (Values::Array(data), _) => Ok((data.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
+        (Values::Turns(turns), _) => Ok((turns.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
+        (Values::Matrix(_, load), format) => {
+            let packed = methods::pack(format.unwrap_or(kernels::quant::Format::F32), tensor.rows, tensor.cols, &load()?);
+            Ok((packed.bytes, packed.relative_error))
+        }
+    }
+}
+
+/// Gives each value a place in the frame for as long as it lives; values that do not live together share places.
+fn place_values(graph: &Graph<'_>) -> (Vec<u32>, u32) {
+    /// Values start on multiples of 16 numbers: one cache line.
+    const ALIGN: u32 = 16;
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; graph.values.len()];
+    for (i, op) in graph.ops.iter().enumerate() {
+        let _ = op.map(|v: Operand, _| {
+            let life = lives[v.value].get_or_insert((i, i));
+            life.1 = i;
+        });
+    }
+    let mut order: Vec<usize> = (0..lives.len()).filter(|&v| lives[v].is_some()).collect();
+    // Long-lived and large values first: the residual gets a place of its own.
+    order.sort_by_key(|&v| std::cmp::Reverse((lives[v].map(|l| l.1 - l.0), graph.values[v])));
+    let mut places = vec![0u32; lives.len()];
+    let mut placed: Vec<usize> = Vec::new();
+    let mut frame_len = 0;
+    for v in order {
+        let overlaps = |a: Option<(usize, usize)>, b: Option<(usize, usize)>| a.zip(b).is_some_and(|(a, b)| a.0 <= b.1 && b.0 <= a.1);
+        let mut taken: Vec<(u32, u32)> =
+            placed.iter().filter(|&&p| overlaps(lives[p], lives[v])).map(|&p| (places[p], places[p] + graph.values[p])).collect();
+        taken.sort_unstable();
+        let mut at = 0;
+        for (start, end) in taken {
+            if at + graph.values[v] <= start {
+                break;
+            }
+            at = at.max(end.next_multiple_of(ALIGN));
+        }
+        places[v] = at;
+        frame_len = frame_len.max(at + graph.values[v]);
+        placed.push(v);
+    }
+    (places, frame_len)
+}
+
+/// The header's lists, joined by line breaks.
+struct Texts {
+    channels: String,
+    units: String,
+    classes: String,
+}
+
+impl Texts {
+    fn new(graph: &Graph<'_>) -> Self {
+        let (channels, units) = match &graph.input {
+            Input::Frames { channels, units, .. } => (channels.join("\n"), units.join("\n")),
+            Input::Tokens { .. } => Default::default(),
+        };
+        let classes = match &graph.output {
+            Output::Classes(names) => names.join("\n"),
+            Output::Logits(_) => String::new(),
+        };
+        Texts { channels, units, classes }
+    }
+}
+
+fn header<'h>(graph: &'h Graph<'_>, texts: &'h Texts, frame_len: u32, golden: Golden<'h>) -> Header<'h> {
+    let input = match graph.input {
+        Input::Tokens { vocab, bos, eos } => {
+            InputSpec::Tokens { vocab, bos, eos, tokenizer: graph.tokenizer.as_ref().map(|_| graph.tensors.len() as u32) }
+        }
+        Input::Frames { rate_hz, .. } => InputSpec::Frames { channels: &texts.channels, units: &texts.units, rate_hz },
+    };
+    let output = match graph.output {
+        Output::Logits(count) => OutputSpec::Logits { count },
+        Output::Classes(_) => OutputSpec::Classes { names: &texts.classes },
+    };
+    Header {
+        card: Card { name: &graph.card.name, family: &graph.card.family, source: &graph.card.source, license: &graph.card.license },
+        input,
+        output,
+        frame_len,
+        names: "",
+        sections: Table::new(0, &[]),
+        slots: Table::new(0, &[]),
+        program: Table::new(0, &[]),
+        golden,
+    }
+}
+
+/// Reproducible tokens, or samples within two standard deviations of the mean.
+fn golden_input(input: &Input) -> Vec<u8> {
+    let mut x = 0x9e37_79b9_u32;
+    let mut next = || {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        x >> 8
+    };
+    match input {
+        Input::Tokens { vocab, .. } => (0..GOLDEN_STEPS).flat_map(|_| (next() % vocab).to_le_bytes()).collect(),
+        Input::Frames { mean, std, .. } => (0..GOLDEN_STEPS)
+            .flat_map(|_| mean.iter().zip(std))
+            .flat_map(|(mean, std)| (mean + std * (next() as f32 / (1 << 22) as f32 - 2.0)).to_le_bytes())
+            .collect(),
+    }
+}

@@ -1,0 +1,162 @@
+//! Rounding to the nearest code, with a search for the scales.
+
+use brooklet::kernels::quant::GROUP;
+
+/// One row, rounded.
+pub(super) struct Row {
+    pub(super) scale: f32,
+    /// (groups), as stored.
+    pub(super) sub_scales: Vec<i8>,
+    /// (cols); Q8 codes as their bits.
+    pub(super) codes: Vec<u8>,
+}
+
+/// Largest magnitude of a Q8 code and sub-scale.
+const Q8_MAX: f32 = 127.0;
+/// Largest magnitude of the signed factor in a Q4 sub-scale.
+const FACTOR_MAX: i32 = 63;
+
+/// Rounds one row to Q8: `row_scale * sub_scale * code`.
+pub(super) fn round_q8(w: &[f32]) -> Row {
+    let largest = |w: &[f32]| w.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let scale = largest(w) / (Q8_MAX * Q8_MAX);
+    let mut row = Row { scale, sub_scales: Vec::new(), codes: Vec::with_capacity(w.len()) };
+    for group in w.chunks(GROUP) {
+        let ideal = if scale > 0.0 { (largest(group) / Q8_MAX / scale).ceil() as i32 } else { 0 };
+        // A step below the ideal clips the largest weight a little and rounds the others finer.
+        let (_, sub_scale) = (ideal - 1..=ideal + 1)
+            .filter(|s| (1..=127).contains(s))
+            .map(|s| (group.iter().map(|&w| (w - q8_code(w, scale, s) as f32 * s as f32 * scale).powi(2)).sum::<f32>(), s))
+            .min_by(|a, b| a.0.total_cmp(&b.0))
+            .unwrap_or((0.0, 0));
+        row.sub_scales.push(sub_scale as i8);
+        row.codes.extend(group.iter().map(|&w| q8_code(w, scale, sub_scale) as i8 as u8));
+    }
+    row
+}
+
+fn q8_code(w: f32, scale: f32, sub_scale: i32) -> i32 {
+    let step = scale * sub_scale as f32;
+    if step == 0.0 { 0 } else { (w / step).round_ties_even().clamp(-Q8_MAX, Q8_MAX) as i32 }
+}
+
+/// The levels of a 4-bit table and its shifted twin, with look-ups for the nearest.
+pub(super) struct Grid {
+    /// (tables, codes)
+    levels: [[f32; 16]; 2],
+    /// (tables): nearest code of every half step from -256 to 256, by number.
+    nearest: [Vec<u8>; 2],
+}
+
+/// Look-up steps on each side of zero.
+const HALF_STEPS: i32 = 256;
+
+impl Grid {
+    pub(super) fn new(table: &[i8; 16], shift: i8) -> Self {
+        let levels = [0, i32::from(shift)].map(|s| table.map(|level| (i32::from(level) + s) as f32));
+        let nearest = levels.map(|levels| {
+            let closest = |x: f32| (0..16).min_by(|&a, &b| (levels[a] - x).abs().total_cmp(&(levels[b] - x).abs())).unwrap_or(0);
+            (-HALF_STEPS..=HALF_STEPS).map(|i| closest(i as f32 / 2.0) as u8).collect()
+        });
+        Grid { levels, nearest }
+    }
+
+    fn code(&self, table: usize, x: f32) -> u8 {
+        let step = (x * 2.0).round_ties_even().clamp(-HALF_STEPS as f32, HALF_STEPS as f32) as i32;
+        self.nearest[table][(step + HALF_STEPS) as usize]
+    }
+
+    /// Squared error of a group at `scale`, and the scale that suits the codes best.
+    fn try_scale(&self, table: usize, w: &[f32], scale: f32) -> (f32, f32) {
+        if scale == 0.0 {
+            return (w.iter().map(|w| w * w).sum(), 0.0);
+        }
+        let inverse = 1.0 / scale;
+        let (mut wq, mut qq, mut ww) = (0.0, 0.0, 0.0);
+        for &w in w {
+            let q = self.levels[table][usize::from(self.code(table, w * inverse))];
+            wq += w * q;
+            qq += q * q;
+            ww += w * w;
+        }
+        let error = ww - 2.0 * scale * wq + scale * scale * qq;
+        (error, if qq > 0.0 { wq / qq } else { 0.0 })
+    }
+
+    /// The scale of either sign that rounds a group best, tables free.
+    fn search(&self, w: &[f32]) -> f32 {
+        let largest = w.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let mut best = (f32::INFINITY, 0.0);
+        for table in 0..2 {
+            for sign in [1.0, -1.0] {
+                for step in 0..12 {
+                    let scale = sign * largest / 127.0 * (0.8 + 0.04 * step as f32);
+                    let (error, refit) = self.try_scale(table, w, scale);
+                    best = if error < best.0 { (error, scale) } else { best };
+                    let (error, _) = self.try_scale(table, w, refit);
+                    best = if error < best.0 { (error, refit) } else { best };
+                }
+            }
+        }
+        best.1
+    }
+}
+
+/// Rounds one row to Q4: `row_scale * factor * level`, the factor and the table chosen per group.
+pub(super) fn round_q4(w: &[f32], grid: &Grid) -> Row {
+    let ideal: Vec<f32> = w.chunks(GROUP).map(|group| grid.search(group)).collect();
+    let scale = ideal.iter().fold(0.0f32, |m, s| m.max(s.abs())) / FACTOR_MAX as f32;
+    let mut row = Row { scale, sub_scales: Vec::new(), codes: Vec::with_capacity(w.len()) };
+    for (group, ideal) in w.chunks(GROUP).zip(ideal) {
+        let near = if scale > 0.0 { (ideal / scale).round_ties_even() as i32 } else { 0 };
+        let choices = (near - 2..=near + 2).filter(|f| f.abs() <= FACTOR_MAX).flat_map(|factor| [(factor, 0), (factor, 1)]);
+        let (factor, table) = choices
+            .min_by(|a, b| {
+                let error = |c: &(i32, usize)| grid.try_scale(c.1, group, c.0 as f32 * scale).0;
+                error(a).total_cmp(&error(b))
+            })
+            .unwrap_or((0, 0));
+        row.sub_scales.push((factor << 1) as i8 | table as i8);
+        let step = factor as f32 * scale;
+        let inverse = if step == 0.0 { 0.0 } else { 1.0 / step };
+        row.codes.extend(group.iter().map(|&w| grid.code(table, w * inverse)));
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pack;
+    use brooklet::kernels::quant::Format;
+
+    /// Reproducible numbers, roughly bell-shaped.
+    fn bell(count: usize) -> Vec<f32> {
+        let mut x = 1u64;
+        let mut uniform = || {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (x >> 40) as f32 / (1u64 << 24) as f32
+        };
+        (0..count).map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0).collect()
+    }
+
+    #[test]
+    fn rounding_error_is_what_the_formats_allow() {
+        let w = bell(64 * 512);
+        let q8 = pack(Format::Q8, 64, 512, &w).relative_error;
+        let q4 = pack(Format::Q4, 64, 512, &w).relative_error;
+        // 22.9 dB is the known signal-to-noise ratio of this 4-bit grid on bell-shaped weights.
+        assert!(q8 < 0.0065, "{q8}");
+        assert!(q4 < 0.074, "{q4}");
+        assert_eq!(pack(Format::F32, 64, 512, &w).relative_error, 0.0);
+    }
+
+    #[test]
+    fn zeros_and_lone_weights_survive() {
+        for format in [Format::Q8, Format::Q4] {
+            let mut w = vec![0.0; 3 * 40];
+            assert_eq!(pack(format, 3, 40, &w).relative_error, 0.0);
+            w[45] = -2.5;
+            assert!(pack(format, 3, 40, &w).relative_error < 0.01);
+        }
+    }
+}

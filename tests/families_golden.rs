@@ -1,0 +1,65 @@
+//! I6: every family in float gives what its reference implementation gives.
+//!
+//! The fixtures come from `quantize/reference/make_fixtures.py`; point `BROOKLET_FIXTURES` at a folder of fresh ones to try
+//! other seeds.
+
+use brooklet::kernels;
+use brooklet::kernels::quant::Format;
+use brooklet_quantize::{Cache, Recipe};
+use brooklet_tests::{File, Sequence, family_fixtures, read_npy, stream};
+
+const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 128, sink: None, int8: false } };
+
+fn largest(x: impl Iterator<Item = f32>) -> f32 {
+    x.fold(0.0, |m, x| if x.is_nan() { f32::INFINITY } else { m.max(x.abs()) })
+}
+
+#[test]
+fn float_outputs_match_the_reference() {
+    for dir in family_fixtures() {
+        let want = read_npy(&dir.join("expected.npy"));
+        let input = Sequence::open(&dir);
+        let file = File::quantized(&dir, &FLOAT);
+        let model = file.model();
+        for (how, chunk) in [("stepping", 1), ("prefill", 64)] {
+            let got = stream(&model, kernels::detect(), &input, chunk);
+            assert_eq!(got.len(), want.len(), "{}", dir.display());
+            let difference = largest(got.iter().zip(&want).map(|(a, b)| a - b)) / largest(want.iter().copied());
+            println!("{:24} {how:9} {difference:.1e}", dir.file_name().unwrap().to_string_lossy());
+            assert!(difference <= 2e-5, "{} by {how}: {difference:e} of the largest logit", dir.display());
+        }
+    }
+}
+
+#[test]
+fn eight_bits_stay_close_to_float() {
+    for dir in family_fixtures() {
+        let input = Sequence::open(&dir);
+        let outputs = |format| {
+            let file = File::quantized(&dir, &Recipe { format, ..FLOAT });
+            let model = file.model();
+            (stream(&model, kernels::detect(), &input, 64), model.outputs())
+        };
+        let (float, count) = outputs(Format::F32);
+        for (format, bound) in [(Format::Q8, Some(1e-2)), (Format::Q4, None)] {
+            let (quantized, _) = outputs(format);
+            let kl = mean_kl(&float, &quantized, count);
+            println!("{:24} {} {kl:.1e} nats", dir.file_name().unwrap().to_string_lossy(), format.name());
+            assert!(bound.is_none_or(|b| kl <= b), "{}: {} is {kl} nats from float", dir.display(), format.name());
+        }
+    }
+}
+
+/// Mean KL(p || q) over steps, in nats.
+fn mean_kl(p: &[f32], q: &[f32], count: usize) -> f64 {
+    let log_softmax = |x: &[f32]| {
+        let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
+        let total: f64 = x.iter().map(|&x| (f64::from(x) - max).exp()).sum();
+        x.iter().map(|&x| f64::from(x) - max - total.ln()).collect::<Vec<_>>()
+    };
+    let steps = p.chunks(count).zip(q.chunks(count));
+    let total: f64 = steps
+        .map(|(p, q)| log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum::<f64>())
+        .sum();
+    total / (p.len() / count) as f64
+}
