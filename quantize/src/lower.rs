@@ -52,7 +52,7 @@ pub struct TensorReport {
     pub relative_error: f32,
 }
 
-/// Steps of the golden input.
+/// Most steps of the golden input.
 const GOLDEN_STEPS: u32 = 16;
 
 /// Quantizes `checkpoint` by `recipe` into the file `out`.
@@ -66,6 +66,7 @@ pub fn quantize(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path, progress: 
 /// Writes a graph: the second half of [`quantize`].
 pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, Error> {
     let io = |e| Error::io(out, e);
+    recipe.check(out)?;
     let (spans, frame_len) = place_values(graph);
     let program: Vec<Op> = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
     let mut slots: Vec<Slot> = graph.slots.iter().map(|slot| slot.slot(&recipe.cache)).collect();
@@ -80,9 +81,11 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     }));
 
     let texts = Texts::new(graph);
-    let golden = golden_input(&graph.input);
+    // A cache that stops when it is full must hold the golden input too.
+    let steps = GOLDEN_STEPS.min(recipe.cache.context);
+    let golden = golden_input(&graph.input, steps);
     let encode = |sections: &[SectionSource], fingerprint| {
-        let header = header(graph, &texts, frame_len, Golden { steps: GOLDEN_STEPS, input: &golden, fingerprint });
+        let header = header(graph, &texts, frame_len, Golden { steps, input: &golden, fingerprint });
         artifact::write(header, sections, &slots, &program).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
     };
 
@@ -248,15 +251,15 @@ fn header<'h>(graph: &'h Graph<'_>, texts: &'h Texts, frame_len: u32, golden: Go
 }
 
 /// Reproducible tokens, or samples within two standard deviations of the mean.
-fn golden_input(input: &Input) -> Vec<u8> {
+fn golden_input(input: &Input, steps: u32) -> Vec<u8> {
     let mut x = 0x9e37_79b9_u32;
     let mut next = || {
         x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         x >> 8
     };
     match input {
-        Input::Tokens { vocab, .. } => (0..GOLDEN_STEPS).flat_map(|_| (next() % vocab).to_le_bytes()).collect(),
-        Input::Frames { mean, std, .. } => (0..GOLDEN_STEPS)
+        Input::Tokens { vocab, .. } => (0..steps).flat_map(|_| (next() % vocab).to_le_bytes()).collect(),
+        Input::Frames { mean, std, .. } => (0..steps)
             .flat_map(|_| mean.iter().zip(std))
             .flat_map(|(mean, std)| (mean + std * (next() as f32 / (1 << 22) as f32 - 2.0)).to_le_bytes())
             .collect(),

@@ -1,7 +1,10 @@
 //! What the user chose: formats of the weights, and how far attention looks back.
 
+use crate::error::Error;
 use crate::graph::Role;
+use brooklet::artifact::MAX_CONTEXT;
 use brooklet::kernels::quant::Format;
+use std::path::Path;
 
 /// The choices that turn a graph into a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,20 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// Refuses caches that cannot hold anything; `out` is the file that was to be written.
+    pub(crate) fn check(&self, out: &Path) -> Result<(), Error> {
+        let Cache { context, sink, .. } = self.cache;
+        if context == 0 || context > MAX_CONTEXT {
+            return Err(Error::invalid(out, "option --context", format!("is {context}, expected 1 to {MAX_CONTEXT}")));
+        }
+        match sink {
+            Some(sink) if sink >= context => {
+                Err(Error::invalid(out, "option --sink", format!("is {sink}, which leaves nothing of the {context} positions to slide")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The format of a matrix with this role.
     pub fn format_of(&self, role: Role) -> Format {
         let four_bit = self.format == Format::Q4;

@@ -1,6 +1,6 @@
 //! The golden vectors in a file, and the proof that this device reproduces them.
 
-use crate::artifact::InputSpec;
+use crate::artifact::{InputSpec, MAX_CHANNELS};
 use crate::error::{Error, HeaderFault};
 use crate::input::Input;
 use crate::kernels::KernelTable;
@@ -21,8 +21,6 @@ pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// Runs the golden input step by step and returns the 64-bit FNV-1a of all outputs' little-endian bits.
 pub fn fingerprint(model: &Model<'_>, kernels: &'static KernelTable, state: &mut [u8], scratch: &mut [u8]) -> Result<u64, Error> {
-    /// Widest frame that a self-test feeds.
-    const MAX_CHANNELS: usize = 256;
     let inconsistent = Error::Header(HeaderFault::Inconsistent);
     let golden = model.header().golden;
     let mut state = State::new(model, state)?;

@@ -52,12 +52,8 @@ pub(crate) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f3
 pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8])) {
     let groups = matrix.groups();
     match (&matrix.weights, x) {
-        (Weights::F32(words), Activations::Float { x, stride }) => {
-            float_tiles(words, |w| *w, groups, matrix.rows, x, stride, out);
-        }
-        (Weights::F16(words), Activations::Float { x, stride }) => {
-            float_tiles(words, |w| w.map(f16_to_f32), groups, matrix.rows, x, stride, out);
-        }
+        (Weights::F32(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
+        (Weights::F16(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
         (Weights::Q8(q), Activations::Int8 { codes, scales, sums: _ }) => {
             let tile_rows = q.row_scales.iter().zip(q.sub_scales.chunks_exact(groups)).zip(q.tiles.chunks_exact(groups));
             for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
@@ -130,19 +126,48 @@ fn repeat(x: &[i8; 8], at: usize) -> [i8; 64] {
     bytemuck::cast([word; TILE_ROWS])
 }
 
+/// 32 columns of a float tile row.
+type Block<W> = [[W; TILE_ROWS]; GROUP];
+
+/// How a float is stored.
+trait Stored: Sized {
+    /// A block as `f32`: itself, or converted in the buffer it is lent.
+    fn block<'b>(words: &'b Block<Self>, buffer: &'b mut Block<f32>) -> &'b Block<f32>;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn block<'b>(words: &'b Block<f32>, _: &'b mut Block<f32>) -> &'b Block<f32> {
+        words
+    }
+}
+
+impl Stored for u16 {
+    #[inline(always)]
+    fn block<'b>(words: &'b Block<u16>, buffer: &'b mut Block<f32>) -> &'b Block<f32> {
+        for (word, out) in words.iter().zip(buffer.iter_mut()) {
+            for r in 0..TILE_ROWS {
+                out[r] = f16_to_f32(word[r]);
+            }
+        }
+        buffer
+    }
+}
+
 /// Float weights: 32 columns are summed on their own, then added, so that rounding grows with the groups, not the columns.
 #[inline(always)]
-fn float_tiles<W>(words: &[[W; TILE_ROWS]], to_f32: impl Fn(&[W; TILE_ROWS]) -> Lanes, groups: usize, rows: usize, x: &[f32], stride: usize, out: Outputs<'_>) {
+fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, x: &[f32], stride: usize, out: Outputs<'_>) {
+    let mut buffer = [[0.0; TILE_ROWS]; GROUP];
     for (i, words) in words.chunks_exact(groups * GROUP).enumerate() {
         for (b, xs) in x.chunks(stride * BATCH).enumerate() {
             let len = xs.len() / stride;
             let mut acc = [[0.0; TILE_ROWS]; BATCH];
             for (g, words) in words.as_chunks::<GROUP>().0.iter().enumerate() {
+                let words = W::block(words, &mut buffer);
                 for (acc, x) in acc.iter_mut().zip(xs.chunks_exact(stride)) {
                     let Some(x) = x.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };
                     let mut sum = [0.0; TILE_ROWS];
-                    for (word, &x) in words.iter().zip(x) {
-                        let w = to_f32(word);
+                    for (w, &x) in words.iter().zip(x) {
                         for r in 0..TILE_ROWS {
                             sum[r] += w[r] * x;
                         }

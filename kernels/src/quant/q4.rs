@@ -18,7 +18,7 @@ pub const NONLINEAR_SHIFT: i8 = 4;
 pub const LINEAR_TABLE: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// One tile: (4 words of 8 columns, 16 rows x 4 bytes).
-pub type Tile = [[u8; 4 * TILE_ROWS]; GROUP / 8];
+pub(super) type Tile = [[u8; 4 * TILE_ROWS]; GROUP / 8];
 
 /// The planes of a Q4 matrix.
 #[derive(Clone, Copy, Debug)]

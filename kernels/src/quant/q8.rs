@@ -5,7 +5,7 @@
 use super::{GROUP, MatrixError, TILE_ROWS, cast, split_scales, split_scales_mut, tile_index};
 
 /// One tile: (8 words of 4 columns, 16 rows x 4 columns).
-pub type Tile = [[i8; 4 * TILE_ROWS]; GROUP / 4];
+pub(crate) type Tile = [[i8; 4 * TILE_ROWS]; GROUP / 4];
 
 /// The planes of a Q8 matrix.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Granite 4.0 hybrids (`model_type` "granitemoehybrid", dense): Mamba-2 or attention, then a gated MLP, in every layer.
 
 use super::mamba2::dt_limit;
-use super::mixer::{Gating, Mamba2};
+use super::mixer::Mamba2;
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -92,7 +92,7 @@ fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
     if heads * head_dim != d_inner {
         return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not mamba_expand * hidden_size = {d_inner}")));
     }
-    Ok(Mamba2 {
+    Mamba2 {
         heads,
         head_dim,
         d_state: config.size("mamba_d_state")?,
@@ -100,9 +100,10 @@ fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
         d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
         bias: config.flag_or("mamba_proj_bias", false)?,
         conv_bias: config.flag_or("mamba_conv_bias", true)?,
-        gating: Gating::GateThenNorm { eps },
+        eps,
         dt_limit: dt_limit(config, "time_step_limit")?,
-    })
+    }
+    .checked(config, "mamba_n_groups")
 }
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {

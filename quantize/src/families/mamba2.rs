@@ -1,6 +1,6 @@
 //! Mamba-2 (`model_type` "mamba2"): `x += mixer(norm(x))` in every layer. Config and names as transformers writes them.
 
-use super::mixer::{Gating, Mamba2};
+use super::mixer::Mamba2;
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -21,9 +21,10 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         d_conv: config.maybe_size("conv_kernel")?.unwrap_or(4),
         bias: config.flag_or("use_bias", false)?,
         conv_bias: config.flag_or("use_conv_bias", true)?,
-        gating: Gating::GateThenNorm { eps },
+        eps,
         dt_limit: dt_limit(config, "time_step_limit")?,
-    };
+    }
+    .checked(config, "n_groups")?;
     let mut g = text_graph(checkpoint, vocab)?;
     let prefix = if checkpoint.has("model.backbone.norm_f.weight") { "model.backbone." } else { "backbone." };
     let backbone = Names::new(checkpoint, prefix);

@@ -1,6 +1,7 @@
 //! The two Mamba mixers, shared by every family that has them: names and row order of state-spaces/mamba.
 
 use super::Names;
+use crate::checkpoint::Config;
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
 use brooklet::ops::{Scan, Ssd, TensorId};
@@ -38,14 +39,6 @@ impl Mamba1 {
     }
 }
 
-/// What follows Mamba-2's recurrence.
-pub(super) enum Gating {
-    /// The gate, then the norm inside each group.
-    GateThenNorm { eps: f32 },
-    /// The gate alone.
-    Gate,
-}
-
 /// A Mamba-2 mixer's shape.
 pub(super) struct Mamba2 {
     pub(super) heads: usize,
@@ -56,12 +49,21 @@ pub(super) struct Mamba2 {
     /// Whether in_proj and out_proj have biases.
     pub(super) bias: bool,
     pub(super) conv_bias: bool,
-    pub(super) gating: Gating,
+    /// Epsilon of the gated norm.
+    pub(super) eps: f32,
     /// Bounds of the step size after softplus.
     pub(super) dt_limit: (f32, f32),
 }
 
 impl Mamba2 {
+    /// Refuses groups that do not divide the heads; `key` is where the config says how many there are.
+    pub(super) fn checked(self, config: &Config, key: &str) -> Result<Self, Error> {
+        if self.heads.is_multiple_of(self.groups) {
+            return Ok(self);
+        }
+        Err(config.error(key, format!("is {}, which does not divide the {} heads", self.groups, self.heads)))
+    }
+
     /// `out_proj(norm(ssd(conv(xBC)) * silu(z)))` of a normed input, (d_model) to (d_model).
     pub(super) fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, input: Operand) -> Result<Operand, Error> {
         let d_inner = self.heads * self.head_dim;
@@ -78,16 +80,8 @@ impl Mamba2 {
         let (out, state) = Graph::later();
         let (dt_lo, dt_hi) = self.dt_limit;
         let y = g.ssd(Ssd { x, dt, b, c, out, a, d, dt_bias, groups: self.groups as u32, dt_lo, dt_hi, state });
-        let gated = match self.gating {
-            Gating::GateThenNorm { eps } => {
-                let weight = names.array(g, "norm.weight", &[d_inner])?;
-                g.gated_norm(y, z, weight, self.groups, eps)
-            }
-            Gating::Gate => {
-                g.silu_multiply(z, y);
-                z
-            }
-        };
+        let weight = names.array(g, "norm.weight", &[d_inner])?;
+        let gated = g.gated_norm(y, z, weight, self.groups, self.eps);
         names.linear(g, "out_proj", input.len as usize, gated, self.bias)
     }
 }

@@ -1,11 +1,12 @@
 //! Brooklet's own sensor classifiers (`model_type` "brooklet_sensor"): an encoder, Mamba or Mamba-2 layers, pooling, a head.
 //! `docs/sensor-checkpoint.md` describes config and tensors; the mixers' names are those of state-spaces/mamba.
 
-use super::mixer::{Gating, Mamba1, Mamba2};
+use super::mixer::{Mamba1, Mamba2};
 use super::{Names, layers};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role};
+use brooklet::artifact::MAX_CHANNELS;
 use brooklet::ops::PoolKind;
 
 enum Mixer {
@@ -77,6 +78,9 @@ fn input(config: &Config) -> Result<Input, Error> {
     if channels.is_empty() || channels.iter().any(|c| c.is_empty() || c.contains('\n')) {
         return Err(config.error("channels", "needs at least one name, each without line breaks"));
     }
+    if channels.len() > MAX_CHANNELS {
+        return Err(config.error("channels", format!("lists {}, at most {MAX_CHANNELS} are supported", channels.len())));
+    }
     let units: Vec<String> = config.texts("units")?.into_iter().map(str::to_owned).collect();
     let (mean, std) = (config.numbers("mean")?, config.numbers("std")?);
     for (key, len) in [("units", units.len()), ("mean", mean.len()), ("std", std.len())] {
@@ -111,21 +115,18 @@ fn mixer(config: &Config, d_model: usize, eps: f32) -> Result<Mixer, Error> {
             if !d_inner.is_multiple_of(head_dim) {
                 return Err(config.error("headdim", format!("is {head_dim}, which does not divide expand * d_model = {d_inner}")));
             }
-            let (heads, groups) = (d_inner / head_dim, config.maybe_size("ngroups")?.unwrap_or(1));
-            if !heads.is_multiple_of(groups) {
-                return Err(config.error("ngroups", format!("is {groups}, which does not divide {heads} heads")));
-            }
-            Ok(Mixer::Mamba2(Mamba2 {
-                heads,
+            let mixer = Mamba2 {
+                heads: d_inner / head_dim,
                 head_dim,
                 d_state: config.maybe_size("d_state")?.unwrap_or(128),
-                groups,
+                groups: config.maybe_size("ngroups")?.unwrap_or(1),
                 d_conv,
                 bias: false,
                 conv_bias: true,
-                gating: Gating::GateThenNorm { eps },
+                eps,
                 dt_limit: (0.0, f32::INFINITY),
-            }))
+            };
+            Ok(Mixer::Mamba2(mixer.checked(config, "ngroups")?))
         }
         other => Err(config.error("layer", format!("is \"{other}\"; supported are Mamba1 and Mamba2"))),
     }

@@ -2,7 +2,7 @@
 //!
 //! All arithmetic is checked and every size is compared with what is there before it is used. Nothing is allocated.
 
-use super::{Content, Header, MAGIC, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Record, SECTION_ALIGN, Section, Slot, VERSION};
+use super::{Content, Header, InputSpec, MAGIC, MAX_CHANNELS, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Record, SECTION_ALIGN, Section, Slot, VERSION};
 use crate::error::{Error, HeaderFault, SectionFault};
 use brooklet_kernels::quant::Matrix;
 
@@ -53,6 +53,7 @@ impl<'a> Artifact<'a> {
         let artifact = Artifact { header, hash: crate::selftest::fnv1a(header_bytes), file_bytes: bytes.len(), blob };
         artifact.check_tables()?;
         artifact.check_sections(blob_at, have_bytes)?;
+        artifact.check_input()?;
         Ok(artifact)
     }
 
@@ -67,6 +68,22 @@ impl<'a> Artifact<'a> {
             && h.sections.is_whole()
             && h.slots.is_whole();
         if consistent { Ok(()) } else { Err(Error::Header(HeaderFault::Inconsistent)) }
+    }
+
+    /// The golden input must be whole steps of what the model takes, the tokenizer a section that exists.
+    fn check_input(&self) -> Result<(), Error> {
+        let golden = self.header.golden;
+        let (width, consistent) = match self.header.input {
+            InputSpec::Tokens { tokenizer, .. } => {
+                (1, tokenizer.is_none_or(|index| self.section(index).is_some_and(|s| s.content == Content::Tokenizer)))
+            }
+            InputSpec::Frames { channels, .. } => {
+                let width = channels.lines().count();
+                (width, (1..=MAX_CHANNELS).contains(&width))
+            }
+        };
+        let golden_bytes = (golden.steps as usize).checked_mul(4 * width);
+        if consistent && golden_bytes == Some(golden.input.len()) { Ok(()) } else { Err(Error::Header(HeaderFault::Inconsistent)) }
     }
 
     fn check_sections(&self, blob_at: u64, have_bytes: u64) -> Result<(), Error> {

@@ -40,12 +40,6 @@ pub(crate) struct Batch<'b, 'a> {
 pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
 
 impl<'b, 'a> Batch<'b, 'a> {
-    /// Frames in token order, with the state and the other things that operations need beside them.
-    pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
-        let at = token.checked_mul(self.stride)?;
-        self.frames.get_mut(at..at + self.stride).map(TokenFrame)
-    }
-
     /// The numbers of a state slot.
     pub(crate) fn slot_numbers<'s>(artifact: &Artifact<'_>, state: &'s mut [u8], slot: u32) -> Option<&'s mut [f32]> {
         let slot = artifact.header().slots.get(slot)?;

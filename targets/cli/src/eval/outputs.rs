@@ -1,0 +1,81 @@
+//! The raw outputs of every step, for other programs.
+
+use crate::frames::Frames;
+use crate::model_file::{Memory, ModelFile, chosen_kernels};
+use crate::npy;
+use crate::output::write_file;
+use crate::stream::channel_names;
+use anyhow::{Context, Result, anyhow, bail};
+use brooklet::{Error, Input, Model, Session};
+use serde_json::Value;
+use std::path::Path;
+
+/// Tokens that a prefill handles at once.
+const PREFILL_BATCH: usize = 64;
+
+enum Inputs {
+    Tokens(Vec<u32>),
+    /// (steps, channels)
+    Frames(Vec<f32>, usize),
+}
+
+pub(super) fn run(model: &Path, tokens: Option<&Path>, frames: Option<&Path>, logits: Option<&Path>, prefill: bool) -> Result<()> {
+    let kernels = chosen_kernels()?;
+    let file = ModelFile::open(model)?;
+    let model = file.model()?;
+    let (path, inputs) = match (tokens, frames) {
+        (Some(path), _) => (path, Inputs::Tokens(read_tokens(path)?)),
+        (None, Some(path)) => (path, read_frames(&model, &file.name(), path)?),
+        (None, None) => bail!("give --tokens or --frames"),
+    };
+    let steps = match &inputs {
+        Inputs::Tokens(tokens) => tokens.len(),
+        Inputs::Frames(frames, channels) => frames.len() / (*channels).max(1),
+    };
+    if steps == 0 {
+        bail!("{}: holds no steps", path.display());
+    }
+    let logits = logits.ok_or_else(|| anyhow!("give --logits"))?;
+    let mut memory = Memory::new(&model, if prefill { PREFILL_BATCH } else { 1 })?;
+    write_file(logits, |out| {
+        npy::write_head(out, [steps, model.outputs()])?;
+        memory.with_session(&model, kernels, |session| {
+            let mut written = Ok(());
+            each_output(session, &inputs, prefill, &mut |row| {
+                if written.is_ok() {
+                    written = npy::write_row(out, row);
+                }
+            })
+            .with_context(|| path.display().to_string())?;
+            Ok(written?)
+        })
+    })
+}
+
+fn each_output(session: &mut Session<'_, '_, '_>, inputs: &Inputs, prefill: bool, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
+    match inputs {
+        Inputs::Tokens(tokens) if prefill => session.prefill_tokens_each(tokens, &mut |_, row| each(row)),
+        Inputs::Frames(frames, _) if prefill => session.prefill_frames_each(frames, &mut |_, row| each(row)),
+        Inputs::Tokens(tokens) => tokens.iter().try_for_each(|&token| session.step(Input::Token(token)).map(&mut *each)),
+        Inputs::Frames(frames, channels) => {
+            frames.chunks_exact(*channels).try_for_each(|frame| session.step(Input::Frame(frame)).map(&mut *each))
+        }
+    }
+}
+
+fn read_tokens(path: &Path) -> Result<Vec<u32>> {
+    let text = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let json: Value = serde_json::from_slice(&text).with_context(|| format!("{}: is not JSON", path.display()))?;
+    let list = json.get("tokens").unwrap_or(&json).as_array();
+    let list = list.ok_or_else(|| anyhow!("{}: expected a list of token ids, or {{\"tokens\": [..]}}", path.display()))?;
+    let id = |(i, v): (usize, &Value)| {
+        let id = v.as_u64().and_then(|id| u32::try_from(id).ok());
+        id.ok_or_else(|| anyhow!("{}: entry {i} is {v}, which is no token id", path.display()))
+    };
+    list.iter().enumerate().map(id).collect()
+}
+
+fn read_frames(model: &Model<'_>, name: &str, path: &Path) -> Result<Inputs> {
+    let channels = channel_names(model, name)?;
+    Ok(Inputs::Frames(Frames::open(path, channels)?.read_all()?, channels.lines().count()))
+}

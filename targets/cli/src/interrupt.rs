@@ -1,0 +1,19 @@
+//! Ctrl-C: the first ends the work after its current step, the second ends the program at once.
+
+use anyhow::{Context, Result};
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// Exit code of a program that Ctrl-C ended.
+const ENDED_BY_CTRL_C: i32 = 130;
+
+/// A flag that the first Ctrl-C sets.
+pub(crate) fn on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    // The order matters: the first Ctrl-C finds the flag still down, so only the second ends the program here.
+    flag::register_conditional_shutdown(SIGINT, ENDED_BY_CTRL_C, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
+    flag::register(SIGINT, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
+    Ok(asked)
+}

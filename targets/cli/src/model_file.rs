@@ -1,0 +1,88 @@
+//! A model file, the kernels that run it, and the memory of a stream.
+
+use anyhow::{Context, Result, anyhow, bail};
+use brooklet::kernels::{self, KernelTable};
+use brooklet::mem::MappedFile;
+use brooklet::{Line, Model, Session, State};
+use std::path::{Path, PathBuf};
+
+/// Environment variable that forces one table of kernels.
+const BACKEND: &str = "BROOKLET_BACKEND";
+
+/// A mapped `.brook` file.
+pub(crate) struct ModelFile {
+    path: PathBuf,
+    file: MappedFile,
+}
+
+impl ModelFile {
+    /// Maps the file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            bail!("{0}: a folder, not a .brook file; if it is a checkpoint, first make one with `brooklet quantize {0}`", path.display());
+        }
+        let file = MappedFile::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+        Ok(ModelFile { path: path.to_owned(), file })
+    }
+
+    /// Checks the file and plans its memory.
+    pub(crate) fn model(&self) -> Result<Model<'_>> {
+        Model::from_bytes(self.file.bytes()).with_context(|| self.name())
+    }
+
+    /// The path, for messages.
+    pub(crate) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// The fastest kernels of this CPU, or those that the environment asks for.
+pub(crate) fn chosen_kernels() -> Result<&'static KernelTable> {
+    Ok(forced_kernels()?.unwrap_or_else(kernels::detect))
+}
+
+/// Every table of kernels to try: all of this CPU, or the one that the environment asks for.
+pub(crate) fn all_kernels() -> Result<Vec<&'static KernelTable>> {
+    Ok(forced_kernels()?.map_or_else(|| kernels::available().collect(), |table| vec![table]))
+}
+
+fn forced_kernels() -> Result<Option<&'static KernelTable>> {
+    let Some(wanted) = std::env::var_os(BACKEND).filter(|v| !v.is_empty()) else { return Ok(None) };
+    let found = kernels::available().find(|table| wanted == table.name());
+    let known = || kernels::available().map(KernelTable::name).collect::<Vec<_>>().join(", ");
+    found.map(Some).ok_or_else(|| anyhow!("{BACKEND}={}: this CPU and build have {}", wanted.display(), known()))
+}
+
+/// Memory of one stream and of the session that runs it.
+pub(crate) struct Memory {
+    pub(crate) state: Vec<Line>,
+    pub(crate) scratch: Vec<Line>,
+}
+
+impl Memory {
+    /// Memory for a stream of `model` that handles up to `tokens` tokens at once.
+    pub(crate) fn new(model: &Model<'_>, tokens: usize) -> Result<Self> {
+        Ok(Memory { state: lines("state", model.state_bytes())?, scratch: lines("scratch", model.scratch_bytes(tokens))? })
+    }
+
+    /// Runs `work` on an empty stream.
+    pub(crate) fn with_session<T>(
+        &mut self,
+        model: &Model<'_>,
+        kernels: &'static KernelTable,
+        work: impl FnOnce(&mut Session<'_, '_, '_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut state = State::new(model, Line::bytes_mut(&mut self.state))?;
+        let mut session = Session::new(model, kernels, &mut state, Line::bytes_mut(&mut self.scratch))?;
+        work(&mut session)
+    }
+}
+
+/// A file can ask for any amount of memory: that must not end the program.
+fn lines(what: &str, bytes: usize) -> Result<Vec<Line>> {
+    let count = bytes.div_ceil(size_of::<Line>());
+    let mut lines = Vec::new();
+    lines.try_reserve_exact(count).map_err(|_| anyhow!("the model's {what} takes {bytes} bytes, more than this machine gives"))?;
+    lines.resize(count, Line::ZERO);
+    Ok(lines)
+}

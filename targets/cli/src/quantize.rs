@@ -1,0 +1,168 @@
+//! `brooklet quantize`: from a checkpoint to one `.brook` file.
+
+use crate::inspect::next_step;
+use crate::model_file::ModelFile;
+use crate::output::write_file;
+use crate::sheet::{Sheet, short};
+use anyhow::{Result, anyhow, bail};
+use brooklet::kernels::quant::Format;
+use brooklet_quantize::{Cache, Checkpoint, Recipe, Report};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  brooklet quantize path/to/checkpoint
+  brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
+  brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json
+    checkpoint: PathBuf,
+    /// File to make; without it, the folder's name with .brook, here
+    #[arg(short, long, value_name = "OUT.brook")]
+    output: Option<PathBuf>,
+    /// How the matrices are stored: f32, f16, q8 or q4
+    #[arg(long, default_value = "q4", value_parser = format)]
+    format: Format,
+    /// How the embedding is stored; without it, q8 for q4 models, else as the others
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    embedding: Option<Format>,
+    /// Positions that attention looks back over
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    context: u32,
+    /// First positions that attention keeps when it has seen more than it can hold
+    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "stop")]
+    sink: u32,
+    /// Refuse steps beyond the context instead of forgetting
+    #[arg(long)]
+    stop: bool,
+    /// How attention's keys and values are stored
+    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
+    cache: String,
+    /// Also write sizes and errors of all tensors to this file
+    #[arg(long, value_name = "REPORT.json")]
+    report: Option<PathBuf>,
+    /// Print every tensor
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    let known = [Format::F32, Format::F16, Format::Q8, Format::Q4];
+    let found = known.into_iter().find(|format| format.name() == text);
+    found.ok_or_else(|| format!("choose one of {}", known.map(Format::name).join(", ")))
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let sink = if args.stop { None } else { Some(args.sink) };
+    if sink.is_some_and(|sink| sink >= args.context) {
+        bail!("--sink {}: must be smaller than --context {}, or no position is left for what is new", args.sink, args.context);
+    }
+    let recipe =
+        Recipe { format: args.format, embedding: args.embedding, cache: Cache { context: args.context, sink, int8: args.cache == "int8" } };
+    // The quantizer's messages already name file, thing and remedy.
+    let plainly = |e: brooklet_quantize::Error| anyhow!("{e}");
+    let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
+    let out = match &args.output {
+        Some(path) => path.clone(),
+        None => default_output(&args.checkpoint)?,
+    };
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}") {
+        bar.set_style(style);
+    }
+    let report = brooklet_quantize::quantize(&checkpoint, &recipe, &out, &mut |progress| {
+        bar.set_length(progress.total_bytes);
+        bar.set_position(progress.done_bytes);
+        bar.set_message(progress.tensor.to_owned());
+    });
+    bar.finish_and_clear();
+    let report = report.map_err(plainly)?;
+    if let Some(path) = &args.report {
+        write_report(path, &out, &report)?;
+    }
+    print(args, &out, &report)
+}
+
+/// The checkpoint folder's own name, even if it was given as `.`.
+fn default_output(checkpoint: &Path) -> Result<PathBuf> {
+    let name = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_owned()));
+    let mut name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.display()))?;
+    name.push(".brook");
+    Ok(PathBuf::from(name))
+}
+
+fn print(args: &Args, out_path: &Path, report: &Report) -> Result<()> {
+    let file = ModelFile::open(out_path)?;
+    let model = file.model()?;
+    let mut out = io::stdout().lock();
+    if args.verbose {
+        writeln!(out, "{:<6} {:>16} {:>12} {:>10}  tensor", "format", "shape", "bytes", "error")?;
+        for t in &report.tensors {
+            let shape = format!("{} x {}", t.rows, t.cols);
+            writeln!(out, "{:<6} {shape:>16} {:>12} {:>10}  {}", t.format, t.bytes, percent(t.relative_error), t.name)?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out, "{:<6} {:>8} {:>12} {:>10}  {:>10}", "format", "tensors", "size", "mean error", "largest")?;
+    for (format, sum) in by_format(report) {
+        let mean = sum.error_bytes / sum.bytes.max(1) as f64;
+        writeln!(
+            out,
+            "{format:<6} {:>8} {:>12} {:>10}  {:>10}",
+            sum.tensors,
+            short(sum.bytes),
+            percent(mean as f32),
+            percent(sum.largest_error)
+        )?;
+    }
+    writeln!(out)?;
+    Sheet::of(&model).print(&mut out)?;
+    writeln!(out, "\nMade {}. Next:\n  {}", out_path.display(), next_step(&model, &file.name()))?;
+    Ok(())
+}
+
+#[derive(Default)]
+struct Sum {
+    tensors: usize,
+    bytes: u64,
+    /// Errors weighted by bytes.
+    error_bytes: f64,
+    largest_error: f32,
+}
+
+fn by_format(report: &Report) -> BTreeMap<&'static str, Sum> {
+    let mut sums = BTreeMap::<&'static str, Sum>::new();
+    for t in &report.tensors {
+        let sum = sums.entry(t.format).or_default();
+        sum.tensors += 1;
+        sum.bytes += t.bytes;
+        sum.error_bytes += f64::from(t.relative_error) * t.bytes as f64;
+        sum.largest_error = sum.largest_error.max(t.relative_error);
+    }
+    sums
+}
+
+/// An error relative to the weights.
+fn percent(error: f32) -> String {
+    if error == 0.0 { "-".to_owned() } else { format!("{:.3} %", 100.0 * error) }
+}
+
+fn write_report(path: &Path, model: &Path, report: &Report) -> Result<()> {
+    let tensors: Vec<_> = report
+        .tensors
+        .iter()
+        .map(|t| {
+            serde_json::json!({
+                "name": t.name, "rows": t.rows, "cols": t.cols, "format": t.format, "bytes": t.bytes, "relative_error": t.relative_error,
+            })
+        })
+        .collect();
+    let report = serde_json::json!({ "file": model.display().to_string(), "file_bytes": report.file_bytes, "tensors": tensors });
+    write_file(path, |out| Ok(writeln!(out, "{report:#}")?))
+}

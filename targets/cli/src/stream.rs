@@ -1,0 +1,206 @@
+//! `brooklet stream`: a sensor model listens, sample by sample.
+
+use crate::classes::{Named, best, class_in, class_names, most_voted, probabilities};
+use crate::frames::Frames;
+use crate::interrupt::on_ctrl_c;
+use crate::model_file::{Memory, ModelFile, chosen_kernels};
+use crate::output::write_file;
+use crate::term;
+use anyhow::{Context, Result, bail};
+use brooklet::artifact::InputSpec;
+use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
+use serde::Serialize;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+const EXAMPLES: &str = "\
+Examples:
+  brooklet stream watch.brook recording.csv
+  sensor-reader | brooklet stream watch.brook --every 25
+  brooklet stream watch.brook recording.csv --json --rate 50
+  brooklet stream watch.brook first.csv --save-state now.state
+  brooklet stream watch.brook second.csv --load-state now.state";
+
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Sensor model (.brook)
+    model: PathBuf,
+    /// Samples as CSV, one per line, with or without a line of column names; `-` for standard input
+    #[arg(default_value = "-")]
+    file: PathBuf,
+    /// Print one JSON object per step (the verdict goes to standard error)
+    #[arg(long)]
+    json: bool,
+    /// Print only every N-th step
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    every: u64,
+    /// Play the samples back at this many per second
+    #[arg(long, value_name = "HZ", value_parser = rate)]
+    rate: Option<f64>,
+    /// Save the stream's state to this file at the end
+    #[arg(long, value_name = "FILE")]
+    save_state: Option<PathBuf>,
+    /// Go on from the state in this file
+    #[arg(long, value_name = "FILE")]
+    load_state: Option<PathBuf>,
+    /// The class that the samples really are (else taken from the file's name, if it carries one)
+    #[arg(long, value_name = "NAME")]
+    label: Option<String>,
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|r: &f64| *r >= 0.001 && *r <= 1e6)
+        .ok_or_else(|| "must be a number of samples per second from 0.001 to 1000000".to_owned())
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let kernels = chosen_kernels()?;
+    let file = ModelFile::open(&args.model)?;
+    let model = file.model()?;
+    let channels = channel_names(&model, &file.name())?;
+    let names = class_names(&model);
+    let label = label(args, &names)?;
+    let mut memory = Memory::new(&model, 1)?;
+    let mut state = match &args.load_state {
+        Some(path) => {
+            let snapshot = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+            State::restore(&model, &snapshot, Line::bytes_mut(&mut memory.state)).with_context(|| path.display().to_string())?
+        }
+        None => State::new(&model, Line::bytes_mut(&mut memory.state))?,
+    };
+    let mut session = Session::new(&model, kernels, &mut state, Line::bytes_mut(&mut memory.scratch))?;
+    let input: (String, Box<dyn BufRead>) = if args.file == Path::new("-") {
+        ("standard input".to_owned(), Box::new(io::stdin().lock()))
+    } else {
+        let opened = File::open(&args.file).with_context(|| format!("{}: cannot be opened", args.file.display()))?;
+        (args.file.display().to_string(), Box::new(BufReader::new(opened)))
+    };
+    let mut frames = Frames::new(input.0, input.1, channels);
+    listen(args, &mut session, &mut frames, &names, label)?;
+    if let Some(path) = &args.save_state {
+        let mut bytes = vec![0; snapshot_bytes(&model)];
+        session.state().snapshot(&mut bytes)?;
+        write_file(path, |out| Ok(out.write_all(&bytes)?))?;
+    }
+    Ok(())
+}
+
+/// A sensor model's channel names, one per line; `name` is its file.
+pub(crate) fn channel_names<'a>(model: &Model<'a>, name: &str) -> Result<&'a str> {
+    match model.header().input {
+        InputSpec::Frames { channels, .. } => Ok(channels),
+        InputSpec::Tokens { .. } => bail!("{name}: takes text, not sensor frames; use `brooklet run {name}`"),
+    }
+}
+
+fn label(args: &Args, names: &[String]) -> Result<Option<usize>> {
+    match &args.label {
+        Some(label) => match names.iter().position(|name| name.eq_ignore_ascii_case(label)) {
+            Some(class) => Ok(Some(class)),
+            None => bail!("--label {label}: the model's classes are {}", names.join(", ")),
+        },
+        None => Ok(args.file.file_stem().and_then(|stem| class_in(&stem.to_string_lossy(), names))),
+    }
+}
+
+/// Feeds every frame and prints what the model thinks.
+fn listen<R: BufRead>(
+    args: &Args,
+    session: &mut Session<'_, '_, '_>,
+    frames: &mut Frames<R>,
+    names: &[String],
+    label: Option<usize>,
+) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let decorated = term::is_decorated();
+    let stop = on_ctrl_c()?;
+    let start = Instant::now();
+    let mut probs = Vec::new();
+    let mut votes = vec![0; names.len()];
+    let mut steps = 0u32;
+    while !stop.load(Ordering::Relaxed)
+        && let Some(frame) = frames.advance()?
+    {
+        if let Some(rate) = args.rate {
+            let due = Duration::from_secs_f64(f64::from(steps) / rate);
+            std::thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+        probabilities(session.step(Input::Frame(frame))?, &mut probs);
+        steps += 1;
+        let class = best(&probs);
+        if let Some(votes) = votes.get_mut(class) {
+            *votes += 1;
+        }
+        let step = session.state().position();
+        if step % args.every != 0 {
+            continue;
+        }
+        if args.json {
+            serde_json::to_writer(&mut out, &Step::new(step, names, &probs)).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            writeln!(out, "{}", line(&format!("{step:>7}"), names, &probs, decorated))?;
+        }
+    }
+    if steps == 0 {
+        bail!("{}: holds no samples; give one line of {} values per sample", frames.name(), frames.width());
+    }
+    let text = verdict(names, best(&probs), &probs, &votes, label);
+    // JSON readers want nothing but steps on standard output.
+    if args.json {
+        let _ = writeln!(io::stderr(), "{text}");
+    } else {
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
+}
+
+/// One step's answer.
+#[derive(Serialize)]
+struct Step<'a> {
+    step: u64,
+    class: &'a str,
+    p: f32,
+    probabilities: Named<'a>,
+}
+
+impl<'a> Step<'a> {
+    fn new(step: u64, names: &'a [String], probs: &'a [f32]) -> Self {
+        let class = best(probs);
+        let name = names.get(class).map_or("", String::as_str);
+        Step { step, class: name, p: probs.get(class).copied().unwrap_or(0.0), probabilities: Named(names, probs) }
+    }
+}
+
+/// One line about one step: when, which class, how sure, a bar.
+pub(crate) fn line(when: &str, names: &[String], probs: &[f32], decorated: bool) -> String {
+    let Step { class, p, .. } = Step::new(0, names, probs);
+    let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
+    let bar = if decorated { format!("  {}", term::bar(p, 24, true)) } else { String::new() };
+    format!("{when}  {class:<width$}  {p:.3}{bar}").trim_end().to_owned()
+}
+
+/// The last word: the class at the last step, the vote over all steps, and whether that is right.
+pub(crate) fn verdict(names: &[String], last: usize, probs: &[f32], votes: &[u64], label: Option<usize>) -> String {
+    let name = |class: usize| names.get(class).map_or("", String::as_str);
+    let voted = most_voted(votes);
+    let total: u64 = votes.iter().sum();
+    let share = 100.0 * votes.get(voted).copied().unwrap_or(0) as f64 / total.max(1) as f64;
+    let mut text = format!(
+        "last step: {} ({:.3}); vote of {total} steps: {} ({share:.0} %)",
+        name(last),
+        probs.get(last).copied().unwrap_or(0.0),
+        name(voted)
+    );
+    if let Some(label) = label {
+        let agrees = |class| if class == label { "agrees" } else { "does not agree" };
+        text += &format!("; label: {}: last step {}, vote {}", name(label), agrees(last), agrees(voted));
+    }
+    text
+}

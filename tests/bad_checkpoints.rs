@@ -1,0 +1,145 @@
+//! Broken checkpoints: each error names the file, the thing in it and what to do; nothing is written.
+
+use brooklet_quantize::{Checkpoint, Recipe, quantize};
+use brooklet_tests::fixtures;
+use std::collections::HashMap;
+use std::path::Path;
+use tempfile::TempDir;
+
+/// A copy of a fixture to break.
+fn copy(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join("families").join(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+/// The error that quantizing `dir` gives; nothing may be left behind.
+fn error(dir: &Path) -> String {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.brook");
+    let result = Checkpoint::open(dir).and_then(|c| quantize(&c, &Recipe::default(), &path, &mut |_| {}));
+    assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0, "something was left behind");
+    result.map(|_| ()).unwrap_err().to_string()
+}
+
+fn expect(dir: &Path, parts: &[&str]) {
+    let message = error(dir);
+    for part in parts {
+        assert!(message.contains(part), "`{message}` does not say `{part}`");
+    }
+}
+
+/// Changes `config.json` as text.
+fn edit_config(dir: &Path, from: &str, to: &str) {
+    let path = dir.join("config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "no `{from}` in config.json");
+    std::fs::write(path, text.replacen(from, to, 1)).unwrap();
+}
+
+/// A tensor as (type, shape, bytes).
+type Raw = (safetensors::Dtype, Vec<usize>, Vec<u8>);
+
+/// Changes the tensors of `model.safetensors`.
+fn edit_tensors(dir: &Path, edit: impl FnOnce(&mut HashMap<String, Raw>)) {
+    let path = dir.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: HashMap<String, Raw> =
+        file.iter().map(|(name, t)| (name.to_owned(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect();
+    edit(&mut tensors);
+    let views: Vec<_> =
+        tensors.iter().map(|(name, (dtype, shape, data))| (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())).collect();
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn broken_configs() {
+    let cases: &[(&str, &str, &str, &[&str])] = &[
+        ("mamba2-g2", "\"model_type\": \"mamba2\"", "\"model_type\": \"mamba9\"", &["config.json", "`model_type`", "mamba9", "supported are mamba"]),
+        ("mamba2-g2", "\"num_heads\"", "\"nr_heads\"", &["config.json", "`num_heads`", "missing"]),
+        ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": \"wide\"", &["config.json", "`hidden_size`", "\"wide\"", "whole number"]),
+        ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": 0", &["config.json", "`hidden_size`", "0"]),
+        ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": -3", &["config.json", "`hidden_size`", "-3"]),
+        ("mamba2-g2", "\"n_groups\": 2", "\"n_groups\": 4", &["n_groups", "4", "6 heads"]),
+        ("mamba2-g2", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", &["config.json", "`hidden_act`", "gelu", "silu"]),
+        ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": 32", &["tensor", "shape", "do not belong together"]),
+        ("sensor-mamba2-last", "\"pooling\": \"last\"", "\"pooling\": \"best\"", &["config.json", "`output.pooling`", "best", "ema"]),
+        ("sensor-mamba2-last", "\"std\": [", "\"std\": [1.0, ", &["config.json", "`input.std`", "7 entries for 6 channels"]),
+    ];
+    for (name, from, to, parts) in cases {
+        let dir = copy(name);
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), parts);
+    }
+    let dir = copy("mamba2-g2");
+    std::fs::write(dir.path().join("config.json"), "{\"model_type\": ").unwrap();
+    expect(dir.path(), &["config.json", "cannot be read", "line 1"]);
+    std::fs::remove_file(dir.path().join("config.json")).unwrap();
+    expect(dir.path(), &["config.json"]);
+    expect(Path::new("/no/such/checkpoint"), &["/no/such/checkpoint", "not a directory", "config.json"]);
+}
+
+#[test]
+fn broken_tensors() {
+    let name = "backbone.layers.0.mixer.A_log";
+    let dir = copy("mamba2-g2");
+    edit_tensors(dir.path(), |t| drop(t.remove(name)));
+    expect(dir.path(), &[name, "is missing", "all its shards"]);
+
+    let dir = copy("mamba2-g2");
+    edit_tensors(dir.path(), |t| t.get_mut(name).unwrap().1.push(1));
+    let out = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    quantize(&checkpoint, &Recipe::default(), &out.path().join("ok.brook"), &mut |_| {}).unwrap();
+
+    let dir = copy("mamba2-g2");
+    edit_tensors(dir.path(), |t| {
+        let (_, shape, data) = t.get_mut(name).unwrap();
+        shape[0] -= 1;
+        data.truncate(data.len() - 4);
+    });
+    expect(dir.path(), &["model.safetensors", name, "[5]", "[6]"]);
+
+    for (value, said) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
+        for name in [name, "backbone.layers.0.mixer.in_proj.weight"] {
+            let dir = copy("mamba2-g2");
+            edit_tensors(dir.path(), |t| t.get_mut(name).unwrap().2[4..8].copy_from_slice(&value.to_le_bytes()));
+            expect(dir.path(), &["model.safetensors", name, "element 1", said]);
+        }
+    }
+
+    let dir = copy("mamba2-g2");
+    edit_tensors(dir.path(), |t| t.get_mut(name).unwrap().0 = safetensors::Dtype::I32);
+    expect(dir.path(), &["model.safetensors", name, "I32", "BF16"]);
+}
+
+#[test]
+fn broken_files() {
+    let dir = copy("mamba2-g2");
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    for len in [0, 4, 8, 20, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..len]).unwrap();
+        expect(dir.path(), &["model.safetensors"]);
+    }
+    let mut huge = bytes.clone();
+    huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    std::fs::write(&path, huge).unwrap();
+    expect(dir.path(), &["model.safetensors", "header"]);
+    std::fs::remove_file(&path).unwrap();
+    expect(dir.path(), &["no .safetensors file", "convert"]);
+
+    let dir = copy("mamba2-sharded");
+    let index = dir.path().join("model.safetensors.index.json");
+    let text = std::fs::read_to_string(&index).unwrap();
+    std::fs::write(&index, text.replacen("model-00002", "../model-00002", 1)).unwrap();
+    expect(dir.path(), &["index.json", "plain file name"]);
+    std::fs::write(&index, text).unwrap();
+    let second = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).find(|p| p.to_string_lossy().contains("00002-of"));
+    std::fs::remove_file(second.unwrap()).unwrap();
+    expect(dir.path(), &["model-00002-of"]);
+}

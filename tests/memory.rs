@@ -1,0 +1,60 @@
+//! I4 and I5: a step takes nothing from the heap, and a long stream takes no more memory than a short one.
+
+use brooklet::{Line, Model, Session, State, kernels};
+use brooklet_quantize::{Cache, Recipe};
+use brooklet_tests::{Buffers, File, Sequence, family_fixtures};
+
+#[test]
+fn loading_and_stepping_allocate_nothing() {
+    for dir in family_fixtures() {
+        let file = File::quantized(&dir, &Recipe::default());
+        let input = Sequence::noise(&file.model(), 40, 5);
+        let mut buffers = Buffers::new(&file.model(), 8);
+        let mut out = Vec::with_capacity(input.steps() * file.model().outputs());
+        let counted = allocation_counter::measure(|| {
+            let model = Model::from_bytes(file.bytes()).unwrap();
+            let mut state = State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap();
+            let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
+            for step in 0..20 {
+                input.feed(&mut session, step..step + 1, &mut out);
+            }
+            input.feed(&mut session, 20..40, &mut out);
+        });
+        assert_eq!(counted.count_total, 0, "{}", dir.display());
+    }
+}
+
+/// Resident pages of this process.
+#[cfg(target_os = "linux")]
+fn resident_pages() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn two_hundred_thousand_tokens_of_a_hybrid_leave_memory_flat() {
+    let dir = family_fixtures().into_iter().find(|d| d.ends_with("granite-nope"));
+    // Other folders of fixtures may hold no hybrid.
+    let Some(dir) = dir else { return };
+    let recipe = Recipe { cache: Cache { context: 256, sink: Some(4), int8: true }, ..Recipe::default() };
+    let file = File::quantized(&dir, &recipe);
+    let model = file.model();
+    let Sequence::Tokens(tokens) = Sequence::noise(&model, 1000, 7) else { return };
+    let mut buffers = Buffers::new(&model, 1);
+    let mut state = State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap();
+    let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
+    let mut thousand = || {
+        for &token in &tokens {
+            session.step(brooklet::Input::Token(token)).unwrap();
+        }
+    };
+    thousand();
+    let before = resident_pages();
+    for _ in 0..200 {
+        thousand();
+    }
+    let grown = resident_pages().saturating_sub(before);
+    // Other tests of this process run beside it: a leak of one float per token would show as 195 pages.
+    assert!(grown < 150, "{grown} pages more after 200,000 tokens");
+}

@@ -1,0 +1,75 @@
+//! I8: a restored stream continues bit for bit; what is no snapshot of this model is refused.
+
+use brooklet::{Error, Line, Model, Session, SnapshotFault, State, kernels, snapshot_bytes};
+use brooklet_quantize::{Cache, Recipe};
+use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
+
+/// A short cache, so that it slides while the stream runs.
+fn recipe() -> Recipe {
+    Recipe { cache: Cache { context: 20, sink: Some(2), int8: true }, ..Recipe::default() }
+}
+
+/// Steps `range` of `input`, continuing from `snapshot`; returns outputs and a new snapshot.
+fn go_on(model: &Model<'_>, snapshot: Option<&[u8]>, input: &Sequence, range: std::ops::Range<usize>) -> (Vec<f32>, Vec<u8>) {
+    let mut buffers = Buffers::new(model, 4);
+    // Whatever was in the memory before must not matter.
+    Line::bytes_mut(&mut buffers.state).fill(0xa5);
+    let bytes = Line::bytes_mut(&mut buffers.state);
+    let mut state = match snapshot {
+        Some(snapshot) => State::restore(model, snapshot, bytes).unwrap(),
+        None => State::new(model, bytes).unwrap(),
+    };
+    let mut session = Session::new(model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
+    let mut out = Vec::new();
+    input.feed(&mut session, range, &mut out);
+    let mut snapshot = vec![0; snapshot_bytes(model)];
+    assert_eq!(state.snapshot(&mut snapshot), Ok(snapshot.len()));
+    (out, snapshot)
+}
+
+#[test]
+fn a_stream_restored_at_any_step_continues_bit_for_bit() {
+    for dir in family_fixtures() {
+        let file = File::quantized(&dir, &recipe());
+        let model = file.model();
+        let input = Sequence::noise(&model, 60, 11);
+        let want = stream(&model, kernels::detect(), &input, 1);
+        for cut in 1..input.steps() {
+            let (mut got, snapshot) = go_on(&model, None, &input, 0..cut);
+            got.extend(go_on(&model, Some(&snapshot), &input, cut..input.steps()).0);
+            assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{} cut at {cut}", dir.display());
+        }
+    }
+}
+
+#[test]
+fn damaged_and_foreign_snapshots_are_refused() {
+    let dirs = family_fixtures();
+    let (file, other) = (File::quantized(&dirs[0], &recipe()), File::quantized(&dirs[1], &recipe()));
+    let (model, other) = (file.model(), other.model());
+    let (_, snapshot) = go_on(&model, None, &Sequence::noise(&model, 5, 1), 0..5);
+    let mut buffers = Buffers::new(&model, 1);
+    let mut refuse = |model: &Model<'_>, snapshot: &[u8]| State::restore(model, snapshot, Line::bytes_mut(&mut buffers.state)).err();
+    assert_eq!(refuse(&other, &snapshot), Some(Error::Snapshot(SnapshotFault::OtherModel)));
+    for len in 0..snapshot.len() {
+        assert!(refuse(&model, &snapshot[..len]).is_some(), "cut to {len}");
+    }
+    for at in 0..snapshot.len() {
+        let mut damaged = snapshot.clone();
+        damaged[at] ^= 0x10;
+        assert!(refuse(&model, &damaged).is_some(), "byte {at}");
+    }
+    assert_eq!(refuse(&model, &snapshot), None);
+}
+
+#[test]
+fn a_state_of_another_model_is_refused() {
+    let dirs = family_fixtures();
+    let (file, other) = (File::quantized(&dirs[0], &recipe()), File::quantized(&dirs[1], &recipe()));
+    let (model, other) = (file.model(), other.model());
+    let mut buffers = Buffers::new(&model, 1);
+    let mut state = State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap();
+    let mut scratch = Buffers::new(&other, 1).scratch;
+    let session = Session::new(&other, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch));
+    assert_eq!(session.err(), Some(Error::OtherModel));
+}
