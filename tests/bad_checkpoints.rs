@@ -51,15 +51,22 @@ fn edit_tensors(dir: &Path, edit: impl FnOnce(&mut HashMap<String, Raw>)) {
     let mut tensors: HashMap<String, Raw> =
         file.iter().map(|(name, t)| (name.to_owned(), (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect();
     edit(&mut tensors);
-    let views: Vec<_> =
-        tensors.iter().map(|(name, (dtype, shape, data))| (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())).collect();
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(name, (dtype, shape, data))| (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap()))
+        .collect();
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
 #[test]
 fn broken_configs() {
     let cases: &[(&str, &str, &str, &[&str])] = &[
-        ("mamba2-g2", "\"model_type\": \"mamba2\"", "\"model_type\": \"mamba9\"", &["config.json", "`model_type`", "mamba9", "supported are mamba"]),
+        (
+            "mamba2-g2",
+            "\"model_type\": \"mamba2\"",
+            "\"model_type\": \"mamba9\"",
+            &["config.json", "`model_type`", "mamba9", "supported are mamba"],
+        ),
         ("mamba2-g2", "\"num_heads\"", "\"nr_heads\"", &["config.json", "`num_heads`", "missing"]),
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": \"wide\"", &["config.json", "`hidden_size`", "\"wide\"", "whole number"]),
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": 0", &["config.json", "`hidden_size`", "0"]),

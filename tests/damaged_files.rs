@@ -61,7 +61,10 @@ fn ten_thousand_damaged_bytes_are_errors_or_change_nothing() {
             let flip = 1 + random.below(255) as u8;
             file.bytes_mut()[at] ^= flip;
             if let Some(got) = load_and_run(file.bytes(), 4) {
-                assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{name}: byte {at} ^ {flip:#x} changed the outputs");
+                assert!(
+                    got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    "{name}: byte {at} ^ {flip:#x} changed the outputs"
+                );
             }
             file.bytes_mut()[at] ^= flip;
         }

@@ -58,8 +58,6 @@ fn mean_kl(p: &[f32], q: &[f32], count: usize) -> f64 {
         x.iter().map(|&x| f64::from(x) - max - total.ln()).collect::<Vec<_>>()
     };
     let steps = p.chunks(count).zip(q.chunks(count));
-    let total: f64 = steps
-        .map(|(p, q)| log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum::<f64>())
-        .sum();
+    let total: f64 = steps.map(|(p, q)| log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()).sum();
     total / (p.len() / count) as f64
 }

@@ -16,7 +16,11 @@ fn formats() -> impl Strategy<Value = Format> {
 
 /// Caches shorter than the stream slide, longer ones do not; both kinds of storage.
 fn caches() -> impl Strategy<Value = Cache> {
-    (prop_oneof![Just(7u32), Just(24), Just(500)], 0u32..4, any::<bool>()).prop_map(|(context, sink, int8)| Cache { context, sink: Some(sink), int8 })
+    (prop_oneof![Just(7u32), Just(24), Just(500)], 0u32..4, any::<bool>()).prop_map(|(context, sink, int8)| Cache {
+        context,
+        sink: Some(sink),
+        int8,
+    })
 }
 
 proptest! {

@@ -70,7 +70,8 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     let (spans, frame_len) = place_values(graph);
     let program: Vec<Op> = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
     let mut slots: Vec<Slot> = graph.slots.iter().map(|slot| slot.slot(&recipe.cache)).collect();
-    brooklet::plan::place_slots(&mut slots).ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
+    brooklet::plan::place_slots(&mut slots)
+        .ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
     let mut sections = graph.tensors.iter().map(|t| declare(t, recipe)).collect::<Vec<_>>();
     sections.extend(graph.tokenizer.as_ref().map(|text| SectionSource {
         name: "tokenizer.json".to_owned(),
@@ -110,7 +111,14 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
         written += padding + bytes.len();
         done_bytes += bytes.len() as u64;
         let (name, format) = (section.name.clone(), section.content.name());
-        report.tensors.push(TensorReport { name, rows: section.rows, cols: section.cols, format, bytes: bytes.len() as u64, relative_error });
+        report.tensors.push(TensorReport {
+            name,
+            rows: section.rows,
+            cols: section.cols,
+            format,
+            bytes: bytes.len() as u64,
+            relative_error,
+        });
     }
     progress(Progress { tensor: "", done_bytes, total_bytes });
     report.file_bytes = (start.len() + written) as u64;

@@ -56,7 +56,13 @@ impl Recipe {
             Role::Projection => self.format,
             Role::Embedding => self.embedding.unwrap_or(if four_bit { Format::Q8 } else { self.format }),
             // Small and sensitive: their error goes through an exponential.
-            Role::StepSize => if four_bit { Format::Q8 } else { self.format },
+            Role::StepSize => {
+                if four_bit {
+                    Format::Q8
+                } else {
+                    self.format
+                }
+            }
         }
     }
 }

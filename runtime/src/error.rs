@@ -168,13 +168,19 @@ impl fmt::Display for Error {
         match *self {
             Error::NotBrook => write!(f, "not a .brook file (it does not start with the letters BROK); make one with `brooklet quantize`"),
             Error::Version { found } => {
-                write!(f, "format version {found}, this build reads version {}; quantize the checkpoint again or update Brooklet", crate::artifact::VERSION)
+                write!(
+                    f,
+                    "format version {found}, this build reads version {}; quantize the checkpoint again or update Brooklet",
+                    crate::artifact::VERSION
+                )
             }
             Error::Length { needed_bytes, have_bytes } => {
                 write!(f, "the file has {have_bytes} bytes where {needed_bytes} belong: it was cut short or added to; copy it again")
             }
             Error::Header(HeaderFault::Checksum) => write!(f, "the header is damaged (its checksum does not match); copy the file again"),
-            Error::Header(HeaderFault::Encoding) => write!(f, "the header cannot be decoded; quantize the checkpoint again with this version"),
+            Error::Header(HeaderFault::Encoding) => {
+                write!(f, "the header cannot be decoded; quantize the checkpoint again with this version")
+            }
             Error::Header(HeaderFault::Inconsistent) => write!(f, "the header contradicts itself; quantize the checkpoint again"),
             Error::Section { index, fault } => {
                 let what = match fault {
@@ -200,19 +206,26 @@ impl fmt::Display for Error {
                 };
                 write!(f, "operation {index} of the program {what}; quantize the checkpoint again with this version")
             }
-            Error::Alignment { what, align } => write!(f, "the {what} buffer must start at a multiple of {align} bytes; allocate it as brooklet::Line"),
+            Error::Alignment { what, align } => {
+                write!(f, "the {what} buffer must start at a multiple of {align} bytes; allocate it as brooklet::Line")
+            }
             Error::BufferTooSmall { what, needed_bytes, have_bytes } => {
                 write!(f, "the {what} buffer has {have_bytes} bytes and needs {needed_bytes}")
             }
             Error::OtherModel => write!(f, "this state was made for another model; make a new one with State::new"),
             Error::WrongInput { wants } => write!(f, "this model takes {wants}"),
-            Error::TokenOutOfRange { token, vocab } => write!(f, "token {token} is outside the vocabulary of {vocab}; ids run from 0 to {}", vocab.saturating_sub(1)),
+            Error::TokenOutOfRange { token, vocab } => {
+                write!(f, "token {token} is outside the vocabulary of {vocab}; ids run from 0 to {}", vocab.saturating_sub(1))
+            }
             Error::FrameWidth { got, want } => write!(f, "the frame has {got} values, the model takes {want} channels"),
             Error::FrameNotFinite { channel } => {
                 write!(f, "channel {channel} of the frame is not a finite number; leave the sample out, or repeat the last good one")
             }
             Error::ContextFull { capacity } => {
-                write!(f, "the attention cache is full after {capacity} positions; reset the stream, or quantize with a larger --context or with --sink to let it slide")
+                write!(
+                    f,
+                    "the attention cache is full after {capacity} positions; reset the stream, or quantize with a larger --context or with --sink to let it slide"
+                )
             }
             Error::Snapshot(fault) => match fault {
                 SnapshotFault::Format => write!(f, "this is not a snapshot, or it was cut short"),
@@ -221,7 +234,10 @@ impl fmt::Display for Error {
                 SnapshotFault::Checksum => write!(f, "the snapshot is damaged (its checksum does not match); use an older one"),
             },
             Error::SelfTest { want, got } => {
-                write!(f, "this device computed fingerprint {got:016x} where the file says {want:016x}: the file or this build is not to be trusted")
+                write!(
+                    f,
+                    "this device computed fingerprint {got:016x} where the file says {want:016x}: the file or this build is not to be trusted"
+                )
             }
         }
     }

@@ -10,8 +10,8 @@
 //!
 //! ```
 //! use brooklet::{Input, Line, Model, Session, State, kernels};
-//! # let lines = brooklet::mem::lines_from(include_bytes!("../../tests/fixtures/example.brook"));
-//! # let file: &[u8] = bytemuck::cast_slice(&lines);
+//! # let lines = brooklet::mem::lines_from(include_bytes!("../../examples/models/watch.brook"));
+//! # let file = &Line::bytes(&lines)[..include_bytes!("../../examples/models/watch.brook").len()];
 //! let model = Model::from_bytes(file)?;
 //! let mut state_lines = vec![Line::ZERO; model.state_bytes().div_ceil(64)];
 //! let mut scratch_lines = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];

@@ -110,7 +110,8 @@ impl Plan {
 
     fn add_matrix(&mut self, artifact: &Artifact<'_>, id: u32) {
         if let Some(section) = artifact.section(id) {
-            let widest = if section.content.format().is_some_and(Format::is_quantized) { &mut self.quantized_cols } else { &mut self.float_cols };
+            let widest =
+                if section.content.format().is_some_and(Format::is_quantized) { &mut self.quantized_cols } else { &mut self.float_cols };
             *widest = section.cols.max(*widest);
         }
     }

@@ -31,7 +31,12 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     /// Joins a model, a table of kernels, a stream's state and scratch ([`Model::scratch_bytes`], on a 16-byte boundary).
     ///
     /// With room for several tokens in the scratch, a prefill reads the weights once for that many tokens.
-    pub fn new(model: &'s Model<'m>, kernels: &'static KernelTable, state: &'s mut State<'b>, scratch: &'s mut [u8]) -> Result<Self, Error> {
+    pub fn new(
+        model: &'s Model<'m>,
+        kernels: &'static KernelTable,
+        state: &'s mut State<'b>,
+        scratch: &'s mut [u8],
+    ) -> Result<Self, Error> {
         if state.model_hash != model.artifact().hash() {
             return Err(Error::OtherModel);
         }
@@ -41,7 +46,11 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
             batch *= 2;
         }
         let mut scratch = aligned("scratch", scratch, model.scratch_bytes(batch))?;
-        let parts = model.plan().scratch(batch).ok_or(Error::BufferTooSmall { what: "scratch", needed_bytes: u64::MAX, have_bytes: have as u64 })?;
+        let parts = model.plan().scratch(batch).ok_or(Error::BufferTooSmall {
+            what: "scratch",
+            needed_bytes: u64::MAX,
+            have_bytes: have as u64,
+        })?;
         let short = Error::BufferTooSmall { what: "scratch", needed_bytes: model.scratch_bytes(batch) as u64, have_bytes: have as u64 };
         let frames = take(&mut scratch, parts.stride * batch).ok_or(short)?;
         let packed = take(&mut scratch, parts.packed_bytes).ok_or(short)?;

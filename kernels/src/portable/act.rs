@@ -63,8 +63,7 @@ pub fn log1p(u: f32) -> f32 {
     let z2 = z * z;
     let r = z2 * (0.400_009_7 + z2 * 0.242_790_8) + z * (0.666_666_6 + z2 * 0.284_987_87);
     let half_f2 = 0.5 * f * f;
-    let k_f = ((k as u32).wrapping_add(ROUND.to_bits())) as u32;
-    let k_f = f32::from_bits(k_f) - ROUND;
+    let k_f = f32::from_bits((k as u32).wrapping_add(ROUND.to_bits())) - ROUND;
     s * (half_f2 + r) + (k_f * LN2_LO + lost / w) - half_f2 + f + k_f * LN2_HI
 }
 
@@ -94,10 +93,10 @@ pub fn tanh(x: f32) -> f32 {
     // Near zero 1 - 2/(e^2a + 1) cancels: odd minimax polynomial (Cephes, tanhf).
     let z = x * x;
     let mut p = -5.704_988_7e-3;
-    p = p * z + 2.063_908_9e-2;
+    p = p * z + 2.063_909e-2;
     p = p * z - 5.373_971_6e-2;
     p = p * z + 1.333_144_2e-1;
-    p = p * z - 3.333_328_2e-1;
+    p = p * z - 3.333_328e-1;
     let near = x + x * (z * p);
     let far = (1.0 - 2.0 / (exp(2.0 * a) + 1.0)).copysign(x);
     if a < 0.625 { near } else { far }

@@ -49,7 +49,12 @@ pub(crate) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f3
 ///
 /// `expand_q4` turns a tile of 4-bit codes into 8-bit ones: the one step that no compiler vectorises from plain code.
 #[inline(always)]
-pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8])) {
+pub(crate) fn matmul(
+    matrix: &Matrix<'_>,
+    x: Activations<'_>,
+    out: Outputs<'_>,
+    expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8]),
+) {
     let groups = matrix.groups();
     match (&matrix.weights, x) {
         (Weights::F32(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),

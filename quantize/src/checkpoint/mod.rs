@@ -35,7 +35,11 @@ impl Checkpoint {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref().to_owned();
         if !dir.is_dir() {
-            return Err(Error::invalid(&dir, "checkpoint", "not a directory; give the folder that holds config.json and the .safetensors files"));
+            return Err(Error::invalid(
+                &dir,
+                "checkpoint",
+                "not a directory; give the folder that holds config.json and the .safetensors files",
+            ));
         }
         let config = Config::open(&dir.join("config.json"))?;
         let mut shards = Vec::new();
@@ -95,7 +99,8 @@ impl Checkpoint {
         let found = shard.shape(name)?;
         let squeeze = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
         if squeeze(&found) != squeeze(shape) {
-            let problem = format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
+            let problem =
+                format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
             return Err(Error::invalid(shard.path(), format!("tensor `{name}`"), problem));
         }
         Ok(Tensor { shape: shape.to_vec(), data: shard.read(name)? })
@@ -128,10 +133,15 @@ fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         return Ok(files.into_iter().collect());
     }
     let entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?;
-    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    let mut paths: Vec<PathBuf> =
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
     paths.sort();
     if paths.is_empty() {
-        return Err(Error::invalid(dir, "weights", "there is no .safetensors file; convert pickled weights (.bin, .pt) with safetensors' own converter first"));
+        return Err(Error::invalid(
+            dir,
+            "weights",
+            "there is no .safetensors file; convert pickled weights (.bin, .pt) with safetensors' own converter first",
+        ));
     }
     Ok(paths)
 }

@@ -14,12 +14,8 @@ use brooklet::ops::TensorId;
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] = &[
-    ("mamba", mamba::build),
-    ("mamba2", mamba2::build),
-    ("granitemoehybrid", granite_hybrid::build),
-    ("brooklet_sensor", sensor::build),
-];
+const FAMILIES: &[(&str, Build)] =
+    &[("mamba", mamba::build), ("mamba2", mamba2::build), ("granitemoehybrid", granite_hybrid::build), ("brooklet_sensor", sensor::build)];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {

@@ -23,14 +23,7 @@ pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed
         Format::F16 => quant::pack_f16(rows, cols, weight, &mut bytes),
         Format::Q8 => {
             let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(rtn::round_q8).collect();
-            quant::pack_q8(
-                rows,
-                cols,
-                |r| rows_of[r].scale,
-                |r, g| rows_of[r].sub_scales[g],
-                |r, c| rows_of[r].codes[c] as i8,
-                &mut bytes,
-            );
+            quant::pack_q8(rows, cols, |r| rows_of[r].scale, |r, g| rows_of[r].sub_scales[g], |r, c| rows_of[r].codes[c] as i8, &mut bytes);
         }
         Format::Q4 => {
             let grid = rtn::Grid::new(&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT);

@@ -2,7 +2,10 @@
 //!
 //! All arithmetic is checked and every size is compared with what is there before it is used. Nothing is allocated.
 
-use super::{Content, Header, InputSpec, MAGIC, MAX_CHANNELS, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Record, SECTION_ALIGN, Section, Slot, VERSION};
+use super::{
+    Content, Header, InputSpec, MAGIC, MAX_CHANNELS, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Record, SECTION_ALIGN,
+    Section, Slot, VERSION,
+};
 use crate::error::{Error, HeaderFault, SectionFault};
 use brooklet_kernels::quant::Matrix;
 
@@ -59,7 +62,8 @@ impl<'a> Artifact<'a> {
 
     fn check_tables(&self) -> Result<(), Error> {
         let h = &self.header;
-        let whole = |count: u32, most: u32, bytes: usize, record: usize| count <= most && (count as usize).checked_mul(record) == Some(bytes);
+        let whole =
+            |count: u32, most: u32, bytes: usize, record: usize| count <= most && (count as usize).checked_mul(record) == Some(bytes);
         let consistent = h.program.count <= MAX_OPS
             && h.program.is_whole()
             && h.frame_len <= MAX_FRAME
@@ -108,7 +112,8 @@ impl<'a> Artifact<'a> {
                 return Err(fail(SectionFault::Checksum));
             }
             if let Some(format) = section.content.format() {
-                let matrix = Matrix::from_bytes(format, section.rows as usize, section.cols as usize, bytes).map_err(|_| fail(SectionFault::Values))?;
+                let matrix = Matrix::from_bytes(format, section.rows as usize, section.cols as usize, bytes)
+                    .map_err(|_| fail(SectionFault::Values))?;
                 if section.rows == 0 || section.cols == 0 || !matrix.scales_are_finite() {
                     return Err(fail(SectionFault::Values));
                 }

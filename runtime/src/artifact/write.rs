@@ -63,7 +63,6 @@ pub fn write(header: Header<'_>, sections: &[SectionSource], slots: &[Slot], pro
     Ok(out)
 }
 
-
 fn encode<T: Serialize>(records: &[T]) -> Result<(u32, Vec<u8>), postcard::Error> {
     let mut bytes = Vec::new();
     for record in records {

@@ -146,8 +146,20 @@ fn slot_position(slot: &Slot, position: u64) -> Option<usize> {
 
 /// A cache's memory, cut into its parts.
 enum Store<'s> {
-    F32 { keys: &'s mut [f32], values: &'s mut [f32], capacity: usize, head_dim: usize },
-    Int8 { key_scales: &'s mut [f32], value_scales: &'s mut [f32], keys: &'s mut [i8], values: &'s mut [i8], capacity: usize, head_dim: usize },
+    F32 {
+        keys: &'s mut [f32],
+        values: &'s mut [f32],
+        capacity: usize,
+        head_dim: usize,
+    },
+    Int8 {
+        key_scales: &'s mut [f32],
+        value_scales: &'s mut [f32],
+        keys: &'s mut [i8],
+        values: &'s mut [i8],
+        capacity: usize,
+        head_dim: usize,
+    },
 }
 
 impl<'s> Store<'s> {

@@ -33,7 +33,8 @@ impl<'c, 'a> Checker<'c, 'a> {
             for other in spans.iter().take(count) {
                 let apart = span.at >= other.at.saturating_add(other.len) || other.at >= span.at.saturating_add(span.len);
                 // Only a norm may write where it reads.
-                if !apart && !(matches!(op, Op::Norm(_)) && span == *other) {
+                let allowed = apart || (matches!(op, Op::Norm(_)) && span == *other);
+                if !allowed {
                     fault = fault.and(Err(OpFault::Overlap));
                 }
             }

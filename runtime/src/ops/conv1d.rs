@@ -27,7 +27,14 @@ pub struct Conv1d<V = Span> {
 
 impl<V> Conv1d<V> {
     pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> Conv1d<W> {
-        Conv1d { weight: self.weight, bias: self.bias, taps: self.taps, silu: self.silu, x: place(self.x, Access::Update), state: self.state }
+        Conv1d {
+            weight: self.weight,
+            bias: self.bias,
+            taps: self.taps,
+            silu: self.silu,
+            x: place(self.x, Access::Update),
+            state: self.state,
+        }
     }
 }
 

@@ -30,7 +30,9 @@ impl Embed {
         let artifact = checker.artifact();
         let section = artifact.section(self.table).ok_or(OpFault::Tensor)?;
         match artifact.header().input {
-            InputSpec::Tokens { vocab, .. } if (1..=section.rows).contains(&vocab) => checker.matrix(self.table, section.rows, self.out.len),
+            InputSpec::Tokens { vocab, .. } if (1..=section.rows).contains(&vocab) => {
+                checker.matrix(self.table, section.rows, self.out.len)
+            }
             _ => Err(OpFault::Shape),
         }
     }

@@ -57,7 +57,11 @@ impl<'b, 'a> Batch<'b, 'a> {
     }
 
     /// Runs `step` on each token's frame in order, with the numbers of a state slot.
-    pub(crate) fn each_with_state(&mut self, slot: u32, mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], u64) -> Option<()>) -> Option<()> {
+    pub(crate) fn each_with_state(
+        &mut self,
+        slot: u32,
+        mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], u64) -> Option<()>,
+    ) -> Option<()> {
         let state = Self::slot_numbers(self.artifact, self.state, slot)?;
         for (token, frame) in self.frames.chunks_exact_mut(self.stride).take(self.tokens).enumerate() {
             step(self.kernels, TokenFrame(frame), state, self.position + token as u64)?;

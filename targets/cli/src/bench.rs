@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         writeln!(out, "{json:#}")?;
         return Ok(());
     }
-    writeln!(out, "{}: {steps} steps, median of {RUNS} runs, one thread; a step touches {}\n", file.name(), short(bytes))?;
+    writeln!(out, "{}: {steps} steps, median of {RUNS} runs, one thread; a step touches up to {}\n", file.name(), short(bytes))?;
     writeln!(out, "{:<10} {:>12} {:>12} {:>12} {:>16}", "kernels", "steps/s", "us/step", "GB/s", "prefill/s (x64)")?;
     for s in speeds {
         let gigabytes = s.step * bytes as f64 / 1e9;
@@ -139,7 +139,7 @@ fn median(mut run: impl FnMut() -> Result<Duration>) -> Result<Duration> {
     Ok(times[RUNS / 2])
 }
 
-/// Bytes that one step reads or writes: all weights but the embedding rows of other tokens, and the state.
+/// Bytes that one step reads or writes at most: all weights but the embedding rows of other tokens, and the whole state.
 fn bytes_per_step(model: &Model<'_>) -> u64 {
     let artifact = model.artifact();
     let mut table = None;

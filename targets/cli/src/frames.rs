@@ -124,7 +124,7 @@ mod tests {
     fn errors_name_file_line_and_expectation() {
         for (text, parts) in [
             ("1,2\n3\n", ["f.csv, line 2", "1 values where 2"]),
-            ("1,2\n\n3,x\n", ["f.csv, line 4", "channel ay: `x`"]),
+            ("1,2\n\n3,x\n", ["f.csv, line 3", "channel ay: `x`"]),
             ("1,2\nNaN,2\n", ["f.csv, line 2", "channel ax: `NaN`"]),
             ("1,inf\n", ["f.csv, line 1", "channel ay: `inf`"]),
             ("1,abc\n", ["f.csv, line 1", "channel ay: `abc`"]),

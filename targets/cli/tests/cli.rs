@@ -1,0 +1,367 @@
+//! The program as a user meets it: commands in, text and exit codes out. Models are made from the committed checkpoints.
+
+use brooklet::artifact::OutputSpec;
+use brooklet::mem::MappedFile;
+use brooklet::{Input, Line, Model, Session, State, kernels, softmax};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/families");
+
+fn brooklet() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_brooklet"));
+    command.env_remove("BROOKLET_BACKEND").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a command printed, and whether it succeeded.
+struct Ran {
+    ok: bool,
+    out: String,
+    err: String,
+}
+
+fn finish(child: Child) -> Ran {
+    let output = child.wait_with_output().expect("the program ends");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn run_with(stdin: &str, args: &[&str]) -> Ran {
+    let mut child = brooklet().args(args).stdin(Stdio::piped()).spawn().expect("the program starts");
+    // It may end before it has read everything.
+    let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());
+    finish(child)
+}
+
+fn run(args: &[&str]) -> Ran {
+    run_with("", args)
+}
+
+fn ok(args: &[&str]) -> String {
+    let ran = run(args);
+    assert!(ran.ok, "{args:?}: {}", ran.err);
+    ran.out
+}
+
+/// A folder for one test's files, empty at its start.
+fn folder(name: &str) -> PathBuf {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).expect("a folder for test files");
+    dir
+}
+
+fn write(dir: &Path, name: &str, text: impl AsRef<[u8]>) -> String {
+    let path = dir.join(name);
+    std::fs::write(&path, text).expect("a test file");
+    path.to_str().expect("a plain path").to_owned()
+}
+
+/// A sensor model (6 channels, 5 classes) and a byte-level text model (ids 0 to 96).
+fn models() -> &'static (String, String) {
+    static MODELS: OnceLock<(String, String)> = OnceLock::new();
+    MODELS.get_or_init(|| {
+        let dir = folder("models");
+        let make = |checkpoint: &str, format: &str| {
+            let out = dir.join(format!("{checkpoint}.brook")).to_str().expect("a plain path").to_owned();
+            let text = ok(&["quantize", &format!("{FIXTURES}/{checkpoint}"), "-o", &out, "--format", format]);
+            assert!(text.contains("state") && text.contains(&out), "{text}");
+            out
+        };
+        (make("sensor-mamba2-last", "q4"), make("mamba-a", "q8"))
+    })
+}
+
+fn sensor() -> &'static str {
+    &models().0
+}
+
+fn text() -> &'static str {
+    &models().1
+}
+
+fn frames() -> String {
+    format!("{FIXTURES}/sensor-mamba2-last/frames.csv")
+}
+
+fn frame_lines() -> Vec<String> {
+    let text = std::fs::read_to_string(frames()).expect("the fixture's frames");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn errors_name_the_thing_and_end_with_a_failure() {
+    let dir = folder("errors");
+    let good = "1,2,3,4,5,6";
+    let bytes = std::fs::read(sensor()).expect("a model");
+    let short = write(&dir, "short.brook", &bytes[..bytes.len() - 7]);
+    let mut damaged = bytes.clone();
+    let last = damaged.len() - 100;
+    damaged[last] ^= 1;
+    let damaged = write(&dir, "damaged.brook", damaged);
+    let other = write(&dir, "other.brook", "hello");
+    let tokens = write(&dir, "tokens.json", "[1, 2, 97]");
+    let no_tokens = write(&dir, "words.json", r#"{"tokens": [1, "two"]}"#);
+    let out = dir.join("out.npy").to_str().expect("a plain path").to_owned();
+    let checkpoint = format!("{FIXTURES}/mamba-a");
+    let cases: &[(&str, &[&str], &[&str])] = &[
+        (&format!("{good}\n1,2,x,4,5,6\n"), &["stream", sensor()], &["standard input, line 2", "channel az", "`x`"]),
+        (&format!("{good}\n\n1,2,3\n"), &["stream", sensor()], &["line 3", "3 values where 6"]),
+        (&format!("{good}\n1,2,3,4,5,nan\n"), &["stream", sensor()], &["line 2", "channel gz", "not a finite number"]),
+        ("ax,ay,az,gx,gy\n", &["stream", sensor()], &["line 1", "no column `gz`"]),
+        ("", &["stream", sensor()], &["standard input", "no samples"]),
+        ("", &["stream", sensor(), "none.csv"], &["none.csv", "cannot be opened"]),
+        ("", &["stream", sensor(), &frames(), "--label", "swim"], &["swim", "still, walk, run, turn, fall"]),
+        ("", &["stream", sensor(), &frames(), "--load-state", &other], &["other.brook", "not a snapshot"]),
+        ("", &["stream", sensor(), &frames(), "--rate", "0"], &["--rate"]),
+        ("", &["stream", text()], &["takes text", "brooklet run"]),
+        ("", &["run", sensor()], &["sensor frames", "brooklet stream"]),
+        ("", &["run", text(), "--prompt", "lower case"], &["byte 0", "0x6c", "0x61"]),
+        ("", &["run", text(), "--temperature", "-1"], &["--temperature"]),
+        ("", &["run", text(), "--top-p", "0"], &["--top-p"]),
+        ("", &["run", text(), "-n", "many"], &["many"]),
+        ("", &["run", text(), "--prompt-file", "none.txt"], &["none.txt"]),
+        ("", &["inspect", "none.brook"], &["none.brook", "cannot be opened"]),
+        ("", &["inspect", &checkpoint], &["a folder", "brooklet quantize"]),
+        ("", &["inspect", &other], &["other.brook", "not a .brook file"]),
+        ("", &["inspect", &short], &["short.brook", "cut short"]),
+        ("", &["verify", &damaged], &["damaged.brook", "checksum"]),
+        ("", &["quantize", "none"], &["none"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--format", "q2"], &["f32, f16, q8, q4"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--context", "4", "--sink", "4"], &["--sink 4", "--context 4"]),
+        ("", &["quantize", &checkpoint, "-o", "none/out.brook"], &["none"]),
+        ("", &["eval", text(), "--tokens", &tokens, "--logits", &out], &["tokens.json", "token 97", "vocabulary of 97"]),
+        ("", &["eval", text(), "--tokens", &no_tokens, "--logits", &out], &["words.json", "entry 1", "two"]),
+        ("", &["eval", text(), "--frames", &frames(), "--logits", &out], &["takes text"]),
+        ("", &["eval", text(), "--tokens", &tokens], &["--logits"]),
+        ("", &["eval", text()], &["--text"]),
+        ("", &["eval", text(), "--text", &tokens], &["do not fill one window of 512"]),
+        ("", &["eval", sensor(), "--recordings", dir.to_str().expect("a plain path")], &["labels.csv"]),
+        ("", &["bench", text(), "--tokens", "0"], &["--tokens"]),
+    ];
+    for (stdin, args, parts) in cases {
+        let ran = run_with(stdin, args);
+        assert!(!ran.ok, "{args:?} succeeded: {}", ran.out);
+        assert!(parts.iter().all(|part| ran.err.contains(part)), "{args:?}: {}", ran.err);
+        assert!(!ran.err.contains("panicked"), "{}", ran.err);
+    }
+    assert!(!Path::new(&out).exists(), "a failed command left its output behind");
+    let left = std::fs::read_dir(&dir).expect("the folder").count();
+    assert_eq!(left, 5, "a failed command left a temporary file behind");
+}
+
+#[test]
+fn an_unknown_back_end_lists_the_known_ones() {
+    let child = brooklet().args(["verify", sensor()]).env("BROOKLET_BACKEND", "abacus").spawn().expect("the program starts");
+    let ran = finish(child);
+    assert!(!ran.ok && ran.err.contains("abacus") && ran.err.contains("portable"), "{}", ran.err);
+    let child = brooklet().args(["verify", sensor()]).env("BROOKLET_BACKEND", "portable").spawn().expect("the program starts");
+    let ran = finish(child);
+    assert!(ran.ok && ran.out.contains("portable") && !ran.out.contains("avx"), "{}{}", ran.out, ran.err);
+}
+
+#[test]
+fn a_stream_prints_what_the_library_computes() {
+    let file = MappedFile::open(sensor()).expect("a model");
+    let model = Model::from_bytes(file.bytes()).expect("a sound model");
+    let OutputSpec::Classes { names } = model.header().output else { panic!("no classes") };
+    let mut state = vec![Line::ZERO; model.state_bytes().div_ceil(64)];
+    let mut scratch = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];
+    let mut state = State::new(&model, Line::bytes_mut(&mut state)).expect("room");
+    let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch)).expect("room");
+    let out = ok(&["stream", sensor(), &frames(), "--json"]);
+    let lines = frame_lines();
+    assert_eq!(out.lines().count(), lines.len());
+    for ((i, line), printed) in lines.iter().enumerate().zip(out.lines()) {
+        let frame: Vec<f32> = line.split(',').map(|x| x.parse().expect("a number")).collect();
+        let mut probabilities = session.step(Input::Frame(&frame)).expect("a good frame").to_vec();
+        softmax(&mut probabilities);
+        let printed: Value = serde_json::from_str(printed).expect("JSON");
+        assert_eq!(printed["step"], i as u64 + 1);
+        let (mut best, mut most) = ("", f32::MIN);
+        for (name, &p) in names.lines().zip(&probabilities) {
+            // The shortest decimal of an f32 reads back as the same f32.
+            assert_eq!(printed["probabilities"][name].as_f64().map(|p| p as f32), Some(p), "step {i}, {name}");
+            if p > most {
+                (best, most) = (name, p);
+            }
+        }
+        assert_eq!((printed["class"].as_str(), printed["p"].as_f64().map(|p| p as f32)), (Some(best), Some(most)));
+    }
+}
+
+#[test]
+fn columns_may_come_in_any_order_if_they_have_names() {
+    let by_position = ok(&["stream", sensor(), &frames(), "--json"]);
+    let mut csv = String::from("time,GZ,gy,gx,note,az,ay,ax\r\n");
+    for (i, line) in frame_lines().iter().enumerate() {
+        let f: Vec<&str> = line.split(',').collect();
+        csv += &format!("{i},{},{},{},\"a, b\",{},{},{}\r\n", f[5], f[4], f[3], f[2], f[1], f[0]);
+    }
+    let ran = run_with(&csv, &["stream", sensor(), "-", "--json"]);
+    assert_eq!((ran.out, ran.ok), (by_position, true));
+}
+
+#[test]
+fn two_halves_with_a_saved_state_are_one_stream() {
+    let dir = folder("halves");
+    let lines = frame_lines();
+    let (first, second) = lines.split_at(lines.len() / 3);
+    let first = write(&dir, "first.csv", first.join("\n"));
+    let second = write(&dir, "second.csv", second.join("\n"));
+    let state = dir.join("now.state").to_str().expect("a plain path").to_owned();
+    let whole = ok(&["stream", sensor(), &frames(), "--json"]);
+    let halves = ok(&["stream", sensor(), &first, "--json", "--save-state", &state])
+        + &ok(&["stream", sensor(), &second, "--json", "--load-state", &state]);
+    assert_eq!(halves, whole);
+    let mut bytes = std::fs::read(&state).expect("a state");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = write(&dir, "damaged.state", bytes);
+    let ran = run(&["stream", sensor(), &second, "--load-state", &damaged]);
+    assert!(!ran.ok && ran.err.contains("damaged.state"), "{}", ran.err);
+}
+
+#[test]
+fn what_was_printed_before_a_bad_line_stays() {
+    let ran = run_with("1,2,3,4,5,6\n1,2,3,4,5,6\noops\n", &["stream", sensor(), "--json"]);
+    assert!(!ran.ok && ran.err.contains("line 3"), "{}", ran.err);
+    assert_eq!(ran.out.lines().count(), 2);
+}
+
+#[test]
+fn the_verdict_compares_with_the_label() {
+    let out = ok(&["stream", sensor(), &frames(), "--every", "1000"]);
+    let class = out.trim().strip_prefix("last step: ").and_then(|rest| rest.split(' ').next()).expect("a verdict").to_owned();
+    assert!(!out.contains("label"), "{out}");
+    let out = ok(&["stream", sensor(), &frames(), "--every", "1000", "--label", &class]);
+    assert!(out.contains(&format!("label: {class}: last step agrees")), "{out}");
+}
+
+/// A live source: each sample is judged when it comes, not when the next one does.
+#[test]
+fn a_live_stream_answers_at_once() {
+    let mut child = brooklet().args(["stream", sensor(), "--json"]).stdin(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    for step in 1..=3 {
+        stdin.write_all(b"1,2,3,4,5,6\n").expect("the program listens");
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("an answer");
+        assert!(line.starts_with(&format!("{{\"step\":{step},")), "{line}");
+    }
+    drop(stdin);
+    assert!(finish(child).ok);
+}
+
+#[test]
+fn a_seed_decides_the_text() {
+    let write = |more: &[&str]| ok(&[&["run", text(), "--prompt", "ABC", "-n", "60", "--ignore-eos"], more].concat());
+    let one = write(&["--seed", "1", "--temperature", "2"]);
+    assert_eq!(one, write(&["--seed", "1", "--temperature", "2"]));
+    assert_ne!(one, write(&["--seed", "2", "--temperature", "2"]));
+    assert_eq!(write(&["--greedy"]), write(&["--temperature", "0", "--seed", "9"]));
+    assert!(one.starts_with("ABC") && one.len() == 3 + 60 + 1, "{one}");
+    // From standard input, its last line break left out.
+    assert_eq!(run_with("ABC\n", &["run", text(), "-n", "60", "--ignore-eos", "--greedy"]).out, write(&["--greedy"]));
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let cases: [&[&str]; 2] = [&["run", text(), "--prompt", "A", "-n", "1000000", "--ignore-eos"], &["inspect", text(), "--json"]];
+    for args in cases {
+        let mut child = brooklet().args(args).spawn().expect("the program starts");
+        let mut stdout = child.stdout.take().expect("piped");
+        stdout.read_exact(&mut [0; 1]).expect("some output");
+        drop(stdout);
+        let ran = finish(child);
+        assert!(ran.ok && ran.err.is_empty(), "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn eval_writes_the_same_outputs_by_step_and_by_prefill() {
+    let dir = folder("outputs");
+    let (step, prefill) = (dir.join("step.npy"), dir.join("prefill.npy"));
+    let tokens = format!("{FIXTURES}/mamba-a/tokens.json");
+    let cases = [(text(), "--tokens", tokens, "(64, 97)"), (sensor(), "--frames", frames(), "(64, 5)")];
+    for (model, kind, input, shape) in cases {
+        ok(&["eval", model, kind, &input, "--logits", step.to_str().expect("a plain path")]);
+        ok(&["eval", model, kind, &input, "--logits", prefill.to_str().expect("a plain path"), "--prefill"]);
+        let (step, prefill) = (std::fs::read(&step).expect("outputs"), std::fs::read(&prefill).expect("outputs"));
+        assert_eq!(step, prefill, "{kind}");
+        assert!(String::from_utf8_lossy(&step[..128]).contains(shape));
+    }
+}
+
+#[test]
+fn eval_scores_the_second_halves_of_windows() {
+    let dir = folder("perplexity");
+    let letters: String = (0..1000u32).map(|i| char::from(b'A' + (i * i % 26) as u8)).collect();
+    let letters = write(&dir, "letters.txt", letters);
+    let eval = |more: &[&str]| -> Value {
+        let out = ok(&[&["eval", text(), "--text", &letters, "--window", "150", "--json", "--against", text()], more].concat());
+        serde_json::from_str(&out).expect("JSON")
+    };
+    let all = eval(&["--threads", "1"]);
+    assert_eq!((&all["windows"], &all["scored_tokens"]), (&6.into(), &450.into()));
+    assert!(all["perplexity"].as_f64().is_some_and(|p| p > 1.0));
+    assert_eq!((&all["against"]["mean_kl_nats"], &all["against"]["ratio"]), (&0.0.into(), &1.0.into()));
+    assert_eq!(all, eval(&["--threads", "3"]), "the result depends on the threads");
+    assert_eq!(eval(&["--windows", "2"])["scored_tokens"], 150);
+}
+
+#[test]
+fn eval_judges_recordings_window_by_window() {
+    let dir = folder("recordings");
+    write(&dir, "a.csv", frame_lines().join("\n"));
+    write(&dir, "short.csv", frame_lines()[..5].join("\n"));
+    write(&dir, "labels.csv", "file,label\na.csv,walk\nshort.csv,run\n");
+    let dir = dir.to_str().expect("a plain path");
+    // 64 samples at 50 Hz in windows of 20, one every 10: judged at 20, 30, 40, 50, 60; the short one at its end.
+    let out = ok(&["eval", sensor(), "--recordings", dir, "--window-seconds", "0.4", "--json"]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&report["windows"], &report["recordings"]), (&6.into(), &2.into()));
+    let stream = ok(&["stream", sensor(), &frames(), "--json", "--every", "10"]);
+    let classes: Vec<Value> =
+        stream.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).expect("JSON")["class"].clone()).collect();
+    let walks = classes.iter().filter(|class| *class == "walk").count() as u64;
+    assert_eq!(report["confusion"][1][1], walks);
+    assert!(ok(&["eval", sensor(), "--recordings", dir]).contains("judged class"));
+}
+
+#[test]
+fn inspect_verify_and_bench_answer() {
+    for model in [sensor(), text()] {
+        let report: Value = serde_json::from_str(&ok(&["inspect", model, "--json"])).expect("JSON");
+        let file_bytes = std::fs::metadata(model).expect("a file").len();
+        assert_eq!(report["memory"]["file_bytes"], file_bytes);
+        assert!(report["program"].as_array().is_some_and(|ops| ops.last().is_some_and(|op| op["op"] == "Head")));
+        assert!(ok(&["inspect", model, "--ops", "--tensors"]).contains("Linear {"));
+        assert!(ok(&["verify", model]).lines().count() >= 2);
+        let bench: Value = serde_json::from_str(&ok(&["bench", model, "-n", "8", "--json"])).expect("JSON");
+        assert!(bench["speeds"].as_array().is_some_and(|all| all.iter().all(|s| s["steps_per_second"].as_f64() > Some(0.0))));
+    }
+}
+
+#[test]
+fn a_context_that_stops_is_respected() {
+    let dir = folder("context");
+    let model = dir.join("stop.brook").to_str().expect("a plain path").to_owned();
+    ok(&["quantize", &format!("{FIXTURES}/granite-rope"), "-o", &model, "--stop", "--context", "24"]);
+    let ran = run(&["run", &model, "-n", "100", "--ignore-eos", "--seed", "1"]);
+    assert!(ran.ok && ran.err.contains("24 positions"), "{}", ran.err);
+    let ran = run(&["run", &model, "--prompt", &" ".repeat(30)]);
+    assert!(!ran.ok && ran.err.contains("24 positions"), "{}", ran.err);
+    ok(&["bench", &model]);
+}
+
+#[test]
+fn the_demo_runs_without_a_terminal() {
+    let out = ok(&["demo"]);
+    assert!(out.contains("vote agrees") && out.contains("per second") && out.contains("brooklet quantize"), "{out}");
+}
