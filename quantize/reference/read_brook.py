@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Read a .brook file without Brooklet: written from docs/artifact-format.md alone, to keep that page honest.
 
-    read_brook.py model.brook                          check everything, print header, sections, slots and program
+    read_brook.py model.brook                          check places, lengths and checksums; print header and program
     read_brook.py model.brook --unpack NAME OUT.npy    write a section's numbers, matrices as f32 (rows, cols)
     read_brook.py model.brook --snapshot FILE          check a snapshot of one of the model's streams as well
 
@@ -230,7 +230,7 @@ class Brook:
         for i, s in enumerate(self.header["sections"]):
             name, s["content"] = self.header["names"][s["name_at"]:s["name_at"] + s["name_len"]], s["content"]["is"]
             need(len(name) == s["name_len"], f"section {i}: its name is not in the names")
-            s["name"], start = name.decode(), round_up(end, 64)
+            s["name"], start = name.decode(errors="replace"), round_up(end, 64)
             need(s["at"] == start, f"section {i}: starts at {s['at']}, not {start}")
             need(not any(data[blob_at + end:blob_at + start]), f"section {i}: the padding before it is not zero")
             end = start + section_bytes(s["content"], s["rows"], s["cols"])
@@ -240,11 +240,22 @@ class Brook:
             s["numbers"] = unpack(s["content"], s["rows"], s["cols"], s["bytes"])
             self.sections[s["name"]] = s
         need(blob_at + end == len(data), "there are bytes behind the last section")
+        self.check_input()
         self.state_bytes = 0
         for i, slot in enumerate(self.header["slots"]):
             need(slot["at"] == self.state_bytes, f"slot {i}: starts at {slot['at']}, not {self.state_bytes}")
             self.state_bytes = round_up(self.state_bytes + slot_bytes(slot), 16)
         self.hash = fnv1a(self.header_bytes)
+
+    def check_input(self):
+        inputs, golden, width = self.header["input"], self.header["golden"], 1
+        if inputs["is"] == "Frames":
+            width = len(inputs["channels"].removesuffix("\n").split("\n")) if inputs["channels"] else 0
+            need(1 <= width <= 256, f"{width} channels")
+        elif inputs["tokenizer"] is not None:
+            section = dict(enumerate(self.header["sections"])).get(inputs["tokenizer"], {})
+            need(section.get("content") == "Tokenizer", "the tokenizer is not in its section")
+        need(len(golden["input"]) == 4 * width * golden["steps"], "the golden input has another length than its steps")
 
     def show(self, value, key=""):
         """A field of an operation, as short as can be."""

@@ -35,7 +35,7 @@ impl Operand {
 /// What a matrix does, as far as the choice of its format goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Token embedding, tied or not, and an untied head.
+    /// Where the model meets the world: token embedding or sensor encoder, and the head.
     Embedding,
     /// The large projections.
     Projection,

@@ -11,7 +11,7 @@ use std::path::Path;
 pub struct Recipe {
     /// Format of the matrices.
     pub format: Format,
-    /// Format of the embedding (and of a head tied to it); `None` picks [`Format::Q8`] for 4-bit models, else `format`.
+    /// Format of the embedding or encoder, and of the head; `None` picks [`Format::Q8`] for 4-bit models, else `format`.
     pub embedding: Option<Format>,
     /// Attention's cache.
     pub cache: Cache,

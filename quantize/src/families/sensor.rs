@@ -40,7 +40,9 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let mut g = Graph::new(card(config)?, input, Output::Classes(classes));
     let backbone = Names::new(checkpoint, "backbone.");
     let frame = g.frame(mean, inv_std);
-    let x = backbone.linear(&mut g, "encoder", d_model, frame, true)?;
+    let encoder = backbone.matrix(&mut g, "encoder.weight", d_model, frame.len as usize, Role::Embedding)?;
+    let encoder_bias = backbone.bias(&mut g, "encoder.bias", d_model, true)?;
+    let x = g.linear(encoder, encoder_bias, frame);
     for i in 0..layers(checkpoint)? {
         let layer = backbone.under(&format!("layers.{i}"));
         let normed = layer.rms_norm(&mut g, "norm.weight", x, eps)?;
@@ -61,7 +63,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         other => return Err(output.error("pooling", format!("is \"{other}\"; supported are last, mean and ema"))),
     }
     let top = Names::new(checkpoint, "");
-    let head = top.matrix(&mut g, "head.weight", class_count, d_model, Role::Projection)?;
+    let head = top.matrix(&mut g, "head.weight", class_count, d_model, Role::Embedding)?;
     let bias = top.bias(&mut g, "head.bias", class_count, true)?;
     g.head(head, bias, features, 1.0);
     Ok(g)

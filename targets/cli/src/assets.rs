@@ -8,4 +8,4 @@ pub(crate) const PROSE: &[u8] = include_bytes!("../../../examples/models/prose.b
 pub(crate) const RECORDING: &[u8] = include_bytes!("../../../examples/recordings/subject03_ROW_right_01.csv");
 pub(crate) const RECORDING_NAME: &str = "subject03_ROW_right_01";
 /// How the text begins.
-pub(crate) const PROMPT: &str = "The river";
+pub(crate) const PROMPT: &str = "The configuration file";

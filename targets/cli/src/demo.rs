@@ -46,9 +46,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut out = io::stdout().lock();
     let stop = on_ctrl_c()?;
     listen(&mut out, &stop).context("the bundled sensor model")?;
-    if !stop.load(Ordering::Relaxed) {
-        writeln!(out)?;
-        write(args.seed, &mut out, &stop).context("the bundled text model")?;
+    if stop.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    writeln!(out)?;
+    write(args.seed, &mut out, &stop).context("the bundled text model")?;
+    if stop.load(Ordering::Relaxed) {
+        return Ok(());
     }
     writeln!(out, "\nBoth models ran on this CPU, one step at a time, in memory that never grew.")?;
     writeln!(
@@ -74,10 +78,11 @@ impl Bundled {
     }
 }
 
-fn introduce(out: &mut dyn Write, number: u32, model: &Model<'_>, does: &str) -> io::Result<()> {
+fn introduce(out: &mut dyn Write, title: &str, model: &Model<'_>) -> io::Result<()> {
     let (file, state) = (model.artifact().file_bytes() as u64, model.state_bytes() as u64);
-    writeln!(out, "{number}. {} {does}", model.header().card.name)?;
-    writeln!(out, "   model {}, state {} per stream, {} MACs per step\n", short(file), short(state), grouped(model.plan().macs_per_step))
+    writeln!(out, "{title}")?;
+    writeln!(out, "   {}", model.header().card.name)?;
+    writeln!(out, "   file {}, state {} per stream, {} MACs per step\n", short(file), short(state), grouped(model.plan().macs_per_step))
 }
 
 fn listen(out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
@@ -87,7 +92,7 @@ fn listen(out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
     let names = class_names(&model);
     let InputSpec::Frames { rate_hz, .. } = model.header().input else { return Ok(()) };
     let rate = f64::from(rate_hz);
-    introduce(out, 1, &model, "listens to a smartwatch: which exercise is it?")?;
+    introduce(out, "1. A sensor model listens to a smartwatch: which exercise is it?", &model)?;
     let samples = Frames::new("the bundled recording", RECORDING, channels).read_all()?;
     let width = channels.lines().count().max(1);
     let steps = samples.len() / width;
@@ -105,7 +110,9 @@ fn listen(out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
                 *votes += 1;
             }
             if (i + 1).is_multiple_of(every) {
-                writeln!(out, "{}", line(&format!("   {:>5.1} s", (i + 1) as f64 / rate), &names, &probs, decorated))?;
+                let when = format!("   {:>5.1} s", (i + 1) as f64 / rate);
+                let bar = term::bar(probs.get(best(&probs)).copied().unwrap_or(0.0), 24, decorated);
+                writeln!(out, "{}  {}", line(&when, &names, &probs), bar.trim_end())?;
                 if decorated {
                     std::thread::sleep(PAUSE);
                 }
@@ -127,9 +134,9 @@ fn write(seed: u64, out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
     let bundled = Bundled::new(PROSE);
     let model = bundled.model()?;
     let codec = TextCodec::of(&model, "prose.brook")?;
-    introduce(out, 2, &model, "writes a paragraph:")?;
+    introduce(out, "2. A text model writes a paragraph", &model)?;
     let prompt = codec.encode(PROMPT.as_bytes(), true)?;
-    let mut sampler = Sampler::new(Sampling { temperature: 0.7, top_k: 40, top_p: 0.95, seed });
+    let mut sampler = Sampler::new(Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed });
     let limits = Limits { tokens: TEXT_TOKENS, time: Some(TEXT_TIME), at_eos: true, stop };
     out.write_all(term::dim(PROMPT, term::is_decorated()).as_bytes())?;
     out.flush()?;

@@ -60,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// How to use a model of this kind.
 pub(crate) fn next_step(model: &Model<'_>, name: &str) -> String {
     match model.header().input {
-        InputSpec::Tokens { .. } => format!("brooklet run {name} --prompt \"The river\""),
+        InputSpec::Tokens { .. } => format!("brooklet run {name} --prompt \"Once upon a time\""),
         InputSpec::Frames { .. } => format!("brooklet stream {name} recording.csv"),
     }
 }

@@ -1,4 +1,5 @@
 //! `brooklet`: makes `.brook` files, looks into them, runs them, measures them. One file per verb.
+#![forbid(unsafe_code)]
 
 mod assets;
 mod bench;
@@ -30,7 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet demo
   brooklet quantize path/to/checkpoint -o model.brook
-  brooklet run model.brook --prompt \"The river\"
+  brooklet run model.brook --prompt \"The configuration file\"
   brooklet stream watch.brook recording.csv
 
 BROOKLET_BACKEND=portable|avx2|avx512 forces one set of kernels; the results are the same bits.";

@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const EXAMPLES: &str = "\
 Examples:
-  brooklet run prose.brook --prompt \"The river\"
+  brooklet run prose.brook --prompt \"The configuration file\"
   brooklet run prose.brook --prompt-file start.txt --tokens 100 --greedy
-  echo \"The river\" | brooklet run prose.brook --seed 7 --stats";
+  echo \"The configuration file\" | brooklet run prose.brook --seed 7 --stats";
 
 /// Tokens of a prompt that are read at once.
 const PROMPT_BATCH: usize = 64;
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     #[arg(short = 'n', long, default_value_t = 256)]
     tokens: usize,
     /// How freely to choose: 0 always takes the likeliest token
-    #[arg(long, default_value = "0.8", value_parser = temperature)]
+    #[arg(long, default_value = "0.8", allow_negative_numbers = true, value_parser = temperature)]
     temperature: f32,
     /// Choose among this many of the likeliest tokens; 0 for all
     #[arg(long, default_value_t = 40)]

@@ -145,7 +145,8 @@ fn listen<R: BufRead>(
             serde_json::to_writer(&mut out, &Step::new(step, names, &probs)).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{}", line(&format!("{step:>7}"), names, &probs, decorated))?;
+            let bar = if decorated { term::bar(probs.get(class).copied().unwrap_or(0.0), 24, true) } else { String::new() };
+            writeln!(out, "{}  {bar}", line(&format!("{step:>7}"), names, &probs))?;
         }
     }
     if steps == 0 {
@@ -178,12 +179,11 @@ impl<'a> Step<'a> {
     }
 }
 
-/// One line about one step: when, which class, how sure, a bar.
-pub(crate) fn line(when: &str, names: &[String], probs: &[f32], decorated: bool) -> String {
+/// One line about one step: when, which class, how sure.
+pub(crate) fn line(when: &str, names: &[String], probs: &[f32]) -> String {
     let Step { class, p, .. } = Step::new(0, names, probs);
     let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0);
-    let bar = if decorated { format!("  {}", term::bar(p, 24, true)) } else { String::new() };
-    format!("{when}  {class:<width$}  {p:.3}{bar}").trim_end().to_owned()
+    format!("{when}  {class:<width$}  {p:.3}")
 }
 
 /// The last word: the class at the last step, the vote over all steps, and whether that is right.

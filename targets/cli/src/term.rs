@@ -16,5 +16,5 @@ pub(crate) fn dim(text: &str, decorated: bool) -> String {
 pub(crate) fn bar(share: f32, width: usize, decorated: bool) -> String {
     let full = ((share.clamp(0.0, 1.0) * width as f32).round() as usize).min(width);
     let block = if decorated { "█" } else { "#" };
-    format!("{}{}", block.repeat(full), " ".repeat(width - full))
+    block.repeat(full) + &" ".repeat(width - full)
 }

@@ -258,6 +258,26 @@ fn a_live_stream_answers_at_once() {
     assert!(finish(child).ok);
 }
 
+/// Ctrl-C ends a stream as the end of its input would: verdict and state are written.
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_stream_in_order() {
+    let state = folder("ctrl_c").join("now.state");
+    let save = ["--save-state", state.to_str().expect("a plain path")];
+    let mut child = brooklet().args(["stream", sensor()]).args(save).stdin(Stdio::piped()).spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"1,2,3,4,5,6\n").expect("the program listens");
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    stdout.read_line(&mut String::new()).expect("an answer");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+    // The sample that was being waited for.
+    let _ = stdin.write_all(b"1,2,3,4,5,6\n");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("the last words");
+    assert!(finish(child).ok && rest.contains("last step") && state.exists(), "{rest}");
+}
+
 #[test]
 fn a_seed_decides_the_text() {
     let write = |more: &[&str]| ok(&[&["run", text(), "--prompt", "ABC", "-n", "60", "--ignore-eos"], more].concat());

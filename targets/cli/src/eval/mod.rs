@@ -28,8 +28,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 24), requires = "text")]
     window: u32,
     /// Most windows to score; without it, all of the text
-    #[arg(long, value_name = "N", requires = "text")]
-    windows: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "text")]
+    windows: Option<u32>,
     /// Model to compare with on the same text (the float one): prints the mean KL divergence and the ratio
     #[arg(long, value_name = "OTHER.brook", requires = "text")]
     against: Option<PathBuf>,
@@ -68,8 +68,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("threads cannot be started; try --threads 1")?;
     if let Some(text) = &args.text {
         let against = args.against.as_deref();
-        let window = args.window as usize;
-        return pool.install(|| perplexity::run(&args.model, text, window, args.windows, against, args.json));
+        let (window, windows) = (args.window as usize, args.windows.map_or(usize::MAX, |n| n as usize));
+        return pool.install(|| perplexity::run(&args.model, text, window, windows, against, args.json));
     }
     if let Some(dir) = &args.recordings {
         return pool.install(|| recordings::run(&args.model, dir, args.window_seconds, args.json));

@@ -25,7 +25,7 @@ struct Sums {
     kl: f64,
 }
 
-pub(super) fn run(model: &Path, text: &Path, window: usize, windows: Option<usize>, against: Option<&Path>, json: bool) -> Result<()> {
+pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, against: Option<&Path>, json: bool) -> Result<()> {
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
@@ -43,7 +43,7 @@ pub(super) fn run(model: &Path, text: &Path, window: usize, windows: Option<usiz
     }
     let bytes = std::fs::read(text).with_context(|| format!("{}: cannot be read", text.display()))?;
     let tokens = codec.encode(&bytes, false).with_context(|| text.display().to_string())?;
-    let count = (tokens.len() / window).min(windows.unwrap_or(usize::MAX));
+    let count = (tokens.len() / window).min(windows);
     if count == 0 {
         bail!("{}: {} tokens do not fill one window of {window}; choose a smaller --window or a longer text", text.display(), tokens.len());
     }
