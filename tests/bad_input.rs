@@ -23,6 +23,7 @@ fn tokens_beyond_the_vocabulary_are_refused_before_anything_changes() {
     assert_eq!(error.to_string(), "token 61 is outside the vocabulary of 61; ids run from 0 to 60");
     assert_eq!(session.state().position(), 2);
     assert_eq!(session.step(Input::Token(3)).unwrap(), want);
+    assert_eq!(session.prefill_tokens(&[]), Err(Error::EmptyInput));
     let error = session.step(Input::Frame(&[0.0])).unwrap_err();
     assert_eq!(error.to_string(), "this model takes token ids");
 }

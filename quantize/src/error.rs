@@ -47,15 +47,8 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Io { source, .. } => Some(source),
-            Error::Runtime(error) => Some(error),
-            Error::Invalid { .. } => None,
-        }
-    }
-}
+// `Display` tells the whole story, cause included: a `source` would make reporters tell it twice.
+impl std::error::Error for Error {}
 
 impl From<brooklet::Error> for Error {
     fn from(error: brooklet::Error) -> Self {

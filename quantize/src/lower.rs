@@ -90,7 +90,9 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
         artifact::write(header, sections, &slots, &program).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
     };
 
-    let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A link stays one: what it points to is replaced.
+    let target = out.canonicalize().unwrap_or_else(|_| out.to_owned());
+    let dir = target.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempfile_in(dir).map_err(|e| Error::io(dir, e))?;
     // Records have fixed sizes: the header that follows from the checksums is as long as this one.
     let start = encode(&sections, 0)?;
@@ -127,7 +129,8 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     let fingerprint = prove(file.path())?;
     put_header(&mut file, &encode(&sections, fingerprint)?).map_err(io)?;
     make_readable(file.as_file());
-    file.persist(out).map_err(|e| Error::io(out, e.error))?;
+    file.as_file().sync_all().map_err(io)?;
+    file.persist(&target).map_err(|e| Error::io(out, e.error))?;
     Ok(report)
 }
 

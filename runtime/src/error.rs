@@ -64,6 +64,8 @@ pub enum Error {
         /// What the model takes.
         wants: &'static str,
     },
+    /// A prefill without a token.
+    EmptyInput,
     /// A token id beyond the vocabulary.
     TokenOutOfRange {
         /// The token.
@@ -214,6 +216,7 @@ impl fmt::Display for Error {
             }
             Error::OtherModel => write!(f, "this state was made for another model; make a new one with State::new"),
             Error::WrongInput { wants } => write!(f, "this model takes {wants}"),
+            Error::EmptyInput => write!(f, "there is nothing to prefill; give at least one token"),
             Error::TokenOutOfRange { token, vocab } => {
                 write!(f, "token {token} is outside the vocabulary of {vocab}; ids run from 0 to {}", vocab.saturating_sub(1))
             }
@@ -224,7 +227,7 @@ impl fmt::Display for Error {
             Error::ContextFull { capacity } => {
                 write!(
                     f,
-                    "the attention cache is full after {capacity} positions; reset the stream, or quantize with a larger --context or with --sink to let it slide"
+                    "the attention cache is full after {capacity} positions; reset the stream, or quantize with a larger --context, or without --stop to let it slide"
                 )
             }
             Error::Snapshot(fault) => match fault {

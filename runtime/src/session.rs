@@ -160,6 +160,7 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     /// Checks everything that input can get wrong, before the stream is touched; returns the number of tokens.
     fn check_inputs(&self, inputs: Inputs<'_>) -> Result<usize, Error> {
         let count = match (self.model.header().input, inputs) {
+            (InputSpec::Tokens { .. }, Inputs::Tokens([])) => return Err(Error::EmptyInput),
             (InputSpec::Tokens { vocab, .. }, Inputs::Tokens(tokens)) => {
                 if let Some(&token) = tokens.iter().find(|&&t| t >= vocab) {
                     return Err(Error::TokenOutOfRange { token, vocab });

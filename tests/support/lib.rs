@@ -158,3 +158,8 @@ pub fn read_npy(path: &Path) -> Vec<f32> {
     assert!(String::from_utf8_lossy(&bytes[10..10 + header]).contains("'<f4'"), "{}: not float32", path.display());
     bytes[10 + header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
 }
+
+/// The README's program compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -137,7 +137,7 @@ fn quote_infinities(text: &[u8]) -> Vec<u8> {
     let (mut in_text, mut at) = (false, 0);
     while let Some(&byte) = text.get(at) {
         let rest = &text[at..];
-        let word = [&b"Infinity"[..], b"NaN"].into_iter().find(|w| !in_text && rest.starts_with(w));
+        let word = [&b"Infinity"[..], b"-Infinity", b"NaN"].into_iter().find(|w| !in_text && rest.starts_with(w));
         if let Some(word) = word {
             out.push(b'"');
             out.extend_from_slice(word);
@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn infinities_become_texts_and_texts_stay() {
-        let json = br#"{"a": [0.0, Infinity], "b": "Infinity \" NaN", "c": NaN}"#;
-        let want = br#"{"a": [0.0, "Infinity"], "b": "Infinity \" NaN", "c": "NaN"}"#;
+        let json = br#"{"a": [0.0, Infinity], "b": "Infinity \" NaN", "c": NaN, "d": -Infinity}"#;
+        let want = br#"{"a": [0.0, "Infinity"], "b": "Infinity \" NaN", "c": "NaN", "d": "-Infinity"}"#;
         assert_eq!(quote_infinities(json), want);
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let input = input(&config.object("input")?)?;
     let output = config.object("output")?;
     let classes: Vec<String> = output.texts("classes")?.into_iter().map(str::to_owned).collect();
-    if classes.is_empty() || classes.iter().any(|c| c.is_empty() || c.contains('\n')) {
+    if classes.is_empty() || classes.iter().any(|c| is_unprintable(c)) {
         return Err(output.error("classes", "needs at least one name, each without line breaks"));
     }
     let Input::Frames { mean, std, .. } = &input else { return Err(config.error("input", "is not made of frames")) };
@@ -77,7 +77,7 @@ fn card(config: &Config) -> Result<Card, Error> {
 
 fn input(config: &Config) -> Result<Input, Error> {
     let channels: Vec<String> = config.texts("channels")?.into_iter().map(str::to_owned).collect();
-    if channels.is_empty() || channels.iter().any(|c| c.is_empty() || c.contains('\n')) {
+    if channels.is_empty() || channels.iter().any(|c| is_unprintable(c)) {
         return Err(config.error("channels", "needs at least one name, each without line breaks"));
     }
     if channels.len() > MAX_CHANNELS {
@@ -98,6 +98,11 @@ fn input(config: &Config) -> Result<Input, Error> {
         return Err(config.error("rate_hz", "must be above 0"));
     }
     Ok(Input::Frames { channels, units, rate_hz, mean, std })
+}
+
+/// The file keeps lists of names as lines.
+fn is_unprintable(name: &str) -> bool {
+    name.is_empty() || name.contains(char::is_control)
 }
 
 fn mixer(config: &Config, d_model: usize, eps: f32) -> Result<Mixer, Error> {

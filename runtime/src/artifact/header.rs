@@ -50,7 +50,7 @@ pub enum InputSpec<'a> {
     Tokens {
         /// Ids run from 0 to `vocab - 1`.
         vocab: u32,
-        /// Token that begins a text, if the model expects one.
+        /// Token that begins a text, if the config names one.
         bos: Option<u32>,
         /// Token that ends a text.
         eos: Option<u32>,

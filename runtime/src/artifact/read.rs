@@ -86,7 +86,7 @@ impl<'a> Artifact<'a> {
                 (width, (1..=MAX_CHANNELS).contains(&width))
             }
         };
-        let golden_bytes = (golden.steps as usize).checked_mul(4 * width);
+        let golden_bytes = width.checked_mul(4).and_then(|frame| frame.checked_mul(golden.steps as usize));
         if consistent && golden_bytes == Some(golden.input.len()) { Ok(()) } else { Err(Error::Header(HeaderFault::Inconsistent)) }
     }
 

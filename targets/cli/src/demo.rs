@@ -25,7 +25,7 @@ Examples:
   brooklet demo --seed 7";
 
 /// Signal between two printed lines.
-const LINE_SECONDS: f64 = 0.5;
+const LINE_SECONDS: f64 = 1.0;
 /// More lines than this would only scroll by.
 const MOST_LINES: usize = 40;
 /// Pause between lines on a terminal, so that they can be watched.
@@ -136,7 +136,7 @@ fn write(seed: u64, out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
     let codec = TextCodec::of(&model, "prose.brook")?;
     introduce(out, "2. A text model writes a paragraph", &model)?;
     let prompt = codec.encode(PROMPT.as_bytes(), true)?;
-    let mut sampler = Sampler::new(Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, seed });
+    let mut sampler = Sampler::new(Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, repeat_penalty: 1.1, seed });
     let limits = Limits { tokens: TEXT_TOKENS, time: Some(TEXT_TIME), at_eos: true, stop };
     out.write_all(term::dim(PROMPT, term::is_decorated()).as_bytes())?;
     out.flush()?;

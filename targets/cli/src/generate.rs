@@ -41,6 +41,7 @@ pub(crate) fn generate(
     out: &mut dyn Write,
 ) -> Result<Written> {
     let mut written = Written { prompt_tokens: prompt.len(), ..Written::default() };
+    prompt.iter().for_each(|&token| sampler.saw(token));
     let start = Instant::now();
     let mut logits = session.prefill_tokens(prompt)?;
     written.prompt_time = start.elapsed();
@@ -51,6 +52,7 @@ pub(crate) fn generate(
         if limits.at_eos && codec.eos == Some(token) {
             break;
         }
+        sampler.saw(token);
         written.tokens += 1;
         let text = decoder.push(token)?;
         if !text.is_empty() {

@@ -43,10 +43,13 @@ pub(crate) struct Args {
     /// Choose among the likeliest tokens that together have this probability
     #[arg(long, default_value = "0.95", value_parser = probability)]
     top_p: f32,
+    /// Holds repetitions against a token: 1 not at all, more for more
+    #[arg(long, default_value = "1.1", value_parser = penalty)]
+    repeat_penalty: f32,
     /// The same seed gives the same text; without it, a new one each time
     #[arg(long)]
     seed: Option<u64>,
-    /// Always take the likeliest token
+    /// Always take the likeliest token, repeated or not
     #[arg(long)]
     greedy: bool,
     /// Go on behind the model's end token
@@ -59,6 +62,10 @@ pub(crate) struct Args {
 
 fn temperature(text: &str) -> Result<f32, String> {
     text.parse().ok().filter(|t: &f32| t.is_finite() && *t >= 0.0).ok_or_else(|| "must be a number from 0 up".to_owned())
+}
+
+fn penalty(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|p: &f32| p.is_finite() && *p >= 1.0).ok_or_else(|| "must be a number from 1 up".to_owned())
 }
 
 fn probability(text: &str) -> Result<f32, String> {
@@ -78,7 +85,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let temperature = if args.greedy { 0.0 } else { args.temperature };
     let seed = args.seed.unwrap_or_else(fresh_seed);
-    let mut sampler = Sampler::new(Sampling { temperature, top_k: args.top_k, top_p: args.top_p, seed });
+    let repeat_penalty = if args.greedy { 1.0 } else { args.repeat_penalty };
+    let mut sampler = Sampler::new(Sampling { temperature, top_k: args.top_k, top_p: args.top_p, repeat_penalty, seed });
     let mut memory = Memory::new(&model, tokens.len().min(PROMPT_BATCH))?;
     let stop = on_ctrl_c()?;
     let mut out = io::stdout().lock();

@@ -1,6 +1,7 @@
 //! Chooses the next token from a model's outputs.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 
 /// How to choose.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,21 +12,36 @@ pub(crate) struct Sampling {
     pub(crate) top_k: usize,
     /// Of those, only the likeliest that together have this probability.
     pub(crate) top_p: f32,
+    /// Divides what speaks for a token that stands among the last [`RECENT`] already; 1 does nothing.
+    pub(crate) repeat_penalty: f32,
     /// The same seed gives the same text.
     pub(crate) seed: u64,
 }
+
+/// How far back a repetition is held against a token.
+pub(crate) const RECENT: usize = 64;
 
 /// Chooses tokens, one after the other.
 pub(crate) struct Sampler {
     sampling: Sampling,
     random: SplitMix64,
+    /// The last tokens of the text.
+    recent: VecDeque<u32>,
     /// Token and logit; kept to be used again.
     candidates: Vec<(u32, f32)>,
 }
 
 impl Sampler {
     pub(crate) fn new(sampling: Sampling) -> Self {
-        Sampler { sampling, random: SplitMix64(sampling.seed), candidates: Vec::new() }
+        Sampler { sampling, random: SplitMix64(sampling.seed), recent: VecDeque::new(), candidates: Vec::new() }
+    }
+
+    /// Tells the sampler of a token of the text.
+    pub(crate) fn saw(&mut self, token: u32) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(token);
     }
 
     /// The next token. Only the first `known` ids can be chosen: a vocabulary may be padded beyond what its tokenizer knows.
@@ -33,6 +49,12 @@ impl Sampler {
         let numbered = (0u32..).zip(logits.iter().copied().take(known)).filter(|(_, logit)| !logit.is_nan());
         self.candidates.clear();
         self.candidates.extend(numbered);
+        let penalty = self.sampling.repeat_penalty;
+        for (token, logit) in self.candidates.iter_mut().filter(|_| penalty != 1.0) {
+            if self.recent.contains(token) {
+                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            }
+        }
         let Some(best) = self.candidates.iter().copied().min_by(likelier) else { return 0 };
         let Sampling { temperature, top_k, top_p, .. } = self.sampling;
         // An infinite logit leaves nothing to weigh.
@@ -90,7 +112,7 @@ impl SplitMix64 {
 mod tests {
     use super::{Sampler, Sampling, SplitMix64};
 
-    const ALL: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 7 };
+    const ALL: Sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, repeat_penalty: 1.0, seed: 7 };
 
     fn counts(sampling: Sampling, logits: &[f32], draws: usize) -> Vec<usize> {
         let mut sampler = Sampler::new(sampling);
@@ -136,6 +158,19 @@ mod tests {
         assert_eq!(one, [0, 2000, 0]);
         let two = counts(Sampling { top_p: 0.7, ..ALL }, &logits, 2000);
         assert!(two[0] == 0 && two[1] > 0 && two[2] > 0);
+    }
+
+    #[test]
+    fn repeated_tokens_lose_weight_until_they_are_forgotten() {
+        let mut sampler = Sampler::new(Sampling { temperature: 0.0, repeat_penalty: 1.5, ..ALL });
+        let logits = [3.0, 2.5, -1.0];
+        assert_eq!(sampler.choose(&logits, 3), 0);
+        sampler.saw(0);
+        assert_eq!(sampler.choose(&logits, 3), 1);
+        sampler.saw(1);
+        assert_eq!(sampler.choose(&logits, 3), 0);
+        (0..super::RECENT).for_each(|_| sampler.saw(2));
+        assert_eq!(sampler.choose(&logits, 3), 0);
     }
 
     #[test]
