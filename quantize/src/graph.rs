@@ -5,8 +5,8 @@
 use crate::error::Error;
 use brooklet::artifact::Slot;
 use brooklet::ops::{
-    Add, Attention, Conv1d, Embed, Frame, Gate, Head, Linear, Norm, NormKind, Op, Pool, PoolKind, Rotary, Scan, SiluMultiply, SlotId, Ssd,
-    TensorId,
+    Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Frame, Gate, Head, Linear, Moe, Multiply, Norm, NormKind, Op, Pool,
+    PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, TensorId,
 };
 
 /// A stretch of a value.
@@ -41,6 +41,8 @@ pub enum Role {
     Projection,
     /// Projections to and from the low-rank step size.
     StepSize,
+    /// Decides which experts run: stays in float.
+    Router,
 }
 
 /// Numbers of a tensor.
@@ -266,6 +268,64 @@ impl<'a> Graph<'a> {
     /// `x <- silu(x) * y`.
     pub fn silu_multiply(&mut self, x: Operand, y: Operand) {
         self.ops.push(Op::SiluMultiply(SiluMultiply { x, y }));
+    }
+
+    /// `x <- x * y`.
+    pub fn multiply(&mut self, x: Operand, y: Operand) {
+        self.ops.push(Op::Multiply(Multiply { x, y }));
+    }
+
+    /// `x <- f(x)`.
+    pub fn activate(&mut self, f: Activation, x: Operand) {
+        self.ops.push(Op::Activate(Activate { f, x }));
+    }
+
+    /// The operands one behind the other, in a value of their own.
+    pub fn concat<const N: usize>(&mut self, parts: [Operand; N]) -> Operand {
+        let out = self.value(parts.iter().map(|p| p.len as usize).sum());
+        for (x, y) in out.split(parts.map(|p| p.len as usize)).into_iter().zip(parts) {
+            self.ops.push(Op::Copy(Copy { x, y }));
+        }
+        out
+    }
+
+    /// Root-mean-square or layer norm of each of `groups` parts of `x`, in place; without a weight, only divides.
+    pub fn norm_in_place(&mut self, kind: NormKind, x: Operand, weight: Option<TensorId>, bias: Option<TensorId>, groups: usize, eps: f32) {
+        self.ops.push(Op::Norm(Norm { kind, x, out: x, weight, bias, gate: None, groups: groups as u32, eps }));
+    }
+
+    /// A mixture of experts over `x`, (d_model) to (d_model). `scores` are the router's, (experts); expert `e` has its first
+    /// matrix, (hidden, d_model) or (2 * hidden, d_model) with the gate's rows first, in tensor `experts_at + 2 * e` and its
+    /// second, (d_model, hidden), behind it.
+    #[allow(clippy::too_many_arguments)]
+    pub fn moe(
+        &mut self,
+        x: Operand,
+        scores: Operand,
+        experts_at: TensorId,
+        router: Router,
+        top_k: usize,
+        scale: f32,
+        gated: bool,
+        f: Activation,
+    ) -> Operand {
+        let wide = self.value(self.tensors[experts_at as usize].rows);
+        let narrow = self.value(self.tensors[experts_at as usize + 1].rows);
+        let out = self.value(narrow.len as usize);
+        self.ops.push(Op::Moe(Moe {
+            x,
+            scores,
+            hidden: wide,
+            expert_out: narrow,
+            out,
+            experts_at,
+            router,
+            top_k: top_k as u32,
+            scale,
+            gated,
+            f,
+        }));
+        out
     }
 
     /// `x <- x + scale * y`.

@@ -55,6 +55,7 @@ impl Recipe {
         match role {
             Role::Projection => self.format,
             Role::Embedding => self.embedding.unwrap_or(if four_bit { Format::Q8 } else { self.format }),
+            Role::Router => Format::F32,
             // Small and sensitive: their error goes through an exponential.
             Role::StepSize => {
                 if four_bit {

@@ -102,6 +102,41 @@ pub fn tanh(x: f32) -> f32 {
     if a < 0.625 { near } else { far }
 }
 
+/// The error function.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let (t, s) = (x.abs(), x * x);
+    // Beyond 0.93: 1 - e^p(|x|), p a minimax polynomial.
+    let high = -1.728_534_7e-5 * t + 3.831_971_3e-4;
+    let low = -3.883_964_4e-3 * t + 2.425_462_2e-2;
+    let mut p = high * s + low;
+    p = p * t - 1.067_778_8e-1;
+    p = p * t - 6.348_468_7e-1;
+    p = p * t - 1.287_175_1e-1;
+    let far = (1.0 - exp(p * t - t)).copysign(x);
+    // Nearer: x + x * q(x^2).
+    let mut q = -5.967_617e-4;
+    q = q * s + 4.991_194_2e-3;
+    q = q * s - 2.676_813_5e-2;
+    q = q * s + 1.128_199_25e-1;
+    q = q * s - 3.761_253_3e-1;
+    q = q * s + 1.283_791_7e-1;
+    if t > 0.927_734_4 { far } else { q * x + x }
+}
+
+/// `x * Phi(x)` by the error function.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * core::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// GELU by its tanh formula.
+#[inline(always)]
+pub fn gelu_tanh(x: f32) -> f32 {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    0.5 * x * (1.0 + tanh(SQRT_2_OVER_PI * (x + 0.044_715 * (x * x * x))))
+}
+
 /// sin and cos of `turns / 2^32` of a full turn.
 ///
 /// Angles as fixed-point turns stay exact however long a stream runs; an `f32` angle at position 100,000 would not.
@@ -155,6 +190,7 @@ mod tests {
             ("sigmoid", worst(-80.0, 80.0, sigmoid, |x| 1.0 / (1.0 + e(-x))), 3.0),
             ("silu", worst(-80.0, 80.0, silu, |x| x / (1.0 + e(-x))), 3.0),
             ("tanh", worst(-10.0, 10.0, tanh, libm::tanh), 2.0),
+            ("erf", worst(-6.0, 6.0, erf, libm::erf), 2.0),
         ];
         for (name, got, bound) in cases {
             std::println!("{name}: {got:.3} ULP (bound {bound})");

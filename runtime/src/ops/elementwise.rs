@@ -1,4 +1,4 @@
-//! Sums and gated products of vectors.
+//! Sums, products and copies of vectors.
 
 use super::check::{Checker, finite};
 use super::run::Batch;
@@ -7,37 +7,57 @@ use crate::artifact::Artifact;
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};
 
-/// `x <- silu(x) * y`: the gated MLP, and Mamba-2's gate without a norm.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SiluMultiply<V = Span> {
-    /// Goes through SiLU, receives the product.
-    pub x: V,
-    /// As wide.
-    pub y: V,
+/// An operation that sets `x` from `x` and `y`, element by element.
+macro_rules! pairwise {
+    ($(#[$doc:meta])* $name:ident, $access:ident, |$kernels:ident, $x:ident, $y:ident| $run:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+        pub struct $name<V = Span> {
+            /// Receives the result.
+            pub x: V,
+            /// As wide.
+            pub y: V,
+        }
+
+        impl<V> $name<V> {
+            pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> $name<W> {
+                $name { x: place(self.x, Access::$access), y: place(self.y, Access::Read) }
+            }
+        }
+
+        impl $name {
+            pub(super) fn check(&self, _: &mut Checker<'_, '_>) -> Result<(), OpFault> {
+                if self.x.len == self.y.len { Ok(()) } else { Err(OpFault::Shape) }
+            }
+
+            pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
+                batch.each(|$kernels, mut frame| {
+                    let [$x, $y] = frame.split([self.x, self.y])?;
+                    $run;
+                    Some(())
+                })
+            }
+
+            pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
+                u64::from(self.x.len)
+            }
+        }
+    };
 }
 
-impl<V> SiluMultiply<V> {
-    pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> SiluMultiply<W> {
-        SiluMultiply { x: place(self.x, Access::Update), y: place(self.y, Access::Read) }
-    }
+pairwise! {
+    /// `x <- silu(x) * y`: the gated MLP, and Mamba-2's gate without a norm.
+    SiluMultiply, Update, |kernels, x, y| kernels.silu_multiply(x, y)
 }
 
-impl SiluMultiply {
-    pub(super) fn check(&self, _: &mut Checker<'_, '_>) -> Result<(), OpFault> {
-        if self.x.len == self.y.len { Ok(()) } else { Err(OpFault::Shape) }
-    }
+pairwise! {
+    /// `x <- x * y`.
+    Multiply, Update, |_kernels, x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x *= *y)
+}
 
-    pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        batch.each(|kernels, mut frame| {
-            let [x, y] = frame.split([self.x, self.y])?;
-            kernels.silu_multiply(x, y);
-            Some(())
-        })
-    }
-
-    pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
-        u64::from(self.x.len)
-    }
+pairwise! {
+    /// `x <- y`: joins vectors, or keeps one for later.
+    Copy, Write, |_kernels, x, y| x.copy_from_slice(y)
 }
 
 /// `x <- x + scale * y`: the residual.

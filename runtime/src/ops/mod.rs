@@ -4,6 +4,7 @@
 //! each operation handles all of them before the next begins: weights are read once, and the recurrences still see the tokens
 //! in order, so the bits are those of single steps.
 
+mod activate;
 mod attention;
 mod check;
 mod conv1d;
@@ -12,19 +13,22 @@ mod embed;
 mod frame;
 mod head;
 mod linear;
+mod moe;
 mod norm;
 mod pool;
 mod run;
 mod scan;
 mod ssd;
 
+pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
-pub use elementwise::{Add, SiluMultiply};
+pub use elementwise::{Add, Copy, Multiply, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
 pub use head::Head;
 pub use linear::Linear;
+pub use moe::{Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
 pub use scan::Scan;
@@ -135,4 +139,12 @@ operations! {
     Pool,
     /// The outputs.
     Head,
+    /// `x <- x * y`.
+    Multiply,
+    /// `x <- y`.
+    Copy,
+    /// `x <- f(x)`.
+    Activate,
+    /// Mixture of experts.
+    Moe,
 }

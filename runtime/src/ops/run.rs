@@ -40,6 +40,11 @@ pub(crate) struct Batch<'b, 'a> {
 pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
 
 impl<'b, 'a> Batch<'b, 'a> {
+    /// The frame of one token.
+    pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
+        self.frames.chunks_exact_mut(self.stride).nth(token).map(TokenFrame)
+    }
+
     /// The numbers of a state slot.
     pub(crate) fn slot_numbers<'s>(artifact: &Artifact<'_>, state: &'s mut [u8], slot: u32) -> Option<&'s mut [f32]> {
         let slot = artifact.header().slots.get(slot)?;
