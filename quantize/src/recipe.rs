@@ -1,8 +1,8 @@
 //! What the user chose: formats of the weights, and how far attention looks back.
 
 use crate::error::Error;
-use crate::graph::Role;
-use brooklet::artifact::MAX_CONTEXT;
+use crate::graph::{Role, SlotDecl};
+use brooklet::artifact::{Keep, MAX_CONTEXT, Slot, SlotKind};
 use brooklet::kernels::quant::Format;
 use std::path::Path;
 
@@ -26,6 +26,24 @@ pub struct Cache {
     pub sink: Option<u32>,
     /// Whether keys and values are rounded to 8 bits.
     pub int8: bool,
+}
+
+impl Cache {
+    /// A declared slot as the runtime sees it, under this choice.
+    pub(crate) fn slot(&self, slot: SlotDecl) -> Slot {
+        match slot {
+            SlotDecl::Numbers(count) => Slot::numbers(count),
+            SlotDecl::Cache { heads, head_dim } => Slot {
+                at: 0,
+                capacity: self.context,
+                heads,
+                head_dim,
+                sink: self.sink.unwrap_or(0),
+                kind: if self.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 },
+                keep: if self.sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop },
+            },
+        }
+    }
 }
 
 impl Default for Recipe {
