@@ -33,15 +33,13 @@ impl Cache {
     pub(crate) fn slot(&self, slot: SlotDecl) -> Slot {
         match slot {
             SlotDecl::Numbers(count) => Slot::numbers(count),
-            SlotDecl::Cache { heads, head_dim } => Slot {
-                at: 0,
-                capacity: self.context,
-                heads,
-                head_dim,
-                sink: self.sink.unwrap_or(0),
-                kind: if self.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 },
-                keep: if self.sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop },
-            },
+            SlotDecl::Cache { heads, head_dim, window } => {
+                let kind = if self.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 };
+                // A model's own window slides, whatever the user chose for the others.
+                let (capacity, sink) = window.map_or((self.context, self.sink), |window| (window, Some(0)));
+                let keep = if sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop };
+                Slot { at: 0, capacity, heads, head_dim, sink: sink.unwrap_or(0), kind, keep }
+            }
         }
     }
 }
