@@ -5,8 +5,8 @@
 use crate::error::Error;
 use brooklet::artifact::Slot;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Frame, Gate, Head, Linear, Moe, Multiply, Norm, NormKind, Op, Pool,
-    PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, TensorId,
+    Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Frame, Gate, GatedDelta, Head, Linear, Moe, Multiply, Norm, NormKind, Op,
+    Pool, PoolKind, Rotary, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, TensorId,
 };
 
 /// A stretch of a value.
@@ -256,6 +256,14 @@ impl<'a> Graph<'a> {
         out
     }
 
+    /// Gated delta rule of the operands in `delta`; `out` and `state` are filled in.
+    pub fn gated_delta(&mut self, delta: GatedDelta<Operand>) -> Operand {
+        let out = self.value(delta.v.len as usize);
+        let state = self.slot(SlotDecl::Numbers(delta.v.len * (delta.k.len / delta.key_heads)));
+        self.ops.push(Op::GatedDelta(GatedDelta { out, state, ..delta }));
+        out
+    }
+
     /// Attention over a cache.
     pub fn attention(&mut self, [q, k, v]: [Operand; 3], heads: usize, scale: f32, rotary: Option<Rotary>) -> Operand {
         let out = self.value(q.len as usize);
@@ -273,6 +281,11 @@ impl<'a> Graph<'a> {
     /// `x <- x * y`.
     pub fn multiply(&mut self, x: Operand, y: Operand) {
         self.ops.push(Op::Multiply(Multiply { x, y }));
+    }
+
+    /// `x <- x * y`, each number of `y` for one of the equal stretches of `x`.
+    pub fn scale_by(&mut self, x: Operand, y: Operand) {
+        self.ops.push(Op::ScaleBy(ScaleBy { x, y }));
     }
 
     /// `x <- f(x)`.

@@ -11,6 +11,7 @@ mod conv1d;
 mod elementwise;
 mod embed;
 mod frame;
+mod gated_delta;
 mod head;
 mod linear;
 mod moe;
@@ -23,9 +24,10 @@ mod ssd;
 pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
-pub use elementwise::{Add, Copy, Multiply, SiluMultiply};
+pub use elementwise::{Add, Copy, Multiply, ScaleBy, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
+pub use gated_delta::GatedDelta;
 pub use head::Head;
 pub use linear::Linear;
 pub use moe::{Moe, Router};
@@ -147,4 +149,8 @@ operations! {
     Activate,
     /// Mixture of experts.
     Moe,
+    /// Gated delta rule (Gated DeltaNet).
+    GatedDelta,
+    /// `x <- x * y` with one number of `y` for a stretch of `x`.
+    ScaleBy,
 }
