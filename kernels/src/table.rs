@@ -94,6 +94,33 @@ pub struct Ssd<'a> {
     pub dt_hi: f32,
 }
 
+/// One step of the gated delta rule.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedDelta<'a> {
+    /// (key_heads, key_dim), of any length.
+    pub q: &'a [f32],
+    /// (key_heads, key_dim), of any length.
+    pub k: &'a [f32],
+    /// (heads, value_dim)
+    pub v: &'a [f32],
+    /// (heads): the decay's step size, before bias and softplus.
+    pub a: &'a [f32],
+    /// (heads): the share of the correction, before sigmoid.
+    pub b: &'a [f32],
+    /// (heads), negative.
+    pub decay: &'a [f32],
+    /// (heads)
+    pub dt_bias: &'a [f32],
+    /// Heads of queries and keys, each shared by neighbouring heads of values.
+    pub key_heads: usize,
+    /// Factor of the queries.
+    pub scale: f32,
+    /// Factor of the share of the correction.
+    pub beta_scale: f32,
+    /// Added to the squared lengths of queries and keys.
+    pub eps: f32,
+}
+
 /// Which statistics a norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -185,6 +212,7 @@ pub struct KernelTable {
     pub(crate) conv1d_step: unsafe fn(&Conv1d<'_>, &mut [f32], &mut [f32]),
     pub(crate) scan_step: unsafe fn(&Scan<'_>, &mut [f32], &mut [f32]),
     pub(crate) ssd_step: unsafe fn(&Ssd<'_>, &mut [f32], &mut [f32]),
+    pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
@@ -236,6 +264,12 @@ impl KernelTable {
         call!(self.ssd_step(ssd, state, y));
     }
 
+    /// One step of the gated delta rule; `state` is (heads, key_dim, value_dim), `y` is (heads, value_dim).
+    #[inline]
+    pub fn gated_delta_step(&self, delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+        call!(self.gated_delta_step(delta, state, y));
+    }
+
     /// Normalises `x` in place.
     #[inline]
     pub fn norm(&self, norm: &Norm<'_>, x: &mut [f32]) {
@@ -267,7 +301,7 @@ impl KernelTable {
 /// tile of 4-bit codes into 8-bit ones.
 macro_rules! compile_table {
     ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
-        use $crate::table::{Activations, Attention, Conv1d, Norm, Outputs, Scan, Ssd};
+        use $crate::table::{Activations, Attention, Conv1d, GatedDelta, Norm, Outputs, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
             $crate::portable::quantize_activations(x, codes, scales, sums);
@@ -287,6 +321,10 @@ macro_rules! compile_table {
         $(#[$attribute])*
         fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
             $crate::portable::ssd_step(ssd, state, y);
+        }
+        $(#[$attribute])*
+        fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+            $crate::portable::gated_delta_step(delta, state, y);
         }
         $(#[$attribute])*
         fn norm(norm: &Norm<'_>, x: &mut [f32]) {
@@ -309,6 +347,7 @@ macro_rules! compile_table {
             conv1d_step,
             scan_step,
             ssd_step,
+            gated_delta_step,
             norm,
             attend,
             silu_multiply,

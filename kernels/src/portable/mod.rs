@@ -6,6 +6,7 @@
 pub mod act;
 mod attention;
 mod conv;
+mod gated_delta;
 mod matmul;
 mod norm;
 pub mod reduce;
@@ -15,6 +16,7 @@ mod ssd;
 
 pub(crate) use attention::attend;
 pub(crate) use conv::conv1d_step;
+pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use matmul::{matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rotary::rotate;
