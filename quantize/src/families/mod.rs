@@ -2,6 +2,7 @@
 
 mod attention;
 mod granite_hybrid;
+mod hybrid;
 mod mamba;
 mod mamba2;
 mod mixer;
@@ -16,8 +17,15 @@ use brooklet::ops::TensorId;
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] =
-    &[("mamba", mamba::build), ("mamba2", mamba2::build), ("granitemoehybrid", granite_hybrid::build), ("brooklet_sensor", sensor::build)];
+// One entry a line, so that a new family is one line more.
+#[rustfmt::skip]
+const FAMILIES: &[(&str, Build)] = &[
+    ("mamba", mamba::build),
+    ("mamba2", mamba2::build),
+    ("granitemoehybrid", granite_hybrid::build),
+    ("brooklet_sensor", sensor::build),
+    ("brooklet_hybrid", hybrid::build),
+];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
