@@ -21,9 +21,11 @@ extern crate std;
 
 #[macro_use]
 mod table;
+mod detect;
 pub mod portable;
 pub mod quant;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 
-pub use table::{Activations, Attention, Cache, Conv1d, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd, available, detect};
+pub use detect::{available, detect};
+pub use table::{Activations, Attention, Cache, Conv1d, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd};

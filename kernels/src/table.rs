@@ -175,8 +175,8 @@ pub struct Attention<'a> {
     pub cache: Cache<'a>,
 }
 
-/// The kernels of one back-end. Holding a table is the proof that the CPU can run it: [`detect`] and [`available`] are the only
-/// ways to get one.
+/// The kernels of one back-end. Holding a table is the proof that the CPU can run it: [`crate::detect`] and
+/// [`crate::available`] are the only ways to get one.
 #[derive(Debug)]
 pub struct KernelTable {
     pub(crate) name: &'static str,
@@ -314,23 +314,4 @@ macro_rules! compile_table {
             silu_multiply,
         }
     }};
-}
-/// The reference: runs everywhere.
-static PORTABLE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
-
-/// Every table this CPU can run, slowest first; the first is the portable one.
-pub fn available() -> impl Iterator<Item = &'static KernelTable> {
-    let wider: &[Option<&'static KernelTable>] = &[
-        #[cfg(all(target_arch = "x86_64", feature = "std"))]
-        crate::x86::avx2(),
-        #[cfg(all(target_arch = "x86_64", feature = "std"))]
-        crate::x86::avx512(),
-    ];
-    let wider: [Option<&'static KernelTable>; 2] = [wider.first().copied().flatten(), wider.get(1).copied().flatten()];
-    core::iter::once(&PORTABLE).chain(wider.into_iter().flatten())
-}
-
-/// The fastest table this CPU can run.
-pub fn detect() -> &'static KernelTable {
-    available().last().unwrap_or(&PORTABLE)
 }

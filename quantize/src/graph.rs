@@ -3,7 +3,6 @@
 //! Families build it with the methods below; each method adds one operation and gives back the value it writes.
 
 use crate::error::Error;
-use brooklet::artifact::Slot;
 use brooklet::ops::{
     Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Frame, Gate, Head, Linear, Moe, Multiply, Norm, NormKind, Op, Pool,
     PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, TensorId,
@@ -362,21 +361,5 @@ impl<'a> Graph<'a> {
     /// A placeholder for the operand or slot that a method fills in.
     pub fn later() -> (Operand, SlotId) {
         (Operand { value: usize::MAX, at: 0, len: 0 }, SlotId::MAX)
-    }
-}
-
-impl SlotDecl {
-    /// The slot as the runtime sees it, under the user's choice of cache.
-    pub fn slot(self, cache: &crate::recipe::Cache) -> Slot {
-        use brooklet::artifact::{Keep, SlotKind};
-        match self {
-            SlotDecl::Numbers(count) => Slot::numbers(count),
-            SlotDecl::Cache { heads, head_dim, window } => {
-                let kind = if cache.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 };
-                let (capacity, sink) = window.map_or((cache.context, cache.sink), |window| (window, Some(0)));
-                let keep = if sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop };
-                Slot { at: 0, capacity, heads, head_dim, sink: sink.unwrap_or(0), kind, keep }
-            }
-        }
     }
 }
