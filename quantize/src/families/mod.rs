@@ -2,6 +2,8 @@
 
 mod attention;
 mod granite_hybrid;
+mod lfm2;
+mod llama;
 mod mamba;
 mod mamba2;
 mod mixer;
@@ -16,8 +18,15 @@ use brooklet::ops::TensorId;
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] =
-    &[("mamba", mamba::build), ("mamba2", mamba2::build), ("granitemoehybrid", granite_hybrid::build), ("brooklet_sensor", sensor::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("mamba", mamba::build),
+    ("mamba2", mamba2::build),
+    ("granitemoehybrid", granite_hybrid::build),
+    ("brooklet_sensor", sensor::build),
+    ("llama", llama::build),
+    ("lfm2", lfm2::build),
+    ("lfm2_moe", lfm2::build_moe),
+];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
