@@ -75,7 +75,7 @@ impl Plan {
             let fail = |fault| Error::Op { index, fault };
             let op = op.ok_or(fail(OpFault::Encoding))?;
             let is_input = matches!(op, Op::Embed(_) | Op::Frame(_));
-            if is_input != (index == 0) || matches!(op, Op::Head(_)) != (index == last) {
+            if is_input != (index == 0) || op.head().is_some() != (index == last) {
                 return Err(fail(OpFault::Order));
             }
             checker.operands(&op).map_err(fail)?;
@@ -95,7 +95,6 @@ impl Plan {
         self.macs_per_step = self.macs_per_step.saturating_add(op.macs(artifact));
         match op {
             Op::Linear(linear) => self.add_matrix(artifact, linear.w),
-            Op::Head(head) => self.add_matrix(artifact, head.w),
             Op::Moe(moe) => [moe.experts_at, moe.experts_at + 1].map(|w| self.add_matrix(artifact, w)).into_iter().collect(),
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
@@ -105,7 +104,11 @@ impl Plan {
                     }
                 }
             }
-            _ => {}
+            _ => {
+                if let Some(head) = op.head() {
+                    self.add_matrix(artifact, head.w);
+                }
+            }
         }
     }
 

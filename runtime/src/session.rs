@@ -6,7 +6,7 @@ use crate::input::Input;
 use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
 use crate::model::Model;
-use crate::ops::{Batch, Inputs, Op};
+use crate::ops::{Batch, Inputs};
 use crate::state::State;
 
 /// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
@@ -141,13 +141,13 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
             for (index, op) in (0u32..).zip(self.model.header().program.iter()) {
                 let failed = Error::Op { index, fault: OpFault::Encoding };
                 match (op.ok_or(failed)?, &mut each) {
-                    (Op::Head(head), Some(each)) => {
+                    (op, Some(each)) if op.head().is_some() => {
                         for token in 0..tokens {
-                            head.run_on(&mut batch, token).ok_or(failed)?;
+                            op.outputs_of(&mut batch, token).ok_or(failed)?;
                             each(done + token, batch.output);
                         }
                     }
-                    (Op::Head(_), None) if !is_last => {}
+                    (op, None) if op.head().is_some() && !is_last => {}
                     (op, _) => op.run(&mut batch).ok_or(failed)?,
                 }
             }

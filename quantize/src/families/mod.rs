@@ -8,6 +8,7 @@ mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod recurrent_gemma;
 mod sensor;
 
 use crate::checkpoint::Checkpoint;
@@ -26,6 +27,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
     ("lfm2", lfm2::build),
     ("lfm2_moe", lfm2::build_moe),
+    ("recurrent_gemma", recurrent_gemma::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.

@@ -16,6 +16,7 @@ mod linear;
 mod moe;
 mod norm;
 mod pool;
+mod rg_lru;
 mod run;
 mod scan;
 mod ssd;
@@ -26,11 +27,12 @@ pub use conv1d::Conv1d;
 pub use elementwise::{Add, Copy, Multiply, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
-pub use head::Head;
+pub use head::{CappedHead, Head};
 pub use linear::Linear;
 pub use moe::{Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
+pub use rg_lru::RgLru;
 pub use scan::Scan;
 pub use ssd::Ssd;
 
@@ -147,4 +149,8 @@ operations! {
     Activate,
     /// Mixture of experts.
     Moe,
+    /// Real-gated linear recurrent unit (Griffin).
+    RgLru,
+    /// The outputs, bounded softly.
+    CappedHead,
 }
