@@ -74,6 +74,18 @@ fn broken_configs() {
         ("mamba2-g2", "\"n_groups\": 2", "\"n_groups\": 4", &["n_groups", "4", "6 heads"]),
         ("mamba2-g2", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", &["config.json", "`hidden_act`", "gelu", "silu"]),
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": 32", &["tensor", "shape", "do not belong together"]),
+        (
+            "granite-rope",
+            "\"rope_type\": \"default\"",
+            "\"rope_type\": \"yarn\"",
+            &["config.json", "`rope_parameters.rope_type`", "yarn", "default and llama3"],
+        ),
+        (
+            "granite-rope",
+            "\"rope_type\": \"default\"",
+            "\"rope_type\": \"llama3\"",
+            &["config.json", "`rope_parameters.factor`", "missing"],
+        ),
         ("sensor-mamba2-last", "\"pooling\": \"last\"", "\"pooling\": \"best\"", &["config.json", "`output.pooling`", "best", "ema"]),
         ("sensor-mamba2-last", "\"std\": [", "\"std\": [1.0, ", &["config.json", "`input.std`", "7 entries for 6 channels"]),
     ];

@@ -28,4 +28,4 @@ pub mod quant;
 mod x86;
 
 pub use detect::{available, detect};
-pub use table::{Activations, Attention, Cache, Conv1d, GatedDelta, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd};
+pub use table::{Activations, Attention, Cache, Conv1d, GatedDelta, KernelTable, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd};

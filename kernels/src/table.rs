@@ -149,6 +149,19 @@ pub struct Norm<'a> {
     pub gate_first: bool,
 }
 
+/// One step of the real-gated linear recurrent unit.
+#[derive(Clone, Copy, Debug)]
+pub struct RgLru<'a> {
+    /// (width), before its sigmoid.
+    pub input_gate: &'a [f32],
+    /// (width), before its sigmoid.
+    pub recurrence_gate: &'a [f32],
+    /// (width), not positive: logarithm of the decay at an open gate.
+    pub decay: &'a [f32],
+    /// Whether this is the stream's first step.
+    pub is_first: bool,
+}
+
 /// A rotary position embedding at one position.
 #[derive(Clone, Copy, Debug)]
 pub struct Rotary<'a> {
@@ -286,6 +299,12 @@ impl KernelTable {
     #[inline]
     pub fn silu_multiply(&self, x: &mut [f32], y: &[f32]) {
         call!(self.silu_multiply(x, y));
+    }
+
+    /// One step of the real-gated linear recurrent unit; `h` is (width), `x` (width) is replaced by the output.
+    #[inline]
+    pub fn rg_lru_step(&self, unit: &RgLru<'_>, h: &mut [f32], x: &mut [f32]) {
+        portable::rg_lru_step(unit, h, x);
     }
 
     /// Rotates the heads of `x` in place.

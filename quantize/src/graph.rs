@@ -4,8 +4,8 @@
 
 use crate::error::Error;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, COUNT_NUMBERS, Conv1d, Copy, Embed, Frame, Gate, GatedDelta, Head, Linear, Moe, Multiply, Norm,
-    NormKind, Op, Pool, PoolKind, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, TensorId,
+    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Embed, Frame, Gate, GatedDelta, Head, Linear, Moe,
+    Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, TensorId,
 };
 
 /// A stretch of a value.
@@ -236,6 +236,20 @@ impl<'a> Graph<'a> {
         out
     }
 
+    /// A block-diagonal matrix times vector: equal parts of `x` go through a matrix each, with optional biases.
+    pub fn block_linear(&mut self, blocks: &[(TensorId, Option<TensorId>)], x: Operand) -> Operand {
+        let rows: usize = blocks.iter().map(|&(w, _)| self.tensors[w as usize].rows).sum();
+        let all = self.value(rows);
+        let part = |of: Operand, i: usize| {
+            let len = of.len / blocks.len() as u32;
+            Operand { value: of.value, at: of.at + i as u32 * len, len }
+        };
+        for (i, &(w, bias)) in blocks.iter().enumerate() {
+            self.ops.push(Op::Linear(Linear { w, bias, x: part(x, i), out: part(all, i) }));
+        }
+        all
+    }
+
     /// Causal convolution, in place.
     pub fn conv1d(&mut self, x: Operand, weight: TensorId, bias: Option<TensorId>, taps: usize, silu: bool) {
         let state = self.slot(SlotDecl::Numbers((taps as u32 - 1) * x.len));
@@ -264,6 +278,12 @@ impl<'a> Graph<'a> {
         let state = self.slot(SlotDecl::Numbers(delta.v.len * (delta.k.len / delta.key_heads)));
         self.ops.push(Op::GatedDelta(GatedDelta { out, state, ..delta }));
         out
+    }
+
+    /// Real-gated linear recurrence of `x`, in place.
+    pub fn rg_lru(&mut self, x: Operand, input_gate: Operand, recurrence_gate: Operand, decay: TensorId) {
+        let state = self.slot(SlotDecl::Numbers(x.len));
+        self.ops.push(Op::RgLru(RgLru { x, input_gate, recurrence_gate, decay, state }));
     }
 
     /// Attention over a cache.
@@ -387,6 +407,11 @@ impl<'a> Graph<'a> {
     /// The outputs: the last operation.
     pub fn head(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand, scale: f32) {
         self.ops.push(Op::Head(Head { w, bias, x, scale }));
+    }
+
+    /// The outputs as `cap * tanh(outputs / cap)`: the last operation.
+    pub fn capped_head(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand, scale: f32, cap: f32) {
+        self.ops.push(Op::CappedHead(CappedHead { head: Head { w, bias, x, scale }, cap }));
     }
 
     /// A placeholder for the operand or slot that a method fills in.

@@ -76,11 +76,11 @@ impl Plan {
             let fail = |fault| Error::Op { index, fault };
             let op = op.ok_or(fail(OpFault::Encoding))?;
             let is_input = matches!(op, Op::Embed(_) | Op::Frame(_));
-            if is_input != (index == 0) || matches!(op, Op::Head(_)) != (index == last) {
+            if is_input != (index == 0) || op.head().is_some() != (index == last) {
                 return Err(fail(OpFault::Order));
             }
             // A routed block holds whole layers: no head, no block inside, nothing that counts every step.
-            if routed > 0 && matches!(op, Op::Head(_) | Op::Route(_) | Op::Pool(_)) {
+            if routed > 0 && (op.head().is_some() || matches!(op, Op::Route(_) | Op::Pool(_))) {
                 return Err(fail(OpFault::Order));
             }
             routed = if let Op::Route(route) = op { route.ops } else { routed.saturating_sub(1) };
@@ -101,7 +101,6 @@ impl Plan {
         self.macs_per_step = self.macs_per_step.saturating_add(op.macs(artifact));
         match op {
             Op::Linear(linear) => self.add_matrix(artifact, linear.w),
-            Op::Head(head) => self.add_matrix(artifact, head.w),
             Op::Moe(moe) => [moe.experts_at, moe.experts_at + 1].map(|w| self.add_matrix(artifact, w)).into_iter().collect(),
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
@@ -111,7 +110,11 @@ impl Plan {
                     }
                 }
             }
-            _ => {}
+            _ => {
+                if let Some(head) = op.head() {
+                    self.add_matrix(artifact, head.w);
+                }
+            }
         }
     }
 

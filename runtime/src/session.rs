@@ -148,13 +148,13 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                         run_block(&mut batch, &route, block).ok_or(failed)?;
                         program.by_ref().take(route.ops as usize).for_each(drop);
                     }
-                    (Op::Head(head), Some(each)) => {
+                    (op, Some(each)) if op.head().is_some() => {
                         for token in 0..tokens {
-                            head.run_on(&mut batch, token).ok_or(failed)?;
+                            op.outputs_of(&mut batch, token).ok_or(failed)?;
                             each(done + token, batch.output);
                         }
                     }
-                    (Op::Head(_), None) if !is_last => {}
+                    (op, None) if op.head().is_some() && !is_last => {}
                     (op, _) => op.run(&mut batch).ok_or(failed)?,
                 }
             }

@@ -112,13 +112,13 @@ pub(super) fn rotary_dims(config: &Config, head_dim: usize, default: f64) -> Res
 pub(super) fn rotary(g: &mut Graph<'_>, config: &Config, dims: usize, default_theta: f64) -> Result<Rotary, Error> {
     let nested = config.maybe_object("rope_parameters")?;
     let scaling = config.maybe_object("rope_scaling")?;
-    let rope = nested.as_ref().filter(|rope| rope.value("rope_theta").is_some()).unwrap_or(config);
+    let rope = [&scaling, &nested].into_iter().flatten().find(|rope| rope.value("rope_theta").is_some()).unwrap_or(config);
     let theta = rope.number_or("rope_theta", default_theta)?;
     if theta < 1.0 {
         return Err(rope.error("rope_theta", format!("is {theta}, expected at least 1")));
     }
     let mut turns: Vec<f64> = (0..dims / 2).map(|i| theta.powf(-2.0 * i as f64 / dims as f64)).collect();
-    if let Some(rope) = nested.or(scaling) {
+    if let Some(rope) = scaling.or(nested) {
         // `type` is the older spelling of `rope_type`.
         let key = if rope.value("rope_type").is_some() { "rope_type" } else { "type" };
         match rope.maybe_text(key)? {

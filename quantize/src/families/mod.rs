@@ -3,10 +3,13 @@
 mod attention;
 mod granite_hybrid;
 mod hybrid;
+mod lfm2;
+mod llama;
 mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod recurrent_gemma;
 mod sensor;
 
 use crate::checkpoint::Checkpoint;
@@ -25,6 +28,10 @@ const FAMILIES: &[(&str, Build)] = &[
     ("granitemoehybrid", granite_hybrid::build),
     ("brooklet_sensor", sensor::build),
     ("brooklet_hybrid", hybrid::build),
+    ("llama", llama::build),
+    ("lfm2", lfm2::build),
+    ("lfm2_moe", lfm2::build_moe),
+    ("recurrent_gemma", recurrent_gemma::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.

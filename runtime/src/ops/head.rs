@@ -1,14 +1,15 @@
-//! The outputs: `scale * (w * x + bias)`, of the last token of a batch.
+//! The outputs: `scale * (w * x + bias)`, of the last token of a batch; with a cap also `cap * tanh(outputs / cap)`.
 
+use super::activate::Activation;
 use super::check::{Checker, finite};
 use super::linear::multiply;
 use super::run::Batch;
-use super::{Access, Span, TensorId};
+use super::{Access, Op, Span, TensorId};
 use crate::artifact::{Artifact, OutputSpec};
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};
 
-/// The outputs: always the last operation.
+/// The outputs: the last operation.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Head<V = Span> {
     /// Matrix (outputs, d_model).
@@ -19,6 +20,15 @@ pub struct Head<V = Span> {
     pub x: V,
     /// Factor of every output.
     pub scale: f32,
+}
+
+/// The outputs, softly bounded: `cap * tanh(outputs / cap)` of what [`Head`] gives. The last operation, in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CappedHead<V = Span> {
+    /// The outputs before the bound.
+    pub head: Head<V>,
+    /// Bound, above 0.
+    pub cap: f32,
 }
 
 impl<V> Head<V> {
@@ -44,7 +54,7 @@ impl Head {
     }
 
     /// The outputs of token `token` of the batch.
-    pub(crate) fn run_on(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
+    fn run_on(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
         let bias = Batch::maybe_array(batch.artifact, self.bias)?;
         multiply(batch, self.w, self.x, token, 1, None)?;
         for (out, bias) in batch.output.iter_mut().zip(bias.unwrap_or_default()) {
@@ -59,5 +69,57 @@ impl Head {
     pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
         let rows = artifact.section(self.w).map_or(0, |s| s.rows);
         u64::from(self.x.len) * u64::from(rows)
+    }
+}
+
+impl<V> CappedHead<V> {
+    pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> CappedHead<W> {
+        CappedHead { head: self.head.map(place), cap: self.cap }
+    }
+}
+
+impl CappedHead {
+    pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
+        self.bound().check()?;
+        self.head.check(checker)
+    }
+
+    pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
+        let last = batch.tokens.checked_sub(1)?;
+        self.run_on(batch, last)
+    }
+
+    fn run_on(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
+        self.head.run_on(batch, token)?;
+        self.bound().apply(batch.output);
+        Some(())
+    }
+
+    fn bound(&self) -> Activation {
+        Activation::SoftCap { cap: self.cap }
+    }
+
+    pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
+        self.head.macs(artifact)
+    }
+}
+
+impl Op {
+    /// The head that makes the outputs, if this is the last operation of a program.
+    pub fn head(&self) -> Option<&Head> {
+        match self {
+            Op::Head(head) => Some(head),
+            Op::CappedHead(capped) => Some(&capped.head),
+            _ => None,
+        }
+    }
+
+    /// The outputs of token `token` of the batch; nothing if this makes none.
+    pub(crate) fn outputs_of(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
+        match self {
+            Op::Head(head) => head.run_on(batch, token),
+            Op::CappedHead(capped) => capped.run_on(batch, token),
+            _ => None,
+        }
     }
 }

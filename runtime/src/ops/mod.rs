@@ -17,6 +17,7 @@ mod linear;
 mod moe;
 mod norm;
 mod pool;
+mod rg_lru;
 mod route;
 mod run;
 mod scan;
@@ -29,11 +30,12 @@ pub use elementwise::{Add, Copy, Multiply, ScaleBy, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
 pub use gated_delta::GatedDelta;
-pub use head::Head;
+pub use head::{CappedHead, Head};
 pub use linear::Linear;
 pub use moe::{Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
+pub use rg_lru::RgLru;
 pub use route::{COUNT_NUMBERS, Route};
 pub use scan::Scan;
 pub use ssd::Ssd;
@@ -157,4 +159,8 @@ operations! {
     ScaleBy,
     /// Runs or skips the operations behind it, by token.
     Route,
+    /// Real-gated linear recurrent unit (Griffin).
+    RgLru,
+    /// The outputs, bounded softly.
+    CappedHead,
 }

@@ -147,8 +147,7 @@ fn bytes_per_step(model: &Model<'_>) -> u64 {
     for op in model.header().program.iter().flatten() {
         match op {
             Op::Embed(embed) => table = Some(embed.table),
-            Op::Head(head) => is_tied = table == Some(head.w),
-            _ => {}
+            _ => is_tied = op.head().is_some_and(|head| table == Some(head.w)),
         }
     }
     let table = table.filter(|_| !is_tied).and_then(|id| artifact.section(id));
