@@ -2,7 +2,7 @@
 
 use super::attention::{SelfAttention, rotary};
 use super::mamba2::dt_limit;
-use super::mixer::Mamba2;
+use super::mixer::{Gating, Mamba2};
 use super::mlp::{GateUp, GatedMlp};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
@@ -73,14 +73,17 @@ fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
     if heads * head_dim != d_inner {
         return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not mamba_expand * hidden_size = {d_inner}")));
     }
+    let bias = config.flag_or("mamba_proj_bias", false)?;
     Mamba2 {
         heads,
         head_dim,
         d_state: config.size("mamba_d_state")?,
         groups: config.maybe_size("mamba_n_groups")?.unwrap_or(1),
         d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
-        bias: config.flag_or("mamba_proj_bias", false)?,
+        bias,
+        out_bias: bias,
         conv_bias: config.flag_or("mamba_conv_bias", true)?,
+        gating: Gating::GateThenNorm,
         eps,
         dt_limit: dt_limit(config, "time_step_limit")?,
     }
