@@ -33,7 +33,8 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     if kinds.len() != layers(checkpoint)? {
         return Err(config.error("layer_types", format!("lists {} layers, num_hidden_layers says {}", kinds.len(), layers(checkpoint)?)));
     }
-    let mixer = if kinds.iter().any(|k| is_mamba(k)) { Some(mamba(config, d_model, eps)?) } else { None };
+    let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
+    let mixer = if kinds.iter().any(|k| is_mamba(k)) { Some(mamba(config, d_inner, eps)?) } else { None };
     let attention = if kinds.iter().all(|k| is_mamba(k)) { None } else { Some(attention(&mut g, config, d_model)?) };
     for (i, kind) in kinds.iter().enumerate() {
         let layer = model.under(&format!("layers.{i}"));
@@ -63,15 +64,15 @@ fn is_mamba(kind: &str) -> bool {
     matches!(kind, "mamba" | "linear_attention")
 }
 
-fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
+/// The Mamba-2 mixer that keys starting with `mamba_` describe, as hybrids have them.
+pub(super) fn mamba(config: &Config, d_inner: usize, eps: f32) -> Result<Mamba2, Error> {
     let heads = config.size("mamba_n_heads")?;
-    let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
     let head_dim = match config.value("mamba_d_head").and_then(|v| v.as_str()) {
         Some("auto") => d_inner / heads,
         _ => config.maybe_size("mamba_d_head")?.unwrap_or(d_inner / heads),
     };
     if heads * head_dim != d_inner {
-        return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not mamba_expand * hidden_size = {d_inner}")));
+        return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not the {d_inner} channels of the mixer")));
     }
     let bias = config.flag_or("mamba_proj_bias", false)?;
     Mamba2 {
