@@ -40,9 +40,9 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;
     let x = g.embed(table, d_model, 1.0);
     // The first published files call every MLP a mixture; a dense one has a single expert.
-    let old_names = checkpoint.names().any(|name| name.contains(".moe."));
-    let [ff, ff_dense, ff_norm] =
-        if old_names { ["moe", "moe.experts.0", "pre_moe_layernorm"] } else { ["feed_forward", "feed_forward", "pre_ff_layernorm"] };
+    let has = |part: &str| checkpoint.names().any(|name| name.contains(part));
+    let [ff, ff_dense] = if has(".moe.") { ["moe", "moe.experts.0"] } else { ["feed_forward", "feed_forward"] };
+    let ff_norm = if has(".pre_moe_layernorm.") { "pre_moe_layernorm.weight" } else { "pre_ff_layernorm.weight" };
     for i in 0..layers(checkpoint)? {
         let layer = model.under(&format!("layers.{i}"));
         let normed = layer.rms_norm(&mut g, "input_layernorm.weight", x, eps)?;
@@ -52,7 +52,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
             mixer.build(&mut g, &layer.under("mamba"), normed)?
         };
         g.add(x, y, 1.0);
-        let normed = layer.rms_norm(&mut g, &format!("{ff_norm}.weight"), x, eps)?;
+        let normed = layer.rms_norm(&mut g, ff_norm, x, eps)?;
         let y = match &mixture {
             Some(mixture) if is_mixture(i) => mixture.build(&mut g, &layer.under(ff), normed, mlp.width)?,
             _ => mlp.build(&mut g, &layer.under(ff_dense), normed)?,
