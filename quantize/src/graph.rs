@@ -220,10 +220,10 @@ impl<'a> Graph<'a> {
         out
     }
 
-    /// Mamba-2's gated norm, in place: `z` first, then the norm inside each group.
-    pub fn gated_norm(&mut self, x: Operand, z: Operand, weight: TensorId, groups: usize, eps: f32) -> Operand {
-        let gate = Some(Gate { z, first: true });
-        let norm = Norm { kind: NormKind::Rms, x, out: x, weight: Some(weight), bias: None, gate, groups: groups as u32, eps };
+    /// Mamba-2's gated norm, in place, each group on its own.
+    pub fn gated_norm(&mut self, x: Operand, gate: Gate<Operand>, weight: TensorId, groups: usize, eps: f32) -> Operand {
+        let (weight, gate) = (Some(weight), Some(gate));
+        let norm = Norm { kind: NormKind::Rms, x, out: x, weight, bias: None, gate, groups: groups as u32, eps };
         self.ops.push(Op::Norm(norm));
         x
     }

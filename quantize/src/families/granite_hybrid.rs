@@ -2,7 +2,7 @@
 
 use super::attention::{SelfAttention, rotary};
 use super::mamba2::dt_limit;
-use super::mixer::Mamba2;
+use super::mixer::{Gating, Mamba2};
 use super::mlp::{GateUp, GatedMlp};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
@@ -33,7 +33,8 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     if kinds.len() != layers(checkpoint)? {
         return Err(config.error("layer_types", format!("lists {} layers, num_hidden_layers says {}", kinds.len(), layers(checkpoint)?)));
     }
-    let mixer = if kinds.iter().any(|k| is_mamba(k)) { Some(mamba(config, d_model, eps)?) } else { None };
+    let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
+    let mixer = if kinds.iter().any(|k| is_mamba(k)) { Some(mamba(config, d_inner, eps)?) } else { None };
     let attention = if kinds.iter().all(|k| is_mamba(k)) { None } else { Some(attention(&mut g, config, d_model)?) };
     for (i, kind) in kinds.iter().enumerate() {
         let layer = model.under(&format!("layers.{i}"));
@@ -63,24 +64,27 @@ fn is_mamba(kind: &str) -> bool {
     matches!(kind, "mamba" | "linear_attention")
 }
 
-fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
+/// The Mamba-2 mixer that keys starting with `mamba_` describe, as hybrids have them.
+pub(super) fn mamba(config: &Config, d_inner: usize, eps: f32) -> Result<Mamba2, Error> {
     let heads = config.size("mamba_n_heads")?;
-    let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
     let head_dim = match config.value("mamba_d_head").and_then(|v| v.as_str()) {
         Some("auto") => d_inner / heads,
         _ => config.maybe_size("mamba_d_head")?.unwrap_or(d_inner / heads),
     };
     if heads * head_dim != d_inner {
-        return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not mamba_expand * hidden_size = {d_inner}")));
+        return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not the {d_inner} channels of the mixer")));
     }
+    let bias = config.flag_or("mamba_proj_bias", false)?;
     Mamba2 {
         heads,
         head_dim,
         d_state: config.size("mamba_d_state")?,
         groups: config.maybe_size("mamba_n_groups")?.unwrap_or(1),
         d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
-        bias: config.flag_or("mamba_proj_bias", false)?,
+        bias,
+        out_bias: bias,
         conv_bias: config.flag_or("mamba_conv_bias", true)?,
+        gating: Gating::GateThenNorm,
         eps,
         dt_limit: dt_limit(config, "time_step_limit")?,
     }

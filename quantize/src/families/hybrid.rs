@@ -5,7 +5,7 @@
 //! adds. Or it *switches* between two mixers, token by token. `docs/hybrid-checkpoint.md` has config and tensors.
 
 use super::attention::{SelfAttention, rotary};
-use super::mixer::{Mamba1, Mamba2};
+use super::mixer::{Gating, Mamba1, Mamba2, StepNorms};
 use super::mlp::GatedMlp;
 use super::{Names, head_matrix, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
@@ -105,6 +105,7 @@ impl Mixers {
                 dt_rank: c.size("dt_rank")?,
                 bias: false,
                 conv_bias: true,
+                norms: StepNorms::None,
             })
         });
         let mamba2 = config.maybe_object("mamba2")?.map(|c| {
@@ -115,7 +116,9 @@ impl Mixers {
                 groups: c.maybe_size("ngroups")?.unwrap_or(1),
                 d_conv: c.size("d_conv")?,
                 bias: false,
+                out_bias: false,
                 conv_bias: true,
+                gating: Gating::GateThenNorm,
                 eps,
                 dt_limit: (0.0, f32::INFINITY),
             };

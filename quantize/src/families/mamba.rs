@@ -1,6 +1,6 @@
 //! Mamba (`model_type` "mamba"): `x += mixer(norm(x))` in every layer. Config and names as transformers writes them.
 
-use super::mixer::Mamba1;
+use super::mixer::{Mamba1, StepNorms};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
@@ -8,6 +8,11 @@ use crate::graph::{Graph, Role};
 use serde_json::json;
 
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
+    build_with(checkpoint, StepNorms::None)
+}
+
+/// A Mamba whose mixers have the given norms.
+pub(super) fn build_with(checkpoint: &Checkpoint, norms: StepNorms) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     config.refuse_unless("hidden_act", &json!("silu"))?;
     let d_model = config.size("hidden_size")?;
@@ -28,6 +33,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         dt_rank,
         bias: config.flag_or("use_bias", false)?,
         conv_bias: config.flag_or("use_conv_bias", true)?,
+        norms,
     };
     let mut g = text_graph(checkpoint, vocab)?;
     let embedding = if checkpoint.has("backbone.embedding.weight") { "embedding.weight" } else { "embeddings.weight" };

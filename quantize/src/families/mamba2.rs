@@ -1,6 +1,6 @@
 //! Mamba-2 (`model_type` "mamba2"): `x += mixer(norm(x))` in every layer. Config and names as transformers writes them.
 
-use super::mixer::Mamba2;
+use super::mixer::{Gating, Mamba2};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -13,14 +13,17 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let d_model = config.size("hidden_size")?;
     let vocab = config.size("vocab_size")?;
     let eps = config.number_or("layer_norm_epsilon", 1e-5)? as f32;
+    let bias = config.flag_or("use_bias", false)?;
     let mixer = Mamba2 {
         heads: config.size("num_heads")?,
         head_dim: config.size("head_dim")?,
         d_state: config.size("state_size")?,
         groups: config.size("n_groups")?,
         d_conv: config.maybe_size("conv_kernel")?.unwrap_or(4),
-        bias: config.flag_or("use_bias", false)?,
+        bias,
+        out_bias: bias,
         conv_bias: config.flag_or("use_conv_bias", true)?,
+        gating: Gating::GateThenNorm,
         eps,
         dt_limit: dt_limit(config, "time_step_limit")?,
     }

@@ -4,7 +4,7 @@ use super::Names;
 use crate::checkpoint::Config;
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
-use brooklet::ops::{Scan, Ssd, TensorId};
+use brooklet::ops::{Gate, NormKind, Scan, Ssd, TensorId};
 
 /// A Mamba mixer's shape.
 pub(super) struct Mamba1 {
@@ -15,6 +15,40 @@ pub(super) struct Mamba1 {
     /// Whether in_proj and out_proj have biases.
     pub(super) bias: bool,
     pub(super) conv_bias: bool,
+    pub(super) norms: StepNorms,
+}
+
+/// Root-mean-square norms of the low-rank step size, of B and of C, each on its own, with their epsilon.
+#[derive(Clone, Copy)]
+pub(super) enum StepNorms {
+    None,
+    Weightless(f32),
+    /// With the weights of `dt_layernorm`, `b_layernorm` and `c_layernorm`.
+    Learned(f32),
+}
+
+impl StepNorms {
+    /// Normalises the three parts of `x_proj`'s output in place.
+    fn build<'a>(self, g: &mut Graph<'a>, names: &Names<'a>, [dt, b, c]: [Operand; 3]) -> Result<(), Error> {
+        // The first Jamba files write B and C as capitals.
+        let parts = [
+            (dt, "dt_layernorm.weight", "dt_layernorm.weight"),
+            (b, "b_layernorm.weight", "B_layernorm.weight"),
+            (c, "c_layernorm.weight", "C_layernorm.weight"),
+        ];
+        for (part, name, old) in parts {
+            let (weight, eps) = match self {
+                StepNorms::None => return Ok(()),
+                StepNorms::Weightless(eps) => (None, eps),
+                StepNorms::Learned(eps) => {
+                    let found = names.checkpoint.has(&names.full(name));
+                    (Some(names.array(g, if found { name } else { old }, &[part.len as usize])?), eps)
+                }
+            };
+            g.norm_in_place(NormKind::Rms, part, weight, None, 1, eps);
+        }
+        Ok(())
+    }
 }
 
 impl Mamba1 {
@@ -26,7 +60,8 @@ impl Mamba1 {
         conv(g, names, x, self.d_conv, self.conv_bias)?;
         let x_proj = names.matrix(g, "x_proj.weight", self.dt_rank + 2 * d_state, d_inner, Role::StepSize)?;
         let low = g.linear(x_proj, None, x);
-        let [dt, b, c] = low.split([self.dt_rank, d_state, d_state]);
+        let parts @ [dt, b, c] = low.split([self.dt_rank, d_state, d_state]);
+        self.norms.build(g, names, parts)?;
         let dt_proj = names.matrix(g, "dt_proj.weight", d_inner, self.dt_rank, Role::StepSize)?;
         let dt = g.linear(dt_proj, None, dt);
         let dt_bias = names.array(g, "dt_proj.bias", &[d_inner])?;
@@ -46,13 +81,27 @@ pub(super) struct Mamba2 {
     pub(super) d_state: usize,
     pub(super) groups: usize,
     pub(super) d_conv: usize,
-    /// Whether in_proj and out_proj have biases.
+    /// Whether in_proj has a bias.
     pub(super) bias: bool,
+    /// Whether out_proj has one.
+    pub(super) out_bias: bool,
     pub(super) conv_bias: bool,
-    /// Epsilon of the gated norm.
+    pub(super) gating: Gating,
+    /// Epsilon of the norm.
     pub(super) eps: f32,
     /// Bounds of the step size after softplus.
     pub(super) dt_limit: (f32, f32),
+}
+
+/// How a Mamba-2 mixer's output meets its gate.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Gating {
+    /// `norm(y * silu(z))`
+    GateThenNorm,
+    /// `norm(y) * silu(z)`
+    NormThenGate,
+    /// `y * silu(z)`
+    Gate,
 }
 
 impl Mamba2 {
@@ -64,25 +113,36 @@ impl Mamba2 {
         Err(config.error(key, format!("is {}, which does not divide the {} heads", self.groups, self.heads)))
     }
 
-    /// `out_proj(norm(ssd(conv(xBC)) * silu(z)))` of a normed input, (d_model) to (d_model).
+    /// Rows of in_proj: z, x, B, C, dt.
+    pub(super) fn rows(&self) -> [usize; 5] {
+        let (d_inner, shared) = (self.heads * self.head_dim, self.groups * self.d_state);
+        [d_inner, d_inner, shared, shared, self.heads]
+    }
+
+    /// `out_proj(gating(ssd(conv(xBC)), z))` of a normed input, (d_model) to (d_model).
     pub(super) fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, input: Operand) -> Result<Operand, Error> {
-        let d_inner = self.heads * self.head_dim;
-        let shared = self.groups * self.d_state;
-        let channels = d_inner + 2 * shared;
-        let projected = names.linear(g, "in_proj", d_inner + channels + self.heads, input, self.bias)?;
-        let [z, xbc, dt] = projected.split([d_inner, channels, self.heads]);
+        let rows = self.rows();
+        let [d_inner, _, shared, _, heads] = rows;
+        let projected = names.linear(g, "in_proj", rows.iter().sum(), input, self.bias)?;
+        let [z, xbc, dt] = projected.split([d_inner, d_inner + 2 * shared, heads]);
         conv(g, names, xbc, self.d_conv, self.conv_bias)?;
         let [x, b, c] = xbc.split([d_inner, shared, shared]);
-        let dt_bias = names.array(g, "dt_bias", &[self.heads])?;
-        let a_log = names.read("A_log", &[self.heads])?;
+        let dt_bias = names.array(g, "dt_bias", &[heads])?;
+        let a_log = names.read("A_log", &[heads])?;
         let a = g.array(names.full("A"), decay(&a_log));
-        let d = names.array(g, "D", &[self.heads])?;
+        let d = names.array(g, "D", &[heads])?;
         let (out, state) = Graph::later();
         let (dt_lo, dt_hi) = self.dt_limit;
         let y = g.ssd(Ssd { x, dt, b, c, out, a, d, dt_bias, groups: self.groups as u32, dt_lo, dt_hi, state });
-        let weight = names.array(g, "norm.weight", &[d_inner])?;
-        let gated = g.gated_norm(y, z, weight, self.groups, self.eps);
-        names.linear(g, "out_proj", input.len as usize, gated, self.bias)
+        let gated = if self.gating == Gating::Gate {
+            g.silu_multiply(z, y);
+            z
+        } else {
+            let weight = names.array(g, "norm.weight", &[d_inner])?;
+            let gate = Gate { z, first: self.gating == Gating::GateThenNorm };
+            g.gated_norm(y, gate, weight, self.groups, self.eps)
+        };
+        names.linear(g, "out_proj", input.len as usize, gated, self.out_bias)
     }
 }
 

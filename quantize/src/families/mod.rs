@@ -1,8 +1,12 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
 mod attention;
+mod bamba;
+mod falcon_h1;
+mod falcon_mamba;
 mod granite_hybrid;
 mod hybrid;
+mod jamba;
 mod lfm2;
 mod llama;
 mod mamba;
@@ -32,6 +36,10 @@ const FAMILIES: &[(&str, Build)] = &[
     ("lfm2", lfm2::build),
     ("lfm2_moe", lfm2::build_moe),
     ("recurrent_gemma", recurrent_gemma::build),
+    ("falcon_mamba", falcon_mamba::build),
+    ("jamba", jamba::build),
+    ("bamba", bamba::build),
+    ("falcon_h1", falcon_h1::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.
@@ -50,11 +58,27 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
 struct Names<'a> {
     checkpoint: &'a Checkpoint,
     prefix: String,
+    /// Projections that have factors.
+    factors: Vec<(&'static str, Factors)>,
+}
+
+/// Factors to fold into a projection, which becomes `rows * (weight * (input * x) + bias)`.
+#[derive(Clone)]
+struct Factors {
+    /// Of the input.
+    input: f32,
+    /// Of the output's rows; a shorter list repeats.
+    rows: Vec<f32>,
 }
 
 impl<'a> Names<'a> {
     fn new(checkpoint: &'a Checkpoint, prefix: impl Into<String>) -> Self {
-        Names { checkpoint, prefix: prefix.into() }
+        Names { checkpoint, prefix: prefix.into(), factors: Vec::new() }
+    }
+
+    /// The same names, with factors for some of the projections.
+    fn with_factors(self, factors: Vec<(&'static str, Factors)>) -> Self {
+        Names { factors, ..self }
     }
 
     /// The names one level down.
@@ -93,8 +117,22 @@ impl<'a> Names<'a> {
 
     /// A projection with its weight and optional bias: `name.weight`, `name.bias`.
     fn linear(&self, g: &mut Graph<'a>, name: &str, rows: usize, x: Operand, bias: bool) -> Result<Operand, Error> {
-        let w = self.matrix(g, &format!("{name}.weight"), rows, x.len as usize, Role::Projection)?;
-        let bias = self.bias(g, &format!("{name}.bias"), rows, bias)?;
+        let [w_name, bias_name] = ["weight", "bias"].map(|part| format!("{name}.{part}"));
+        let Some((_, factors)) = self.factors.iter().find(|(of, _)| *of == name) else {
+            let w = self.matrix(g, &w_name, rows, x.len as usize, Role::Projection)?;
+            let bias = self.bias(g, &bias_name, rows, bias)?;
+            return Ok(g.linear(w, bias, x));
+        };
+        let bias = match bias {
+            true => Some(factors.scale(self.read(&bias_name, &[rows])?, 1, 1.0)),
+            false => None,
+        };
+        let (checkpoint, factors, cols, w_name) = (self.checkpoint, factors.clone(), x.len as usize, self.full(&w_name));
+        check_shape(checkpoint, &w_name, rows, cols)?;
+        let w = g.matrix(w_name.clone(), rows, cols, Role::Projection, move || {
+            Ok(factors.scale(checkpoint.tensor(&w_name, &[rows, cols])?.data, cols, factors.input))
+        });
+        let bias = bias.map(|bias| g.array(self.full(&bias_name), bias));
         Ok(g.linear(w, bias, x))
     }
 
@@ -102,6 +140,16 @@ impl<'a> Names<'a> {
     fn rms_norm(&self, g: &mut Graph<'a>, name: &str, x: Operand, eps: f32) -> Result<Operand, Error> {
         let weight = self.array(g, name, &[x.len as usize])?;
         Ok(g.rms_norm(x, weight, eps))
+    }
+}
+
+impl Factors {
+    /// A matrix of rows of `cols` numbers, times `input` and each row's factor.
+    fn scale(&self, mut data: Vec<f32>, cols: usize, input: f32) -> Vec<f32> {
+        for (row, factor) in data.chunks_exact_mut(cols).zip(self.rows.iter().cycle()) {
+            row.iter_mut().for_each(|w| *w *= factor * input);
+        }
+        data
     }
 }
 

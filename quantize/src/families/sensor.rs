@@ -1,7 +1,7 @@
 //! Brooklet's own sensor classifiers (`model_type` "brooklet_sensor"): an encoder, Mamba or Mamba-2 layers, pooling, a head.
 //! `docs/sensor-checkpoint.md` describes config and tensors; the mixers' names are those of state-spaces/mamba.
 
-use super::mixer::{Mamba1, Mamba2};
+use super::mixer::{Gating, Mamba1, Mamba2, StepNorms};
 use super::{Names, layers};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -116,6 +116,7 @@ fn mixer(config: &Config, d_model: usize, eps: f32) -> Result<Mixer, Error> {
             dt_rank: config.maybe_size("dt_rank")?.unwrap_or(d_model.div_ceil(16)),
             bias: false,
             conv_bias: true,
+            norms: StepNorms::None,
         })),
         "Mamba2" => {
             let head_dim = config.maybe_size("headdim")?.unwrap_or(64);
@@ -129,7 +130,9 @@ fn mixer(config: &Config, d_model: usize, eps: f32) -> Result<Mixer, Error> {
                 groups: config.maybe_size("ngroups")?.unwrap_or(1),
                 d_conv,
                 bias: false,
+                out_bias: false,
                 conv_bias: true,
+                gating: Gating::GateThenNorm,
                 eps,
                 dt_limit: (0.0, f32::INFINITY),
             };
