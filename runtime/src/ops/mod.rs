@@ -28,7 +28,7 @@ pub use embed::Embed;
 pub use frame::Frame;
 pub use head::Head;
 pub use linear::Linear;
-pub use moe::{Moe, Router};
+pub use moe::{MAX_GROUPS, MAX_TOP_K, Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
 pub use scan::Scan;
