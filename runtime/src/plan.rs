@@ -96,7 +96,10 @@ impl Plan {
         match op {
             Op::Linear(linear) => self.add_matrix(artifact, linear.w),
             Op::Head(head) => self.add_matrix(artifact, head.w),
-            Op::Moe(moe) => [moe.experts_at, moe.experts_at + 1].map(|w| self.add_matrix(artifact, w)).into_iter().collect(),
+            Op::Moe(moe) => {
+                let end = moe.scores.len.saturating_mul(2).saturating_add(moe.experts_at);
+                (moe.experts_at..end).for_each(|w| self.add_matrix(artifact, w));
+            }
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
                     self.scores = self.scores.max(slot.capacity);

@@ -22,8 +22,7 @@ use std::ops::Range;
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] =
-    &[
+const FAMILIES: &[(&str, Build)] = &[
     ("mamba", mamba::build),
     ("mamba2", mamba2::build),
     ("granitemoehybrid", granite_hybrid::build),

@@ -44,7 +44,12 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         let names = layer.under("mixer");
         let y = match (kind, &mamba, &attention) {
             (Kind::Mamba, Some(mamba), _) => mamba.build(&mut g, &names, normed)?,
-            (Kind::Attention, _, Some(attention)) => attention.build(&mut g, &names, normed)?,
+            (Kind::Attention, _, Some(attention)) => {
+                // The reference has none, whatever `attention_bias` says: the file knows.
+                let has_bias = |name: &str| checkpoint.has(&names.full(&format!("{name}.bias")));
+                let attention = SelfAttention { bias: has_bias("q_proj"), out_bias: has_bias("o_proj"), ..*attention };
+                attention.build(&mut g, &names, normed)?
+            }
             (Kind::Experts, ..) => experts(&mut g, config, &names, normed, bias)?,
             _ => mlp(&mut g, &names, config.size("intermediate_size")?, normed, bias)?,
         };
@@ -134,7 +139,9 @@ fn experts<'a>(g: &mut Graph<'a>, config: &Config, names: &Names<'a>, x: Operand
 /// Here the inner width is heads times head_dim, whatever `expand` says.
 fn mamba(config: &Config, eps: f32) -> Result<Mamba2, Error> {
     let bias = config.flag_or("use_bias", false)?;
-    config.refuse_unless("mamba_proj_bias", &json!(bias))?;
+    if !bias {
+        config.refuse_unless("mamba_proj_bias", &json!(false))?;
+    }
     let groups = either(config, "n_groups", "mamba_n_groups");
     Mamba2 {
         heads: config.size("mamba_num_heads")?,
@@ -158,7 +165,5 @@ fn attention(config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
         None => return Err(config.error("head_dim", "is missing; is this the model's own config.json?")),
     };
     attention.scale = (attention.head_dim as f64).powf(-0.5) as f32;
-    attention.bias = config.flag_or("attention_bias", false)?;
-    attention.out_bias = attention.bias;
     Ok(attention)
 }

@@ -63,6 +63,19 @@ impl<'a> Places<'a> {
         self.0.iter().find(|names| names.checkpoint.has(&names.full(name))).unwrap_or(&self.0[0])
     }
 
+    /// Refuses places that hold blocks of their own instead of copies of one; the norm at the entrance tells.
+    fn check_shared(&self, name: &str, len: usize) -> Result<(), Error> {
+        let first = self.of(name);
+        let weight = first.read(name, &[len])?;
+        for names in self.0.iter().filter(|names| names.checkpoint.has(&names.full(name))) {
+            if names.read(name, &[len])? != weight {
+                let problem = format!("differs from `{}`; only blocks that the layers share are supported", first.full(name));
+                return Err(Error::invalid(names.checkpoint.dir(), format!("tensor `{}`", names.full(name)), problem));
+            }
+        }
+        Ok(())
+    }
+
     fn matrix(&self, g: &mut Graph<'a>, name: &str, rows: usize, cols: usize) -> Result<TensorId, Error> {
         self.of(name).matrix(g, name, rows, cols, Role::Projection)
     }
@@ -143,6 +156,7 @@ impl SharedBlock {
         gate_up: impl Fn(&mut Graph<'a>) -> Result<TensorId, Error>,
     ) -> Result<Self, Error> {
         let (d_model, width) = (shape.d_model, shape.mlp_width);
+        places.check_shared("input_layernorm.weight", 2 * d_model)?;
         let (q_len, kv_len) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         Ok(SharedBlock {
             shape,

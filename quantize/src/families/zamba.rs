@@ -112,9 +112,7 @@ impl Mixer {
         let per_head = d_inner / heads;
         // On disk, rows of x and z take turns.
         let load = names.loader("in_proj.weight", 2 * d_inner, d_model)?;
-        let in_proj = g.matrix(names.full("in_proj.weight"), 2 * d_inner, d_model, Role::Projection, move || {
-            Ok(apart(&load()?, d_model))
-        });
+        let in_proj = g.matrix(names.full("in_proj.weight"), 2 * d_inner, d_model, Role::Projection, move || Ok(apart(&load()?, d_model)));
         let in_bias = match self.bias {
             true => Some(g.array(names.full("in_proj.bias"), apart(&names.read("in_proj.bias", &[2 * d_inner])?, 1))),
             false => None,
