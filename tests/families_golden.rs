@@ -5,6 +5,7 @@
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
+use brooklet::ops::Op;
 use brooklet_quantize::{Cache, Recipe};
 use brooklet_tests::{File, Sequence, family_fixtures, read_npy, stream};
 
@@ -35,9 +36,11 @@ fn float_outputs_match_the_reference() {
 fn eight_bits_stay_close_to_float() {
     for dir in family_fixtures() {
         let input = Sequence::open(&dir);
-        let outputs = |format| {
+        let mut decides = false;
+        let mut outputs = |format| {
             let file = File::quantized(&dir, &Recipe { format, ..FLOAT });
             let model = file.model();
+            decides = model.header().program.iter().flatten().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)));
             (stream(&model, kernels::detect(), &input, 64), model.outputs())
         };
         let (float, count) = outputs(Format::F32);
@@ -45,6 +48,8 @@ fn eight_bits_stay_close_to_float() {
             let (quantized, _) = outputs(format);
             let kl = mean_kl(&float, &quantized, count);
             println!("{:24} {} {kl:.1e} nats", dir.file_name().unwrap().to_string_lossy(), format.name());
+            // Random routers decide by a hair: one token that takes another expert weighs more than all rounding.
+            let bound = bound.map(|b| if decides { 5.0 * b } else { b });
             assert!(bound.is_none_or(|b| kl <= b), "{}: {} is {kl} nats from float", dir.display(), format.name());
         }
     }

@@ -250,6 +250,16 @@ impl<'a> Graph<'a> {
         all
     }
 
+    /// An empty value, for [`linear_into`](Self::linear_into) to fill part by part.
+    pub fn room(&mut self, len: usize) -> Operand {
+        self.value(len)
+    }
+
+    /// `w * x`, written to `out`.
+    pub fn linear_into(&mut self, w: TensorId, x: Operand, out: Operand) {
+        self.ops.push(Op::Linear(Linear { w, bias: None, x, out }));
+    }
+
     /// Causal convolution, in place.
     pub fn conv1d(&mut self, x: Operand, weight: TensorId, bias: Option<TensorId>, taps: usize, silu: bool) {
         let state = self.slot(SlotDecl::Numbers((taps as u32 - 1) * x.len));

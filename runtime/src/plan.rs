@@ -101,7 +101,10 @@ impl Plan {
         self.macs_per_step = self.macs_per_step.saturating_add(op.macs(artifact));
         match op {
             Op::Linear(linear) => self.add_matrix(artifact, linear.w),
-            Op::Moe(moe) => [moe.experts_at, moe.experts_at + 1].map(|w| self.add_matrix(artifact, w)).into_iter().collect(),
+            Op::Moe(moe) => {
+                let end = moe.scores.len.saturating_mul(2).saturating_add(moe.experts_at);
+                (moe.experts_at..end).for_each(|w| self.add_matrix(artifact, w));
+            }
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
                     self.scores = self.scores.max(slot.capacity);

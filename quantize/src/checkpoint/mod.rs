@@ -8,6 +8,7 @@ pub use config::Config;
 use self::safetensors::Shard;
 use crate::error::Error;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A Hugging Face-style directory: `config.json`, one or several `.safetensors`, maybe `tokenizer.json`.
@@ -95,6 +96,19 @@ impl Checkpoint {
 
     /// Tensor `name`, which must have the given sizes (ones left out on both sides), as `f32`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        Ok(Tensor { shape: shape.to_vec(), data: self.read(name, shape, None)? })
+    }
+
+    /// The numbers `range` of tensor `name`, row-major; the whole tensor must have the given sizes.
+    pub fn numbers(&self, name: &str, shape: &[usize], range: Range<usize>) -> Result<Vec<f32>, Error> {
+        let data = self.read(name, shape, Some(range.clone()))?;
+        if data.len() == range.len() {
+            return Ok(data);
+        }
+        Err(Error::invalid(&self.dir, format!("tensor `{name}`"), format!("has no numbers {range:?}")))
+    }
+
+    fn read(&self, name: &str, shape: &[usize], range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
         let shard = self.shard(name)?;
         let found = shard.shape(name)?;
         let squeeze = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
@@ -103,7 +117,7 @@ impl Checkpoint {
                 format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
             return Err(Error::invalid(shard.path(), format!("tensor `{name}`"), problem));
         }
-        Ok(Tensor { shape: shape.to_vec(), data: shard.read(name)? })
+        shard.read(name, range)
     }
 
     /// The text of `tokenizer.json`, if there is one.

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use brooklet::mem::MappedFile;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A mapped file whose header holds.
@@ -42,10 +43,17 @@ impl Shard {
         Ok(self.view(name)?.shape().to_vec())
     }
 
-    /// The tensor's numbers; refuses types that are no floats, and numbers that are not finite.
-    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
+    /// The tensor's numbers, or those in `range` alone; refuses types that are no floats, and numbers that are not finite.
+    pub(super) fn read(&self, name: &str, range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
         let view = self.view(name)?;
-        let bytes = view.data();
+        let start = range.as_ref().map_or(0, |r| r.start);
+        let bytes = match range {
+            None => view.data(),
+            Some(range) => {
+                let number_bytes = view.dtype().bitsize() / 8;
+                view.data().get(range.start * number_bytes..range.end * number_bytes).unwrap_or_default()
+            }
+        };
         let data: Vec<f32> = match view.dtype() {
             Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),
@@ -57,7 +65,7 @@ impl Shard {
             }
         };
         if let Some(at) = data.iter().position(|x| !x.is_finite()) {
-            let problem = format!("element {at} is {}; the training run diverged or the file is damaged", data[at]);
+            let problem = format!("element {} is {}; the training run diverged or the file is damaged", start + at, data[at]);
             return Err(Error::invalid(&self.path, format!("tensor `{name}`"), problem));
         }
         Ok(data)

@@ -1,6 +1,8 @@
-//! Granite 4.0 hybrids (`model_type` "granitemoehybrid", dense): Mamba-2 or attention, then a gated MLP, in every layer.
+//! Granite 4.0 hybrids (`model_type` "granitemoehybrid"): Mamba-2 or attention, then a gated MLP and maybe experts, in every
+//! layer.
 
 use super::attention::{SelfAttention, rotary};
+use super::experts::{Experts, top_k};
 use super::mamba2::dt_limit;
 use super::mixer::{Gating, Mamba2};
 use super::mlp::{GateUp, GatedMlp};
@@ -8,14 +10,12 @@ use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Role};
+use brooklet::ops::{Activation, Router};
 use serde_json::json;
 
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     config.refuse_unless("hidden_act", &json!("silu"))?;
-    if config.count_or("num_local_experts", 0)? > 0 {
-        return Err(config.error("num_local_experts", "is not 0; only the dense models of this family are supported"));
-    }
     let d_model = config.size("hidden_size")?;
     let vocab = config.size("vocab_size")?;
     let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
@@ -24,6 +24,18 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         gate_up: GateUp::Fused("input_linear"),
         down: "output_linear",
         ..GatedMlp::llama(config.size("shared_intermediate_size")?)
+    };
+    let experts = match config.count_or("num_local_experts", 0)? {
+        0 => None,
+        count => Some(Experts {
+            count,
+            top_k: top_k(config, "num_experts_per_tok", count)?,
+            width: config.size("intermediate_size")?,
+            gated: true,
+            f: Activation::Silu,
+            router: Router::TopKSoftmax,
+            scale: 1.0,
+        }),
     };
     let mut g = text_graph(checkpoint, vocab)?;
     let model = Names::new(checkpoint, "model.");
@@ -47,6 +59,12 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         g.add(x, y, residual);
         let normed = layer.rms_norm(&mut g, "post_attention_layernorm.weight", x, eps)?;
         let y = mlp.build(&mut g, &layer.under("shared_mlp"), normed)?;
+        if let Some(experts) = &experts {
+            let moe = layer.under("block_sparse_moe");
+            let scores = experts.scores(&mut g, &moe, "router.layer.weight", normed)?;
+            let chosen = experts.stacked(&mut g, &moe, ["input_linear.weight", "output_linear.weight"], normed, scores)?;
+            g.add(y, chosen, 1.0);
+        }
         g.add(x, y, residual);
     }
     let normed = model.rms_norm(&mut g, "norm.weight", x, eps)?;

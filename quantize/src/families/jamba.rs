@@ -105,7 +105,7 @@ impl Mixture {
             let expert = names.under(&format!("experts.{e}"));
             let parts = ["gate_proj.weight", "up_proj.weight"].map(|name| expert.full(name));
             for part in &parts {
-                check_shape(checkpoint, part, width, d_model)?;
+                check_shape(checkpoint, part, &[width, d_model])?;
             }
             g.matrix(expert.full("gate_up_proj.weight"), 2 * width, d_model, Role::Projection, move || {
                 let [gate, up] = [&parts[0], &parts[1]].map(|part| checkpoint.tensor(part, &[width, d_model]));

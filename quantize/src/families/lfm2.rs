@@ -157,7 +157,7 @@ impl Experts {
         let (width, checkpoint) = (self.width, names.checkpoint);
         let halves = [GATE, UP].map(|name| names.full(&format!("{name}.weight")));
         for name in &halves {
-            check_shape(checkpoint, name, width, d_model)?;
+            check_shape(checkpoint, name, &[width, d_model])?;
         }
         let first = g.matrix(names.full(&format!("{GATE}_{UP}.weight")), 2 * width, d_model, Role::Projection, move || {
             let mut both = Vec::with_capacity(2 * width * d_model);

@@ -2,6 +2,7 @@
 
 mod attention;
 mod bamba;
+mod experts;
 mod falcon_h1;
 mod falcon_mamba;
 mod granite_hybrid;
@@ -13,13 +14,18 @@ mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod nemotron_h;
 mod recurrent_gemma;
 mod sensor;
+mod shared_block;
+mod zamba;
+mod zamba2;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role};
 use brooklet::ops::TensorId;
+use std::ops::Range;
 
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
@@ -40,6 +46,9 @@ const FAMILIES: &[(&str, Build)] = &[
     ("jamba", jamba::build),
     ("bamba", bamba::build),
     ("falcon_h1", falcon_h1::build),
+    ("nemotron_h", nemotron_h::build),
+    ("zamba", zamba::build),
+    ("zamba2", zamba2::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.
@@ -108,11 +117,26 @@ impl<'a> Names<'a> {
 
     /// A matrix (rows, cols); its shape is checked now, its numbers are read later.
     fn matrix(&self, g: &mut Graph<'a>, name: &str, rows: usize, cols: usize, role: Role) -> Result<TensorId, Error> {
+        let load = self.loader(name, rows, cols)?;
+        Ok(g.matrix(self.full(name), rows, cols, role, load))
+    }
+
+    /// Reads a matrix (rows, cols) when called; its shape is checked now.
+    fn loader(&self, name: &str, rows: usize, cols: usize) -> Result<impl Fn() -> Result<Vec<f32>, Error> + use<'a>, Error> {
         let name = self.full(name);
         let checkpoint = self.checkpoint;
-        check_shape(checkpoint, &name, rows, cols)?;
-        let of = name.clone();
-        Ok(g.matrix(name, rows, cols, role, move || Ok(checkpoint.tensor(&of, &[rows, cols])?.data)))
+        check_shape(checkpoint, &name, &[rows, cols])?;
+        Ok(move || Ok(checkpoint.tensor(&name, &[rows, cols])?.data))
+    }
+
+    /// Rows of a tensor of the sizes `shape` as a matrix of their own; all dimensions but the last count as rows.
+    fn rows(&self, g: &mut Graph<'a>, name: &str, shape: &[usize], rows: Range<usize>, role: Role) -> Result<TensorId, Error> {
+        let name = self.full(name);
+        let checkpoint = self.checkpoint;
+        check_shape(checkpoint, &name, shape)?;
+        let (shape, cols) = (shape.to_vec(), shape.last().copied().unwrap_or(1));
+        let label = format!("{name}[{}..{}]", rows.start, rows.end);
+        Ok(g.matrix(label, rows.len(), cols, role, move || checkpoint.numbers(&name, &shape, rows.start * cols..rows.end * cols)))
     }
 
     /// A projection with its weight and optional bias: `name.weight`, `name.bias`.
@@ -128,7 +152,7 @@ impl<'a> Names<'a> {
             false => None,
         };
         let (checkpoint, factors, cols, w_name) = (self.checkpoint, factors.clone(), x.len as usize, self.full(&w_name));
-        check_shape(checkpoint, &w_name, rows, cols)?;
+        check_shape(checkpoint, &w_name, &[rows, cols])?;
         let w = g.matrix(w_name.clone(), rows, cols, Role::Projection, move || {
             Ok(factors.scale(checkpoint.tensor(&w_name, &[rows, cols])?.data, cols, factors.input))
         });
@@ -153,14 +177,13 @@ impl Factors {
     }
 }
 
-fn check_shape(checkpoint: &Checkpoint, name: &str, rows: usize, cols: usize) -> Result<(), Error> {
+fn check_shape(checkpoint: &Checkpoint, name: &str, shape: &[usize]) -> Result<(), Error> {
     let found = checkpoint.shape(name)?;
-    let squeezed: Vec<usize> = found.iter().copied().filter(|&n| n != 1).collect();
-    let wanted: Vec<usize> = [rows, cols].into_iter().filter(|&n| n != 1).collect();
-    if squeezed == wanted {
+    let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<usize>>();
+    if squeeze(&found) == squeeze(shape) {
         return Ok(());
     }
-    let problem = format!("has shape {found:?} where the config asks for [{rows}, {cols}]; config.json and weights do not belong together");
+    let problem = format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
     Err(Error::invalid(checkpoint.dir(), format!("tensor `{name}`"), problem))
 }
 

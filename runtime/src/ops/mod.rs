@@ -32,7 +32,7 @@ pub use frame::Frame;
 pub use gated_delta::GatedDelta;
 pub use head::{CappedHead, Head};
 pub use linear::Linear;
-pub use moe::{Moe, Router};
+pub use moe::{MAX_GROUPS, MAX_TOP_K, Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
 pub use rg_lru::RgLru;

@@ -12,9 +12,9 @@ use crate::kernels::portable::act::sigmoid;
 use serde::{Deserialize, Serialize};
 
 /// Most experts that one token may use.
-const MAX_TOP_K: usize = 32;
-/// Most groups of experts.
-const MAX_GROUPS: usize = 32;
+pub const MAX_TOP_K: usize = 32;
+/// Most groups that a router may limit its choice to.
+pub const MAX_GROUPS: usize = 32;
 
 /// How scores become a choice and its weights.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
