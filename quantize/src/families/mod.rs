@@ -1,9 +1,11 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
+mod attention;
 mod granite_hybrid;
 mod mamba;
 mod mamba2;
 mod mixer;
+mod mlp;
 mod sensor;
 
 use crate::checkpoint::Checkpoint;
