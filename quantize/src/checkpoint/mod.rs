@@ -95,6 +95,22 @@ impl Checkpoint {
 
     /// Tensor `name`, which must have the given sizes (ones left out on both sides), as `f32`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        Ok(Tensor { shape: shape.to_vec(), data: self.shaped(name, shape)?.read(name, 0, 1)? })
+    }
+
+    /// Element `at` of a stack of tensors: `name` must have the sizes `shape`, the first of which counts the elements.
+    pub fn element(&self, name: &str, shape: &[usize], at: usize) -> Result<Tensor, Error> {
+        let (&count, element) = shape.split_first().unwrap_or((&1, &[]));
+        Ok(Tensor { shape: element.to_vec(), data: self.shaped(name, shape)?.read(name, at, count)? })
+    }
+
+    /// Refuses a tensor `name` that has other sizes.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        self.shaped(name, shape).map(|_| ())
+    }
+
+    /// The shard of tensor `name`, which must have the given sizes.
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<&Shard, Error> {
         let shard = self.shard(name)?;
         let found = shard.shape(name)?;
         let squeeze = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
@@ -103,7 +119,7 @@ impl Checkpoint {
                 format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
             return Err(Error::invalid(shard.path(), format!("tensor `{name}`"), problem));
         }
-        Ok(Tensor { shape: shape.to_vec(), data: shard.read(name)? })
+        Ok(shard)
     }
 
     /// The text of `tokenizer.json`, if there is one.

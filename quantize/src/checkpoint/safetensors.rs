@@ -42,10 +42,12 @@ impl Shard {
         Ok(self.view(name)?.shape().to_vec())
     }
 
-    /// The tensor's numbers; refuses types that are no floats, and numbers that are not finite.
-    pub(super) fn read(&self, name: &str) -> Result<Vec<f32>, Error> {
+    /// The numbers of part `part` of the tensor, cut along its outermost axis into `parts`; refuses types that are no floats,
+    /// and numbers that are not finite.
+    pub(super) fn read(&self, name: &str, part: usize, parts: usize) -> Result<Vec<f32>, Error> {
         let view = self.view(name)?;
-        let bytes = view.data();
+        let len = view.data().len() / parts.max(1);
+        let bytes = view.data().get(part * len..(part + 1) * len).unwrap_or_default();
         let data: Vec<f32> = match view.dtype() {
             Dtype::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|b| half::f16::from_le_bytes(*b).to_f32()).collect(),

@@ -111,7 +111,7 @@ pub(super) fn named_conv<'a>(
 }
 
 /// `A = -exp(A_log)`.
-fn decay(a_log: &[f32]) -> Vec<f32> {
+pub(super) fn decay(a_log: &[f32]) -> Vec<f32> {
     a_log.iter().map(|&a| -f64::from(a).exp() as f32).collect()
 }
 

@@ -1,11 +1,14 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
 mod attention;
+mod gated_delta_net;
 mod granite_hybrid;
 mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod native_mamba;
+mod qwen3_next;
 mod sensor;
 
 use crate::checkpoint::Checkpoint;
@@ -16,12 +19,25 @@ use brooklet::ops::TensorId;
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] =
-    &[("mamba", mamba::build), ("mamba2", mamba2::build), ("granitemoehybrid", granite_hybrid::build), ("brooklet_sensor", sensor::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("mamba", mamba::build),
+    ("mamba2", mamba2::build),
+    ("granitemoehybrid", granite_hybrid::build),
+    ("qwen3_next", qwen3_next::build),
+    ("qwen3_5", qwen3_next::build),
+    ("qwen3_5_text", qwen3_next::build),
+    ("qwen3_5_moe", qwen3_next::build),
+    ("qwen3_5_moe_text", qwen3_next::build),
+    ("brooklet_sensor", sensor::build),
+];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
+    // state-spaces/mamba writes its own config, which names no family.
+    if config.value("model_type").is_none() && config.value("ssm_cfg").is_some() {
+        return native_mamba::build(checkpoint);
+    }
     let model_type = config.text("model_type")?;
     let family = FAMILIES.iter().find(|(name, _)| *name == model_type);
     let Some((_, build)) = family else {
@@ -51,6 +67,10 @@ impl<'a> Names<'a> {
         format!("{}{name}", self.prefix)
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.has(&self.full(name))
+    }
+
     /// A small tensor's numbers, `shape` without ones.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         Ok(self.checkpoint.tensor(&self.full(name), shape)?.data)
@@ -74,6 +94,19 @@ impl<'a> Names<'a> {
         check_shape(checkpoint, &name, rows, cols)?;
         let of = name.clone();
         Ok(g.matrix(name, rows, cols, role, move || Ok(checkpoint.tensor(&of, &[rows, cols])?.data)))
+    }
+
+    /// A matrix whose row `i` is row `order[i]` on disk.
+    fn reordered(&self, g: &mut Graph<'a>, name: &str, order: Vec<usize>, cols: usize, role: Role) -> Result<TensorId, Error> {
+        let name = self.full(name);
+        let checkpoint = self.checkpoint;
+        let rows = order.len();
+        check_shape(checkpoint, &name, rows, cols)?;
+        let of = name.clone();
+        Ok(g.matrix(name, rows, cols, role, move || {
+            let data = checkpoint.tensor(&of, &[rows, cols])?.data;
+            Ok(order.iter().flat_map(|row| &data[row * cols..(row + 1) * cols]).copied().collect())
+        }))
     }
 
     /// A projection with its weight and optional bias: `name.weight`, `name.bias`.
@@ -107,7 +140,7 @@ fn text_graph<'a>(checkpoint: &'a Checkpoint, vocab: usize) -> Result<Graph<'a>,
     let name = checkpoint.dir().canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
     let card = Card {
         name: name.unwrap_or_default(),
-        family: config.text("model_type")?.to_owned(),
+        family: config.maybe_text("model_type")?.unwrap_or_default().to_owned(),
         source: config.maybe_text("_name_or_path")?.unwrap_or_default().to_owned(),
         license: config.maybe_text("license")?.unwrap_or_default().to_owned(),
     };
