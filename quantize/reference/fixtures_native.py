@@ -27,13 +27,13 @@ NATIVE = {
         tie_embeddings=False),
     "native-mamba2": NATIVE_2,
     "native-mamba2-mlp": NATIVE_2 | dict(
-        d_model=20, n_layer=1, d_intermediate=100, ssm_cfg=dict(layer="Mamba2", d_state=16, headdim=10, ngroups=2, d_conv=3),
-        tie_embeddings=False),
+        d_model=20, n_layer=1, d_intermediate=100, tie_embeddings=False,
+        ssm_cfg=dict(layer="Mamba2", d_state=16, headdim=10, ngroups=2, d_conv=3)),
 }
 
 
 def transformers_config(spec):
-    """The same sizes in transformers' words; state-spaces' defaults are written out where the config leaves them out."""
+    """The same sizes in transformers' words, with state-spaces' defaults for what the config leaves out."""
     ssm, d_model = spec["ssm_cfg"], spec["d_model"]
     padded = -(-spec["vocab_size"] // spec["pad_vocab_size_multiple"]) * spec["pad_vocab_size_multiple"]
     common = dict(
@@ -55,7 +55,8 @@ def make_native(spec, folder, steps, rng):
     from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**transformers_config(spec)), dtype=torch.float32).eval()
+    config = AutoConfig.for_model(**transformers_config(spec))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     d_model = spec["d_model"]
     if spec["d_intermediate"]:
