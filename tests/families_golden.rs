@@ -36,33 +36,34 @@ fn float_outputs_match_the_reference() {
 fn eight_bits_stay_close_to_float() {
     for dir in family_fixtures() {
         let input = Sequence::open(&dir);
-        let mut decides = false;
-        let mut outputs = |format| {
+        let outputs = |format| {
             let file = File::quantized(&dir, &Recipe { format, ..FLOAT });
             let model = file.model();
-            decides = model.header().program.iter().flatten().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)));
-            (stream(&model, kernels::detect(), &input, 64), model.outputs())
+            let decides = model.header().program.iter().flatten().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)));
+            (stream(&model, kernels::detect(), &input, 64), model.outputs(), decides)
         };
-        let (float, count) = outputs(Format::F32);
+        let (float, count, decides) = outputs(Format::F32);
         for (format, bound) in [(Format::Q8, Some(1e-2)), (Format::Q4, None)] {
-            let (quantized, _) = outputs(format);
-            let kl = mean_kl(&float, &quantized, count);
-            println!("{:24} {} {kl:.1e} nats", dir.file_name().unwrap().to_string_lossy(), format.name());
-            // Random routers decide by a hair: one token that takes another expert weighs more than all rounding.
-            let bound = bound.map(|b| if decides { 5.0 * b } else { b });
-            assert!(bound.is_none_or(|b| kl <= b), "{}: {} is {kl} nats from float", dir.display(), format.name());
+            let (quantized, ..) = outputs(format);
+            let mut steps = kl_by_step(&float, &quantized, count);
+            let mean = steps.iter().sum::<f64>() / steps.len() as f64;
+            println!("{:24} {} {mean:.1e} nats", dir.file_name().unwrap().to_string_lossy(), format.name());
+            // Random routers decide by a hair, and one token that takes another expert outweighs all rounding: where a
+            // model decides, the middle step is judged, else the mean.
+            steps.sort_by(f64::total_cmp);
+            let judged = if decides { steps[steps.len() / 2] } else { mean };
+            assert!(bound.is_none_or(|b| judged <= b), "{}: {} is {judged} nats from float", dir.display(), format.name());
         }
     }
 }
 
-/// Mean KL(p || q) over steps, in nats.
-fn mean_kl(p: &[f32], q: &[f32], count: usize) -> f64 {
+/// KL(p || q) of every step, in nats.
+fn kl_by_step(p: &[f32], q: &[f32], count: usize) -> Vec<f64> {
     let log_softmax = |x: &[f32]| {
         let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
         let total: f64 = x.iter().map(|&x| (f64::from(x) - max).exp()).sum();
         x.iter().map(|&x| f64::from(x) - max - total.ln()).collect::<Vec<_>>()
     };
     let steps = p.chunks(count).zip(q.chunks(count));
-    let total: f64 = steps.map(|(p, q)| log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum::<f64>()).sum();
-    total / (p.len() / count) as f64
+    steps.map(|(p, q)| log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum()).collect()
 }

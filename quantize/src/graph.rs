@@ -228,6 +228,14 @@ impl<'a> Graph<'a> {
         x
     }
 
+    /// Norm inside each group and then times `silu(z)`, in place.
+    pub fn norm_then_gate(&mut self, x: Operand, z: Operand, weight: TensorId, groups: usize, eps: f32) -> Operand {
+        let gate = Some(Gate { z, first: false });
+        let norm = Norm { kind: NormKind::Rms, x, out: x, weight: Some(weight), bias: None, gate, groups: groups as u32, eps };
+        self.ops.push(Op::Norm(norm));
+        x
+    }
+
     /// `w * x + bias`, with `rows` outputs.
     pub fn linear(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand) -> Operand {
         let rows = self.tensors[w as usize].rows;

@@ -5,6 +5,7 @@ mod bamba;
 mod experts;
 mod falcon_h1;
 mod falcon_mamba;
+mod gated_delta_net;
 mod granite_hybrid;
 mod hybrid;
 mod jamba;
@@ -14,7 +15,9 @@ mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod native_mamba;
 mod nemotron_h;
+mod qwen3_next;
 mod recurrent_gemma;
 mod sensor;
 mod shared_block;
@@ -49,11 +52,20 @@ const FAMILIES: &[(&str, Build)] = &[
     ("nemotron_h", nemotron_h::build),
     ("zamba", zamba::build),
     ("zamba2", zamba2::build),
+    ("qwen3_next", qwen3_next::build),
+    ("qwen3_5", qwen3_next::build),
+    ("qwen3_5_text", qwen3_next::build),
+    ("qwen3_5_moe", qwen3_next::build),
+    ("qwen3_5_moe_text", qwen3_next::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
+    // state-spaces/mamba writes its own config, which names no family.
+    if config.value("model_type").is_none() && config.value("ssm_cfg").is_some() {
+        return native_mamba::build(checkpoint);
+    }
     let model_type = config.text("model_type")?;
     let family = FAMILIES.iter().find(|(name, _)| *name == model_type);
     let Some((_, build)) = family else {
@@ -99,6 +111,10 @@ impl<'a> Names<'a> {
         format!("{}{name}", self.prefix)
     }
 
+    fn has(&self, name: &str) -> bool {
+        self.checkpoint.has(&self.full(name))
+    }
+
     /// A small tensor's numbers, `shape` without ones.
     fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
         Ok(self.checkpoint.tensor(&self.full(name), shape)?.data)
@@ -137,6 +153,19 @@ impl<'a> Names<'a> {
         let (shape, cols) = (shape.to_vec(), shape.last().copied().unwrap_or(1));
         let label = format!("{name}[{}..{}]", rows.start, rows.end);
         Ok(g.matrix(label, rows.len(), cols, role, move || checkpoint.numbers(&name, &shape, rows.start * cols..rows.end * cols)))
+    }
+
+    /// A matrix whose row `i` is row `order[i]` on disk.
+    fn reordered(&self, g: &mut Graph<'a>, name: &str, order: Vec<usize>, cols: usize, role: Role) -> Result<TensorId, Error> {
+        let name = self.full(name);
+        let checkpoint = self.checkpoint;
+        let rows = order.len();
+        check_shape(checkpoint, &name, &[rows, cols])?;
+        let of = name.clone();
+        Ok(g.matrix(name, rows, cols, role, move || {
+            let data = checkpoint.tensor(&of, &[rows, cols])?.data;
+            Ok(order.iter().flat_map(|row| &data[row * cols..(row + 1) * cols]).copied().collect())
+        }))
     }
 
     /// A projection with its weight and optional bias: `name.weight`, `name.bias`.
@@ -193,7 +222,7 @@ fn text_graph<'a>(checkpoint: &'a Checkpoint, vocab: usize) -> Result<Graph<'a>,
     let name = checkpoint.dir().canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
     let card = Card {
         name: name.unwrap_or_default(),
-        family: config.text("model_type")?.to_owned(),
+        family: config.maybe_text("model_type")?.unwrap_or_default().to_owned(),
         source: config.maybe_text("_name_or_path")?.unwrap_or_default().to_owned(),
         license: config.maybe_text("license")?.unwrap_or_default().to_owned(),
     };
