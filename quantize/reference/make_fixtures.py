@@ -37,6 +37,7 @@ from fixtures_sensor import SENSOR, make_sensor
 
 SIZE_LIMIT = 150_000  # bytes a fixture may take, as it is kept in the repository (at the default length)
 SENSITIVITY_BOUND = 100  # largest factor by which a small change of all weights may grow on its way to the logits
+DRAWS = 3  # chance may leave an expert without a token, or two experts nearly tied; more often it is the specification
 
 LANGUAGE = RECURRENT | HYBRID
 
@@ -44,13 +45,22 @@ LANGUAGE = RECURRENT | HYBRID
 def make(name, out_dir, seed, steps):
     """Writes one fixture, checks it, prints its line. Returns its size."""
     folder = out_dir / name
-    if folder.exists():
-        # An older run may have left other shards, so start afresh; but never wipe a folder that is not ours.
-        if not (folder / "expected.npy").exists():
-            sys.exit(f"{folder} exists and is not a fixture")
-        shutil.rmtree(folder)
+    # An older run may have left other shards, so start afresh; but never wipe a folder that is not ours.
+    if folder.exists() and not (folder / "expected.npy").exists():
+        sys.exit(f"{folder} exists and is not a fixture")
 
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    for draw in range(DRAWS):
+        shutil.rmtree(folder, ignore_errors=True)
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())] + [draw] * (draw > 0))
+        try:
+            return make_once(name, folder, steps, rng)
+        except AssertionError as refusal:
+            print(refusal, flush=True)
+    shutil.rmtree(folder)
+    sys.exit(f"{name}: refused {DRAWS} times")
+
+
+def make_once(name, folder, steps, rng):
     if name in SENSOR:
         whole, stepped, weights = make_sensor(name, SENSOR[name], folder, steps, rng)
     else:
@@ -72,7 +82,7 @@ def make(name, out_dir, seed, steps):
     assert np.isfinite(expected).all() and 0.5 <= largest <= 20, f"{name}: logits out of range"
     assert cache < CACHE_BOUND, f"{name}: the reference disagrees with itself by {cache:.1e}"
     assert effect > DIFFER_BOUND, f"{name}: {tensor} hardly matters"
-    assert factor < SENSITIVITY_BOUND, f"{name}: rounding decides, try another seed"
+    assert factor < SENSITIVITY_BOUND, f"{name}: rounding decides"
     assert steps > 64 or size < SIZE_LIMIT, f"{name}: {size} bytes"
     return size
 
