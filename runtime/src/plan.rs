@@ -56,7 +56,7 @@ impl Plan {
             macs_per_step: 0,
             outputs: match header.output {
                 OutputSpec::Logits { count } => count,
-                OutputSpec::Classes { names } => names.lines().count() as u32,
+                OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().count() as u32,
             },
             context: None,
             frame_len: header.frame_len,
@@ -97,6 +97,8 @@ impl Plan {
             Op::Linear(linear) => self.add_matrix(artifact, linear.w),
             Op::Head(head) => self.add_matrix(artifact, head.w),
             Op::Moe(moe) => [moe.experts_at, moe.experts_at + 1].map(|w| self.add_matrix(artifact, w)).into_iter().collect(),
+            Op::Lstm(lstm) => self.add_matrix(artifact, lstm.w),
+            Op::Gru(gru) => self.add_matrix(artifact, gru.w),
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
                     self.scores = self.scores.max(slot.capacity);

@@ -1,10 +1,14 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
+mod frames;
 mod granite_hybrid;
 mod mamba;
 mod mamba2;
 mod mixer;
+mod recurrent;
+mod rnn;
 mod sensor;
+mod silero_vad;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
@@ -14,8 +18,14 @@ use brooklet::ops::TensorId;
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] =
-    &[("mamba", mamba::build), ("mamba2", mamba2::build), ("granitemoehybrid", granite_hybrid::build), ("brooklet_sensor", sensor::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("mamba", mamba::build),
+    ("mamba2", mamba2::build),
+    ("granitemoehybrid", granite_hybrid::build),
+    ("brooklet_sensor", sensor::build),
+    ("brooklet_rnn", rnn::build),
+    ("silero_vad", silero_vad::build),
+];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {

@@ -11,28 +11,34 @@ mod conv1d;
 mod elementwise;
 mod embed;
 mod frame;
+mod gru;
 mod head;
 mod linear;
+mod lstm;
 mod moe;
 mod norm;
 mod pool;
 mod run;
 mod scan;
 mod ssd;
+mod window;
 
 pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
-pub use elementwise::{Add, Copy, Multiply, SiluMultiply};
+pub use elementwise::{Add, Copy, Fill, Multiply, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
+pub use gru::Gru;
 pub use head::Head;
 pub use linear::Linear;
+pub use lstm::Lstm;
 pub use moe::{Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
 pub use scan::Scan;
 pub use ssd::Ssd;
+pub use window::Window;
 
 pub(crate) use attention::cache_bytes;
 pub(crate) use check::Checker;
@@ -147,4 +153,12 @@ operations! {
     Activate,
     /// Mixture of experts.
     Moe,
+    /// Long short-term memory.
+    Lstm,
+    /// Gated recurrent unit.
+    Gru,
+    /// The last numbers of the steps before, then this step's.
+    Window,
+    /// `out <- value`.
+    Fill,
 }
