@@ -5,8 +5,8 @@
 use crate::error::Error;
 use brooklet::artifact::Slot;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Fill, Frame, Gate, Gru, Head, Linear, Lstm, Moe, Multiply, Norm, NormKind, Op, Pool,
-    PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, TensorId, Window,
+    Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Fill, Frame, Gate, Gru, Head, Linear, Lstm, Moe, Multiply, Norm, NormKind,
+    Op, Pool, PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, TensorId, Window,
 };
 
 /// A stretch of a value.
@@ -48,6 +48,8 @@ pub enum Role {
     StepSize,
     /// Decides which experts run: stays in float.
     Router,
+    /// Raw samples in, measured values out: half floats at least, since rounding them to 8 bits would show in the answer.
+    Measure,
 }
 
 /// Numbers of a tensor.

@@ -14,18 +14,19 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    /// One layer of `hidden` outputs; `suffix` ends the tensors' names: `_l0` of a stack, nothing of a lone cell.
+    /// One layer of `hidden` outputs; `suffix` ends the tensors' names: `_l0` of a stack, nothing of a lone cell. `role` is that of
+    /// the matrix for `x`.
     pub(super) fn build<'a>(
         self,
         g: &mut Graph<'a>,
         names: &Names<'a>,
         suffix: &str,
-        x: Operand,
+        (role, x): (Role, Operand),
         hidden: usize,
         bias: bool,
     ) -> Result<Operand, Error> {
         let rows = hidden * if matches!(self, Cell::Lstm) { 4 } else { 3 };
-        let w_ih = names.matrix(g, &format!("weight_ih{suffix}"), rows, x.len as usize, Role::Projection)?;
+        let w_ih = names.matrix(g, &format!("weight_ih{suffix}"), rows, x.len as usize, role)?;
         let w_hh = names.matrix(g, &format!("weight_hh{suffix}"), rows, hidden, Role::Projection)?;
         let (mut bias_in, mut bias_n) = (None, None);
         if bias {

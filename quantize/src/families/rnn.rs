@@ -6,11 +6,11 @@ use super::frames::{frame_graph, names, pool};
 use super::recurrent::Cell;
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
-use crate::graph::{Output, Role};
+use crate::graph::{Graph, Output, Role};
 use brooklet::ops::{Activation, NormKind};
 use serde_json::json;
 
-pub(super) fn build(checkpoint: &Checkpoint) -> Result<crate::graph::Graph<'_>, Error> {
+pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     let cell = match config.text("rnn")? {
         "LSTM" => Cell::Lstm,
@@ -25,23 +25,28 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<crate::graph::Graph<'_>, 
     let bias = config.flag_or("bias", true)?;
     let output = config.object("output")?;
     let (kind, count) = outputs(&output)?;
+    // Values are measurements, and so are samples; classes only need to be told apart.
+    let head_role = if matches!(kind, Output::Values { .. }) { Role::Measure } else { Role::Embedding };
     let (mut g, mut x) = frame_graph(config, kind)?;
+    let mut role = head_role;
     let top = Names::new(checkpoint, "");
     if let Some(encoder) = config.maybe_object("encoder")? {
         let size = encoder.size("size")?;
-        let w = top.matrix(&mut g, "encoder.weight", size, x.len as usize, Role::Embedding)?;
+        let w = top.matrix(&mut g, "encoder.weight", size, x.len as usize, role)?;
         let b = top.bias(&mut g, "encoder.bias", size, true)?;
         let f = activation(&encoder)?;
         x = g.linear(w, b, x);
         if let Some(f) = f {
             g.activate(f, x);
         }
+        role = Role::Projection;
     }
     for layer in 0..layers {
-        x = cell.build(&mut g, &top.under("rnn"), &format!("_l{layer}"), x, hidden, bias)?;
+        x = cell.build(&mut g, &top.under("rnn"), &format!("_l{layer}"), (role, x), hidden, bias)?;
+        role = Role::Projection;
     }
     pool(&mut g, &output, x)?;
-    let head = top.matrix(&mut g, "head.weight", count, hidden, Role::Embedding)?;
+    let head = top.matrix(&mut g, "head.weight", count, hidden, head_role)?;
     let head_bias = top.bias(&mut g, "head.bias", count, true)?;
     if !output.flag_or("unit_norm", false)? {
         g.head(head, head_bias, x, 1.0);

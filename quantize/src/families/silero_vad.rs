@@ -35,7 +35,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         return Err(config.error("conv_strides", format!("leave {} positions for the LSTM; only one is supported", x.positions)));
     }
     let hidden = config.size("hidden_size")?;
-    let h = Cell::Lstm.build(&mut g, &names.under("lstm_cell"), "", x.position(0), hidden, true)?;
+    let h = Cell::Lstm.build(&mut g, &names.under("lstm_cell"), "", (Role::Projection, x.position(0)), hidden, true)?;
     g.activate(Activation::Relu, h);
     // The sigmoid of one logit is the softmax of it and zero.
     let weight = move || Ok([vec![0.0; hidden], checkpoint.tensor("final_conv.weight", &[1, hidden])?.data].concat());
@@ -68,7 +68,11 @@ fn sound(chunk: usize, rate: usize) -> Input {
 fn layers(config: &Config) -> Result<Vec<(usize, usize)>, Error> {
     let sizes = |key: &str| {
         let sizes: Vec<usize> = config.numbers(key)?.into_iter().map(|x| x as usize).collect();
-        if sizes.iter().all(|n| (1..=1 << 16).contains(n)) { Ok(sizes) } else { Err(config.error(key, "must hold whole numbers from 1 up")) }
+        if sizes.iter().all(|n| (1..=1 << 16).contains(n)) {
+            Ok(sizes)
+        } else {
+            Err(config.error(key, "must hold whole numbers from 1 up"))
+        }
     };
     let (channels, strides) = (sizes("conv_channels")?, sizes("conv_strides")?);
     if channels.len() != strides.len() || channels.is_empty() {
@@ -184,5 +188,6 @@ fn taps_behind_each_other<'a>(
     };
     // Its shape is checked now, with what is small enough to be read twice.
     let _: Vec<f32> = load()?;
-    Ok(g.matrix(name, rows, cols, Role::Projection, load))
+    // The model's encoder: with 4 bits here its answers would be noise.
+    Ok(g.matrix(name, rows, cols, Role::Embedding, load))
 }
