@@ -48,8 +48,9 @@ pub enum Role {
     StepSize,
     /// Decides which experts run: stays in float.
     Router,
-    /// Raw samples in, measured values out: half floats at least, since rounding them to 8 bits would show in the answer.
-    Measure,
+    /// Where rounding to 8 bits would show in the answer: raw samples in, measured values out, the few numbers between an
+    /// encoder and a recurrence. Half floats at least.
+    Fine,
 }
 
 /// Numbers of a tensor.

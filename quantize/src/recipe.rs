@@ -56,7 +56,7 @@ impl Recipe {
             Role::Projection => self.format,
             Role::Embedding => self.embedding.unwrap_or(if four_bit { Format::Q8 } else { self.format }),
             Role::Router => Format::F32,
-            Role::Measure => {
+            Role::Fine => {
                 if self.format.is_quantized() {
                     Format::F16
                 } else {

@@ -26,7 +26,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let output = config.object("output")?;
     let (kind, count) = outputs(&output)?;
     // Values are measurements, and so are samples; classes only need to be told apart.
-    let head_role = if matches!(kind, Output::Values { .. }) { Role::Measure } else { Role::Embedding };
+    let head_role = if matches!(kind, Output::Values { .. }) { Role::Fine } else { Role::Embedding };
     let (mut g, mut x) = frame_graph(config, kind)?;
     let mut role = head_role;
     let top = Names::new(checkpoint, "");

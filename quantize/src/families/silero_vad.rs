@@ -28,14 +28,16 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let sound = g.window(frame, context);
     let names = Names::new(checkpoint, "");
     let mut x = spectrum(&mut g, &names, sound, config)?;
-    for (i, (channels, stride)) in layers(config)?.into_iter().enumerate() {
-        x = convolution(&mut g, &names, &format!("conv{}", i + 1), x, channels, stride)?;
+    for (i, shape) in layers(config)?.into_iter().enumerate() {
+        // 4 bits anywhere here, or 8 behind the first convolution, change decisions.
+        let role = if i == 0 { Role::Embedding } else { Role::Fine };
+        x = convolution(&mut g, &names, &format!("conv{}", i + 1), role, x, shape)?;
     }
     if x.positions != 1 {
         return Err(config.error("conv_strides", format!("leave {} positions for the LSTM; only one is supported", x.positions)));
     }
     let hidden = config.size("hidden_size")?;
-    let h = Cell::Lstm.build(&mut g, &names.under("lstm_cell"), "", (Role::Projection, x.position(0)), hidden, true)?;
+    let h = Cell::Lstm.build(&mut g, &names.under("lstm_cell"), "", (Role::Fine, x.position(0)), hidden, true)?;
     g.activate(Activation::Relu, h);
     // The sigmoid of one logit is the softmax of it and zero.
     let weight = move || Ok([vec![0.0; hidden], checkpoint.tensor("final_conv.weight", &[1, hidden])?.data].concat());
@@ -150,15 +152,15 @@ fn convolution<'a>(
     g: &mut Graph<'a>,
     names: &Names<'a>,
     layer: &str,
+    role: Role,
     x: Positions,
-    channels: usize,
-    stride: usize,
+    (channels, stride): (usize, usize),
 ) -> Result<Positions, Error> {
     let out = Positions::new(g, channels, (x.positions - 1) / stride + 1);
     let bias = names.array(g, &format!("{layer}.bias"), &[channels])?;
     // At a lone output only the taps that meet something; several share one matrix and see zeros beyond the edges.
     let taps = if out.positions == 1 { 1..(x.positions + 1).min(TAPS) } else { 0..TAPS };
-    let w = taps_behind_each_other(g, names, &format!("{layer}.weight"), channels, x.channels, taps.clone())?;
+    let w = taps_behind_each_other(g, names, &format!("{layer}.weight"), role, channels, x.channels, taps.clone())?;
     if out.positions > 1 {
         x.fill_padding(g);
     }
@@ -175,6 +177,7 @@ fn taps_behind_each_other<'a>(
     g: &mut Graph<'a>,
     names: &Names<'a>,
     name: &str,
+    role: Role,
     rows: usize,
     inputs: usize,
     taps: std::ops::Range<usize>,
@@ -188,6 +191,5 @@ fn taps_behind_each_other<'a>(
     };
     // Its shape is checked now, with what is small enough to be read twice.
     let _: Vec<f32> = load()?;
-    // The model's encoder: with 4 bits here its answers would be noise.
-    Ok(g.matrix(name, rows, cols, Role::Embedding, load))
+    Ok(g.matrix(name, rows, cols, role, load))
 }
