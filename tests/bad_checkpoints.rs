@@ -162,3 +162,21 @@ fn broken_files() {
     std::fs::remove_file(second.unwrap()).unwrap();
     expect(dir.path(), &["model-00002-of"]);
 }
+
+#[test]
+fn recurrent_nets_are_refused_where_they_cannot_stream() {
+    for (fixture, from, to, parts) in [
+        ("rnn-gru-unit", "\"GRU\"", "\"Elman\"", ["`rnn`", "LSTM and GRU"]),
+        ("rnn-gru-unit", "\"bias\": true", "\"bidirectional\": true", ["`bidirectional`", "only false"]),
+        ("rnn-gru-unit", "\"hidden_size\": 37", "\"hidden_size\": 38", ["rnn.weight_ih_l0", "[111, 5]"]),
+        ("rnn-gru-unit", "\"values\"", "\"numbers\"", ["output.classes", "`values`"]),
+        ("rnn-lstm-classes", "\"tanh\"", "\"sine\"", ["encoder.activation", "relu"]),
+        ("silero-small", "\"pad\": 4", "\"pad\": 40", ["`pad`", "36 samples"]),
+        ("silero-small", "\"hop_length\": 8", "\"hop_length\": 3", ["`conv_strides`", "positions"]),
+        ("silero-small", "\"num_samples\": 32", "\"num_samples\": 5000", ["`num_samples`", "4096"]),
+    ] {
+        let dir = copy(fixture);
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), &parts);
+    }
+}

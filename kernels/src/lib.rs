@@ -28,4 +28,6 @@ pub mod quant;
 mod x86;
 
 pub use detect::{available, detect};
-pub use table::{Activations, Attention, Cache, Conv1d, GatedDelta, KernelTable, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd};
+pub use table::{
+    Activations, Attention, Cache, Conv1d, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd,
+};

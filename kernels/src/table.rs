@@ -121,6 +121,26 @@ pub struct GatedDelta<'a> {
     pub eps: f32,
 }
 
+/// One step of a long short-term memory; parts are the gates i, f, g, o.
+#[derive(Clone, Copy, Debug)]
+pub struct Lstm<'a> {
+    /// (4, hidden): the input's product, with every bias.
+    pub input: &'a [f32],
+    /// (4, hidden): the product of the previous output.
+    pub recurrent: &'a [f32],
+}
+
+/// One step of a gated recurrent unit; parts are r, z, n.
+#[derive(Clone, Copy, Debug)]
+pub struct Gru<'a> {
+    /// (3, hidden): the input's product, with every bias but the one below.
+    pub input: &'a [f32],
+    /// (3, hidden): the product of the previous output.
+    pub recurrent: &'a [f32],
+    /// (hidden): added to the recurrent part of n, inside the product with r.
+    pub bias: Option<&'a [f32]>,
+}
+
 /// Which statistics a norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -226,6 +246,8 @@ pub struct KernelTable {
     pub(crate) scan_step: unsafe fn(&Scan<'_>, &mut [f32], &mut [f32]),
     pub(crate) ssd_step: unsafe fn(&Ssd<'_>, &mut [f32], &mut [f32]),
     pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
+    pub(crate) lstm_step: unsafe fn(&Lstm<'_>, &mut [f32], &mut [f32]),
+    pub(crate) gru_step: unsafe fn(&Gru<'_>, &mut [f32]),
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
@@ -283,6 +305,18 @@ impl KernelTable {
         call!(self.gated_delta_step(delta, state, y));
     }
 
+    /// One step of a long short-term memory; `c` and `h` are (hidden), `h` is replaced.
+    #[inline]
+    pub fn lstm_step(&self, lstm: &Lstm<'_>, c: &mut [f32], h: &mut [f32]) {
+        call!(self.lstm_step(lstm, c, h));
+    }
+
+    /// One step of a gated recurrent unit; `h` is (hidden).
+    #[inline]
+    pub fn gru_step(&self, gru: &Gru<'_>, h: &mut [f32]) {
+        call!(self.gru_step(gru, h));
+    }
+
     /// Normalises `x` in place.
     #[inline]
     pub fn norm(&self, norm: &Norm<'_>, x: &mut [f32]) {
@@ -320,7 +354,7 @@ impl KernelTable {
 /// tile of 4-bit codes into 8-bit ones.
 macro_rules! compile_table {
     ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
-        use $crate::table::{Activations, Attention, Conv1d, GatedDelta, Norm, Outputs, Scan, Ssd};
+        use $crate::table::{Activations, Attention, Conv1d, GatedDelta, Gru, Lstm, Norm, Outputs, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
             $crate::portable::quantize_activations(x, codes, scales, sums);
@@ -346,6 +380,14 @@ macro_rules! compile_table {
             $crate::portable::gated_delta_step(delta, state, y);
         }
         $(#[$attribute])*
+        fn lstm_step(lstm: &Lstm<'_>, c: &mut [f32], h: &mut [f32]) {
+            $crate::portable::lstm_step(lstm, c, h);
+        }
+        $(#[$attribute])*
+        fn gru_step(gru: &Gru<'_>, h: &mut [f32]) {
+            $crate::portable::gru_step(gru, h);
+        }
+        $(#[$attribute])*
         fn norm(norm: &Norm<'_>, x: &mut [f32]) {
             $crate::portable::norm(norm, x);
         }
@@ -366,7 +408,7 @@ macro_rules! compile_table {
             conv1d_step,
             scan_step,
             ssd_step,
-            gated_delta_step,
+    gated_delta_step, gru_step, lstm_step,
             norm,
             attend,
             silu_multiply,

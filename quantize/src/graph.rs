@@ -4,8 +4,9 @@
 
 use crate::error::Error;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Embed, Frame, Gate, GatedDelta, Head, Linear, Moe,
-    Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, TensorId,
+    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Embed, Fill, Frame, Gate, GatedDelta, Gru, Head, Linear,
+    Lstm, Moe, Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd,
+    TensorId, Window,
 };
 
 /// A stretch of a value.
@@ -20,6 +21,11 @@ pub struct Operand {
 }
 
 impl Operand {
+    /// `len` numbers from number `at` on.
+    pub fn part(self, at: usize, len: usize) -> Operand {
+        Operand { value: self.value, at: self.at + at as u32, len: len as u32 }
+    }
+
     /// Cuts the operand into consecutive parts of the given lengths.
     pub fn split<const N: usize>(self, lens: [usize; N]) -> [Operand; N] {
         let mut at = self.at;
@@ -42,6 +48,9 @@ pub enum Role {
     StepSize,
     /// Decides which experts run: stays in float.
     Router,
+    /// Where rounding to 8 bits would show in the answer: raw samples in, measured values out, the few numbers between an
+    /// encoder and a recurrence. Half floats at least.
+    Fine,
 }
 
 /// Numbers of a tensor.
@@ -117,6 +126,13 @@ pub enum Output {
     Logits(u32),
     /// A logit per class.
     Classes(Vec<String>),
+    /// Numbers that mean what they are.
+    Values {
+        /// Names.
+        names: Vec<String>,
+        /// Units.
+        units: Vec<String>,
+    },
 }
 
 /// Facts about the model.
@@ -158,7 +174,8 @@ impl<'a> Graph<'a> {
         Graph { card, input, output, tokenizer: None, ops: Vec::new(), values: Vec::new(), tensors: Vec::new(), slots: Vec::new() }
     }
 
-    fn value(&mut self, len: usize) -> Operand {
+    /// A value of its own, to be written part by part.
+    pub fn value(&mut self, len: usize) -> Operand {
         self.values.push(len as u32);
         Operand { value: self.values.len() - 1, at: 0, len: len as u32 }
     }
@@ -240,7 +257,7 @@ impl<'a> Graph<'a> {
     pub fn linear(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand) -> Operand {
         let rows = self.tensors[w as usize].rows;
         let out = self.value(rows);
-        self.ops.push(Op::Linear(Linear { w, bias, x, out }));
+        self.linear_into(w, bias, x, out);
         out
     }
 
@@ -263,9 +280,45 @@ impl<'a> Graph<'a> {
         self.value(len)
     }
 
-    /// `w * x`, written to `out`.
-    pub fn linear_into(&mut self, w: TensorId, x: Operand, out: Operand) {
-        self.ops.push(Op::Linear(Linear { w, bias: None, x, out }));
+    /// `w * x + bias`, to a part of a value.
+    pub fn linear_into(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand, out: Operand) {
+        self.ops.push(Op::Linear(Linear { w, bias, x, out }));
+    }
+
+    /// Long short-term memory over the input's product, (4, hidden); `w` is (4 * hidden, hidden).
+    pub fn lstm(&mut self, input: Operand, w: TensorId) -> Operand {
+        let hidden = self.tensors[w as usize].cols;
+        let (recurrent, out) = (self.value(4 * hidden), self.value(hidden));
+        let state = self.slot(SlotDecl::Numbers(2 * hidden as u32));
+        self.ops.push(Op::Lstm(Lstm { input, recurrent, out, w, state }));
+        out
+    }
+
+    /// Gated recurrent unit over the input's product, (3, hidden); `w` is (3 * hidden, hidden), `bias` that of the recurrent n.
+    pub fn gru(&mut self, input: Operand, w: TensorId, bias: Option<TensorId>) -> Operand {
+        let hidden = self.tensors[w as usize].cols;
+        let (recurrent, out) = (self.value(3 * hidden), self.value(hidden));
+        let state = self.slot(SlotDecl::Numbers(hidden as u32));
+        self.ops.push(Op::Gru(Gru { input, recurrent, out, w, bias, state }));
+        out
+    }
+
+    /// The last `kept` numbers of the steps before, then `x`.
+    pub fn window(&mut self, x: Operand, kept: usize) -> Operand {
+        let out = self.value(kept + x.len as usize);
+        let state = self.slot(SlotDecl::Numbers(kept as u32));
+        self.ops.push(Op::Window(Window { x, out, state }));
+        out
+    }
+
+    /// `out <- value`.
+    pub fn fill(&mut self, out: Operand, value: f32) {
+        self.ops.push(Op::Fill(Fill { value, out }));
+    }
+
+    /// `x <- y`.
+    pub fn copy(&mut self, x: Operand, y: Operand) {
+        self.ops.push(Op::Copy(Copy { x, y }));
     }
 
     /// Causal convolution, in place.

@@ -54,6 +54,8 @@ pub struct TensorReport {
 
 /// Most steps of the golden input.
 const GOLDEN_STEPS: u32 = 16;
+/// Numbers after which the golden input takes no further step: it lies in the header, which must stay small.
+const GOLDEN_NUMBERS: u32 = 2048;
 
 /// Quantizes `checkpoint` by `recipe` into the file `out`.
 ///
@@ -83,7 +85,8 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
 
     let texts = Texts::new(graph);
     // A cache that stops when it is full must hold the golden input too.
-    let steps = GOLDEN_STEPS.min(recipe.cache.context);
+    let width = if let Input::Frames { channels, .. } = &graph.input { channels.len() as u32 } else { 1 };
+    let steps = GOLDEN_STEPS.min(recipe.cache.context).min((GOLDEN_NUMBERS / width.max(1)).max(2));
     let golden = golden_input(&graph.input, steps);
     let encode = |sections: &[SectionSource], fingerprint| {
         let header = header(graph, &texts, frame_len, Golden { steps, input: &golden, fingerprint });
@@ -220,7 +223,9 @@ fn place_values(graph: &Graph<'_>) -> (Vec<u32>, u32) {
 struct Texts {
     channels: String,
     units: String,
-    classes: String,
+    /// Names of classes or values.
+    outputs: String,
+    output_units: String,
 }
 
 impl Texts {
@@ -229,11 +234,12 @@ impl Texts {
             Input::Frames { channels, units, .. } => (channels.join("\n"), units.join("\n")),
             Input::Tokens { .. } => Default::default(),
         };
-        let classes = match &graph.output {
-            Output::Classes(names) => names.join("\n"),
-            Output::Logits(_) => String::new(),
+        let (outputs, output_units) = match &graph.output {
+            Output::Classes(names) => (names.join("\n"), String::new()),
+            Output::Values { names, units } => (names.join("\n"), units.join("\n")),
+            Output::Logits(_) => Default::default(),
         };
-        Texts { channels, units, classes }
+        Texts { channels, units, outputs, output_units }
     }
 }
 
@@ -246,7 +252,8 @@ fn header<'h>(graph: &'h Graph<'_>, texts: &'h Texts, frame_len: u32, golden: Go
     };
     let output = match graph.output {
         Output::Logits(count) => OutputSpec::Logits { count },
-        Output::Classes(_) => OutputSpec::Classes { names: &texts.classes },
+        Output::Classes(_) => OutputSpec::Classes { names: &texts.outputs },
+        Output::Values { .. } => OutputSpec::Values { names: &texts.outputs, units: &texts.output_units },
     };
     Header {
         card: Card { name: &graph.card.name, family: &graph.card.family, source: &graph.card.source, license: &graph.card.license },

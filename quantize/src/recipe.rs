@@ -72,6 +72,13 @@ impl Recipe {
             Role::Projection => self.format,
             Role::Embedding => self.embedding.unwrap_or(if four_bit { Format::Q8 } else { self.format }),
             Role::Router => Format::F32,
+            Role::Fine => {
+                if self.format.is_quantized() {
+                    Format::F16
+                } else {
+                    self.format
+                }
+            }
             // Small and sensitive: their error goes through an exponential.
             Role::StepSize => {
                 if four_bit {

@@ -56,7 +56,7 @@ impl Plan {
             macs_per_step: 0,
             outputs: match header.output {
                 OutputSpec::Logits { count } => count,
-                OutputSpec::Classes { names } => names.lines().count() as u32,
+                OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().count() as u32,
             },
             context: None,
             frame_len: header.frame_len,
@@ -105,6 +105,8 @@ impl Plan {
                 let end = moe.scores.len.saturating_mul(2).saturating_add(moe.experts_at);
                 (moe.experts_at..end).for_each(|w| self.add_matrix(artifact, w));
             }
+            Op::Lstm(lstm) => self.add_matrix(artifact, lstm.w),
+            Op::Gru(gru) => self.add_matrix(artifact, gru.w),
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
                     self.scores = self.scores.max(slot.capacity);

@@ -72,6 +72,11 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
         }
     }
 
+    /// One step on a frame as a file holds it, (channels), little-endian: the golden input needs no memory of its own.
+    pub(crate) fn step_stored(&mut self, frame: &[[u8; 4]]) -> Result<&[f32], Error> {
+        self.run(Inputs::StoredFrames(frame), None)
+    }
+
     /// Several tokens at once; the outputs are those of the last. The same bits as single steps, but faster.
     pub fn prefill_tokens(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
         self.run(Inputs::Tokens(tokens), None)
@@ -122,6 +127,10 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                 Inputs::Frames(all) => {
                     let channels = all.len() / total;
                     Inputs::Frames(all.get(done * channels..(done + tokens) * channels).unwrap_or_default())
+                }
+                Inputs::StoredFrames(all) => {
+                    let channels = all.len() / total;
+                    Inputs::StoredFrames(all.get(done * channels..(done + tokens) * channels).unwrap_or_default())
                 }
             };
             let mut batch = Batch {
@@ -174,16 +183,8 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                 }
                 tokens.len()
             }
-            (InputSpec::Frames { .. }, Inputs::Frames(samples)) => {
-                let channels = self.model.channels().unwrap_or(0);
-                if samples.is_empty() || channels == 0 || !samples.len().is_multiple_of(channels) {
-                    return Err(Error::FrameWidth { got: samples.len() as u32, want: channels as u32 });
-                }
-                if let Some(at) = samples.iter().position(|x| !x.is_finite()) {
-                    return Err(Error::FrameNotFinite { channel: (at % channels) as u32 });
-                }
-                samples.len() / channels
-            }
+            (InputSpec::Frames { .. }, Inputs::Frames(samples)) => self.check_frames(samples, |x| x)?,
+            (InputSpec::Frames { .. }, Inputs::StoredFrames(samples)) => self.check_frames(samples, f32::from_le_bytes)?,
             (InputSpec::Tokens { .. }, _) => return Err(Error::WrongInput { wants: "token ids" }),
             (InputSpec::Frames { .. }, _) => return Err(Error::WrongInput { wants: "sensor frames" }),
         };
@@ -193,6 +194,17 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
             return Err(Error::ContextFull { capacity });
         }
         Ok(count)
+    }
+    /// Checks width and samples; returns the number of frames.
+    fn check_frames<T: Copy>(&self, samples: &[T], number: impl Fn(T) -> f32) -> Result<usize, Error> {
+        let channels = self.model.channels().unwrap_or(0);
+        if samples.is_empty() || channels == 0 || !samples.len().is_multiple_of(channels) {
+            return Err(Error::FrameWidth { got: samples.len() as u32, want: channels as u32 });
+        }
+        if let Some(at) = samples.iter().position(|&x| !number(x).is_finite()) {
+            return Err(Error::FrameNotFinite { channel: (at % channels) as u32 });
+        }
+        Ok(samples.len() / channels)
     }
 }
 

@@ -102,6 +102,12 @@ pub fn tanh(x: f32) -> f32 {
     if a < 0.625 { near } else { far }
 }
 
+/// Square root, of zero where x is negative. Correctly rounded everywhere.
+#[inline(always)]
+pub fn sqrt(x: f32) -> f32 {
+    libm::sqrtf(if x > 0.0 { x } else { 0.0 })
+}
+
 /// The error function.
 #[inline(always)]
 pub fn erf(x: f32) -> f32 {

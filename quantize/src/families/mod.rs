@@ -5,6 +5,7 @@ mod bamba;
 mod experts;
 mod falcon_h1;
 mod falcon_mamba;
+mod frames;
 mod gated_delta_net;
 mod granite_hybrid;
 mod hybrid;
@@ -18,9 +19,12 @@ mod mlp;
 mod native_mamba;
 mod nemotron_h;
 mod qwen3_next;
+mod recurrent;
 mod recurrent_gemma;
+mod rnn;
 mod sensor;
 mod shared_block;
+mod silero_vad;
 mod zamba;
 mod zamba2;
 
@@ -57,6 +61,8 @@ const FAMILIES: &[(&str, Build)] = &[
     ("qwen3_5_text", qwen3_next::build),
     ("qwen3_5_moe", qwen3_next::build),
     ("qwen3_5_moe_text", qwen3_next::build),
+    ("brooklet_rnn", rnn::build),
+    ("silero_vad", silero_vad::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.

@@ -132,11 +132,11 @@ impl Mixer {
             };
             let (w_dt, w_b, w_c) = (rows(g, 0, dt_rank)?, rows(g, dt_rank, n)?, rows(g, dt_rank + n, n)?);
             let low = g.linear(w_dt, None, part(x));
-            g.linear_into(w_b, part(x), part(b));
-            g.linear_into(w_c, part(x), part(c));
+            g.linear_into(w_b, None, part(x), part(b));
+            g.linear_into(w_c, None, part(x), part(c));
             let channels = head * per_head..(head + 1) * per_head;
             let dt_proj = names.rows(g, "dt_proj_weight", &[heads, per_head, dt_rank], channels, Role::StepSize)?;
-            g.linear_into(dt_proj, low, part(dt));
+            g.linear_into(dt_proj, None, low, part(dt));
         }
         let dt_bias = names.array(g, "dt_proj_bias", &[heads, per_head])?;
         let a_log = names.read("A_log", &[heads, per_head, n])?;

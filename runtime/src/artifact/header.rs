@@ -81,6 +81,13 @@ pub enum OutputSpec<'a> {
         /// Class names, one per line.
         names: &'a str,
     },
+    /// Numbers that mean what they are.
+    Values {
+        /// Names, one per line.
+        names: &'a str,
+        /// Units, one per line, in the order of the names.
+        units: &'a str,
+    },
 }
 
 /// What a section holds.

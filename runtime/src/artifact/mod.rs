@@ -35,4 +35,4 @@ pub const MAX_FRAME: u32 = 1 << 24;
 /// Most positions in an attention cache.
 pub const MAX_CONTEXT: u32 = 1 << 24;
 /// Most channels of a sensor frame.
-pub const MAX_CHANNELS: usize = 256;
+pub const MAX_CHANNELS: usize = 4096;

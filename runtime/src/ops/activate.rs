@@ -33,6 +33,12 @@ pub enum Activation {
         /// Bound.
         cap: f32,
     },
+    /// `max(x, 0)`
+    Relu,
+    /// `x^2`
+    Square,
+    /// Square root of `max(x, 0)`.
+    Sqrt,
 }
 
 /// `x <- f(x)`.
@@ -71,6 +77,9 @@ impl Activation {
             Activation::GeluTanh => each(x, act::gelu_tanh),
             Activation::Scale { scale } => each(x, |x| scale * x),
             Activation::SoftCap { cap } => each(x, |x| cap * act::tanh(x / cap)),
+            Activation::Relu => each(x, |x| if x > 0.0 { x } else { 0.0 }),
+            Activation::Square => each(x, |x| x * x),
+            Activation::Sqrt => each(x, act::sqrt),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sums, products and copies of vectors.
+//! Sums, products and copies of vectors, and constants.
 
 use super::check::{Checker, divide, finite};
 use super::run::Batch;
@@ -131,5 +131,37 @@ impl ScaleBy {
 
     pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
         u64::from(self.x.len)
+    }
+}
+
+/// `out <- value`: zeros at the edge of what a convolution sees.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fill<V = Span> {
+    /// What every number becomes.
+    pub value: f32,
+    /// Filled.
+    pub out: V,
+}
+
+impl<V> Fill<V> {
+    pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> Fill<W> {
+        Fill { value: self.value, out: place(self.out, Access::Write) }
+    }
+}
+
+impl Fill {
+    pub(super) fn check(&self, _: &mut Checker<'_, '_>) -> Result<(), OpFault> {
+        finite(self.value)
+    }
+
+    pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
+        batch.each(|_, mut frame| {
+            frame.get(self.out)?.fill(self.value);
+            Some(())
+        })
+    }
+
+    pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
+        0
     }
 }

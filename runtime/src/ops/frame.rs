@@ -35,13 +35,27 @@ impl Frame {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let Inputs::Frames(samples) = batch.inputs else { return None };
         let (mean, inv_std) = (batch.artifact.array(self.mean)?, batch.artifact.array(self.inv_std)?);
+        match batch.inputs {
+            Inputs::Frames(samples) => self.normalise(batch, samples, mean, inv_std, |x| x),
+            Inputs::StoredFrames(samples) => self.normalise(batch, samples, mean, inv_std, f32::from_le_bytes),
+            Inputs::Tokens(_) => None,
+        }
+    }
+
+    fn normalise<T: Copy>(
+        &self,
+        batch: &mut Batch<'_, '_>,
+        samples: &[T],
+        mean: &[f32],
+        inv_std: &[f32],
+        number: impl Fn(T) -> f32,
+    ) -> Option<()> {
         let mut samples = samples.chunks_exact(mean.len());
         batch.each(|_, mut frame| {
             let sample = samples.next()?;
-            for (((out, x), mean), inv_std) in frame.get(self.out)?.iter_mut().zip(sample).zip(mean).zip(inv_std) {
-                *out = (x - mean) * inv_std;
+            for (((out, &x), mean), inv_std) in frame.get(self.out)?.iter_mut().zip(sample).zip(mean).zip(inv_std) {
+                *out = (number(x) - mean) * inv_std;
             }
             Some(())
         })

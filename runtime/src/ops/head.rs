@@ -42,7 +42,9 @@ impl Head {
         finite(self.scale)?;
         let outputs = match checker.artifact().header().output {
             OutputSpec::Logits { count } => count,
-            OutputSpec::Classes { names } => u32::try_from(names.lines().count()).map_err(|_| OpFault::Shape)?,
+            OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => {
+                u32::try_from(names.lines().count()).map_err(|_| OpFault::Shape)?
+            }
         };
         checker.matrix(self.w, outputs, self.x.len)?;
         checker.maybe_array(self.bias, outputs)

@@ -12,8 +12,10 @@ mod elementwise;
 mod embed;
 mod frame;
 mod gated_delta;
+mod gru;
 mod head;
 mod linear;
+mod lstm;
 mod moe;
 mod norm;
 mod pool;
@@ -22,16 +24,19 @@ mod route;
 mod run;
 mod scan;
 mod ssd;
+mod window;
 
 pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
-pub use elementwise::{Add, Copy, Multiply, ScaleBy, SiluMultiply};
+pub use elementwise::{Add, Copy, Fill, Multiply, ScaleBy, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
 pub use gated_delta::GatedDelta;
+pub use gru::Gru;
 pub use head::{CappedHead, Head};
 pub use linear::Linear;
+pub use lstm::Lstm;
 pub use moe::{MAX_GROUPS, MAX_TOP_K, Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
@@ -39,6 +44,7 @@ pub use rg_lru::RgLru;
 pub use route::{COUNT_NUMBERS, Route};
 pub use scan::Scan;
 pub use ssd::Ssd;
+pub use window::Window;
 
 pub(crate) use attention::cache_bytes;
 pub(crate) use check::Checker;
@@ -163,4 +169,12 @@ operations! {
     RgLru,
     /// The outputs, bounded softly.
     CappedHead,
+    /// Long short-term memory.
+    Lstm,
+    /// Gated recurrent unit.
+    Gru,
+    /// The last numbers of the steps before, then this step's.
+    Window,
+    /// `out <- value`.
+    Fill,
 }

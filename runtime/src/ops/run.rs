@@ -11,6 +11,8 @@ pub(crate) enum Inputs<'b> {
     Tokens(&'b [u32]),
     /// (tokens, channels)
     Frames(&'b [f32]),
+    /// (tokens, channels), little-endian, as a file holds them.
+    StoredFrames(&'b [[u8; 4]]),
 }
 
 /// A batch of consecutive tokens of one stream on its way through the program.
@@ -92,6 +94,13 @@ impl<'b, 'a> Batch<'b, 'a> {
             step(self.kernels, TokenFrame(frame), state, self.position + token as u64)?;
         }
         Some(())
+    }
+
+    /// The kernels, the frame of one token, and the numbers of a state slot.
+    pub(crate) fn token_with_state(&mut self, token: usize, slot: u32) -> Option<(&'b KernelTable, TokenFrame<'_>, &mut [f32])> {
+        let state = Self::slot_numbers(self.artifact, self.state, slot)?;
+        let frame = self.frames.chunks_exact_mut(self.stride).nth(token).map(TokenFrame)?;
+        Some((self.kernels, frame, state))
     }
 
     /// Runs `step` on each token's frame in order.

@@ -7,9 +7,14 @@ use serde::ser::{Serialize, Serializer};
 /// The class names; numbers where a model's outputs have none.
 pub(crate) fn class_names(model: &Model<'_>) -> Vec<String> {
     match model.header().output {
-        OutputSpec::Classes { names } => names.lines().map(str::to_owned).collect(),
+        OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().map(str::to_owned).collect(),
         OutputSpec::Logits { count } => (0..count).map(|i| i.to_string()).collect(),
     }
+}
+
+/// Whether the outputs are values rather than logits.
+pub(crate) fn gives_values(model: &Model<'_>) -> bool {
+    matches!(model.header().output, OutputSpec::Values { .. })
 }
 
 /// Number of the largest value; the first of equals.

@@ -78,13 +78,23 @@ fn print_card(model: &Model<'_>, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{:<10} tokens: {vocab} ids, {kind}, begin {}, end {}", "input", token(bos), token(eos))?;
         }
         InputSpec::Frames { channels, units, rate_hz } => {
-            let named: Vec<String> = channels.lines().zip(units.lines()).map(|(name, unit)| format!("{name} [{unit}]")).collect();
-            writeln!(out, "{:<10} frames at {rate_hz} Hz: {}", "input", named.join(", "))?;
+            writeln!(out, "{:<10} frames at {rate_hz} Hz: {}", "input", with_units(channels, units))?;
         }
     }
     match model.header().output {
         OutputSpec::Logits { count } => writeln!(out, "{:<10} {count} logits", "output"),
         OutputSpec::Classes { names } => writeln!(out, "{:<10} classes: {}", "output", names.lines().collect::<Vec<_>>().join(", ")),
+        OutputSpec::Values { names, units } => writeln!(out, "{:<10} values: {}", "output", with_units(names, units)),
+    }
+}
+
+/// Names and units, of which there is one per line; the middle of a long list is left out.
+fn with_units(names: &str, units: &str) -> String {
+    const MOST: usize = 64;
+    let named: Vec<String> = names.lines().zip(units.lines()).map(|(name, unit)| format!("{name} [{unit}]")).collect();
+    match named.as_slice() {
+        [first, second, .., last] if named.len() > MOST => format!("{first}, {second}, .. {last} ({} in all)", named.len()),
+        all => all.join(", "),
     }
 }
 
@@ -185,6 +195,7 @@ fn as_json(model: &Model<'_>) -> Value {
     let output = match header.output {
         OutputSpec::Logits { count } => json!({ "logits": count }),
         OutputSpec::Classes { names } => json!({ "classes": lines(names) }),
+        OutputSpec::Values { names, units } => json!({ "values": lines(names), "units": lines(units) }),
     };
     let tensor = |s: Section| {
         json!({

@@ -1,6 +1,6 @@
 //! `brooklet stream`: a sensor model listens, sample by sample.
 
-use crate::classes::{Named, best, class_in, class_names, most_voted, probabilities};
+use crate::classes::{Named, best, class_in, class_names, gives_values, most_voted, probabilities};
 use crate::frames::Frames;
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
@@ -82,7 +82,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (args.file.display().to_string(), Box::new(BufReader::new(opened)))
     };
     let mut frames = Frames::new(input.0, input.1, channels);
-    listen(args, &mut session, &mut frames, &names, label)?;
+    if gives_values(&model) {
+        follow(args, &mut session, &mut frames, &names)?;
+    } else {
+        listen(args, &mut session, &mut frames, &names, label)?;
+    }
     if let Some(path) = &args.save_state {
         let mut bytes = vec![0; snapshot_bytes(&model)];
         session.state().snapshot(&mut bytes)?;
@@ -109,6 +113,54 @@ fn label(args: &Args, names: &[String]) -> Result<Option<usize>> {
     }
 }
 
+/// Waits until sample number `steps` is due.
+fn wait(args: &Args, start: Instant, steps: u32) {
+    if let Some(rate) = args.rate {
+        let due = Duration::from_secs_f64(f64::from(steps) / rate);
+        std::thread::sleep(due.saturating_sub(start.elapsed()));
+    }
+}
+
+/// The error for a file without samples.
+fn no_samples<R: BufRead>(frames: &Frames<R>) -> anyhow::Error {
+    anyhow::anyhow!("{}: holds no samples; give one line of {} values per sample", frames.name(), frames.width())
+}
+
+/// Feeds every frame and prints the values that the model gives.
+fn follow<R: BufRead>(args: &Args, session: &mut Session<'_, '_, '_>, frames: &mut Frames<R>, names: &[String]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let stop = on_ctrl_c()?;
+    let start = Instant::now();
+    let mut steps = 0u32;
+    while !stop.load(Ordering::Relaxed)
+        && let Some(frame) = frames.advance()?
+    {
+        wait(args, start, steps);
+        session.step(Input::Frame(frame))?;
+        steps += 1;
+        let step = session.state().position();
+        if step % args.every != 0 {
+            continue;
+        }
+        let values = &*session.output_mut();
+        if args.json {
+            serde_json::to_writer(&mut out, &Given { step, values: Named(names, values) }).map_err(io::Error::from)?;
+            writeln!(out)?;
+        } else {
+            let named: Vec<String> = names.iter().zip(values).map(|(name, value)| format!("{name} {value:>9.5}")).collect();
+            writeln!(out, "{step:>7}  {}", named.join("  "))?;
+        }
+    }
+    if steps == 0 { Err(no_samples(frames)) } else { Ok(()) }
+}
+
+/// One step's values.
+#[derive(Serialize)]
+struct Given<'a> {
+    step: u64,
+    values: Named<'a>,
+}
+
 /// Feeds every frame and prints what the model thinks.
 fn listen<R: BufRead>(
     args: &Args,
@@ -127,10 +179,7 @@ fn listen<R: BufRead>(
     while !stop.load(Ordering::Relaxed)
         && let Some(frame) = frames.advance()?
     {
-        if let Some(rate) = args.rate {
-            let due = Duration::from_secs_f64(f64::from(steps) / rate);
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
-        }
+        wait(args, start, steps);
         probabilities(session.step(Input::Frame(frame))?, &mut probs);
         steps += 1;
         let class = best(&probs);
@@ -150,7 +199,7 @@ fn listen<R: BufRead>(
         }
     }
     if steps == 0 {
-        bail!("{}: holds no samples; give one line of {} values per sample", frames.name(), frames.width());
+        return Err(no_samples(frames));
     }
     let text = verdict(names, best(&probs), &probs, &votes, label);
     // JSON readers want nothing but steps on standard output.

@@ -1,6 +1,6 @@
 //! Accuracy over labelled recordings: each is streamed from an empty state and judged at the end of every window.
 
-use crate::classes::{best, class_names, most_voted};
+use crate::classes::{best, class_names, gives_values, most_voted};
 use crate::csv_lines::CsvLines;
 use crate::frames::Frames;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
@@ -28,6 +28,9 @@ pub(super) fn run(model: &Path, dir: &Path, window_seconds: f64, json: bool) -> 
     let file = ModelFile::open(model)?;
     let model = file.model()?;
     let channels = channel_names(&model, &file.name())?;
+    if gives_values(&model) {
+        bail!("{}: gives values, not classes; use --frames and --logits", file.name());
+    }
     let names = class_names(&model);
     let InputSpec::Frames { rate_hz, .. } = model.header().input else { bail!("{}: takes no sensor frames", file.name()) };
     let window = ((window_seconds * f64::from(rate_hz)).round() as u64).max(1);
