@@ -26,4 +26,6 @@ pub mod quant;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 
-pub use table::{Activations, Attention, Cache, Conv1d, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd, available, detect};
+pub use table::{
+    Activations, Attention, Cache, Conv1d, DiagSsm, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd, Stepping, available, detect,
+};

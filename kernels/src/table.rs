@@ -67,6 +67,8 @@ pub struct Scan<'a> {
     pub z: Option<&'a [f32]>,
     /// Groups of channels with their own b and c: 1 but for Zamba.
     pub heads: usize,
+    /// Factor of the step size after softplus: 1 at the model's own rate.
+    pub gap: f32,
 }
 
 /// One step of the state-space dual recurrence.
@@ -92,6 +94,41 @@ pub struct Ssd<'a> {
     pub dt_lo: f32,
     /// Upper bound of the step size after softplus.
     pub dt_hi: f32,
+    /// Factor of the step size after that: 1 at the model's own rate.
+    pub gap: f32,
+}
+
+/// How the modes of a diagonal state-space model go from step to step: `s <- s + e s + ..` with a complex `e` from `a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepping {
+    /// `a` is `e`; `s <- s + e s + x`.
+    Fixed,
+    /// `a` is a rate, re in nepers and im in turns per step of the model's own rate: `e = exp(gap a) - 1`;
+    /// `s <- s + e (s + x)`, exact for an input that stays as it is between steps.
+    Hold,
+    /// `a` as before: `e = z / (1 - z/2)` with `z = gap a`; `s <- s + e (s + x)`.
+    Bilinear,
+    /// `a` as before: `e = exp(gap a) - 1`; `s <- s + e s + x`: the gap ages the state alone.
+    Impulse,
+}
+
+/// One step of a diagonal state-space model with `modes` complex modes a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct DiagSsm<'a> {
+    /// (channels), or (2, channels): real and imaginary parts.
+    pub x: &'a [f32],
+    /// (modes, 2, channels)
+    pub a: &'a [f32],
+    /// (modes, 2, channels): the output is the real part of the sum of `c s`; without it, the states.
+    pub c: Option<&'a [f32]>,
+    /// (channels)
+    pub d: Option<&'a [f32]>,
+    /// Channels.
+    pub channels: usize,
+    /// From `a` to the factor of a step.
+    pub stepping: Stepping,
+    /// Time since the last step, in steps of the model's own rate.
+    pub gap: f32,
 }
 
 /// Which statistics a norm divides by.
@@ -185,6 +222,7 @@ pub struct KernelTable {
     pub(crate) conv1d_step: unsafe fn(&Conv1d<'_>, &mut [f32], &mut [f32]),
     pub(crate) scan_step: unsafe fn(&Scan<'_>, &mut [f32], &mut [f32]),
     pub(crate) ssd_step: unsafe fn(&Ssd<'_>, &mut [f32], &mut [f32]),
+    pub(crate) diag_step: unsafe fn(&DiagSsm<'_>, &mut [f32], &mut [f32]),
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
@@ -236,6 +274,12 @@ impl KernelTable {
         call!(self.ssd_step(ssd, state, y));
     }
 
+    /// One step of a diagonal state-space model; `state` is (modes, 2, channels), `y` is (channels), or as `state` without `c`.
+    #[inline]
+    pub fn diag_step(&self, ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
+        call!(self.diag_step(ssm, state, y));
+    }
+
     /// Normalises `x` in place.
     #[inline]
     pub fn norm(&self, norm: &Norm<'_>, x: &mut [f32]) {
@@ -267,7 +311,7 @@ impl KernelTable {
 /// tile of 4-bit codes into 8-bit ones.
 macro_rules! compile_table {
     ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
-        use $crate::table::{Activations, Attention, Conv1d, Norm, Outputs, Scan, Ssd};
+        use $crate::table::{Activations, Attention, Conv1d, DiagSsm, Norm, Outputs, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
             $crate::portable::quantize_activations(x, codes, scales, sums);
@@ -287,6 +331,10 @@ macro_rules! compile_table {
         $(#[$attribute])*
         fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
             $crate::portable::ssd_step(ssd, state, y);
+        }
+        $(#[$attribute])*
+        fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
+            $crate::portable::diag_step(ssm, state, y);
         }
         $(#[$attribute])*
         fn norm(norm: &Norm<'_>, x: &mut [f32]) {
@@ -309,6 +357,7 @@ macro_rules! compile_table {
             conv1d_step,
             scan_step,
             ssd_step,
+            diag_step,
             norm,
             attend,
             silu_multiply,

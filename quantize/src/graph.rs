@@ -5,8 +5,8 @@
 use crate::error::Error;
 use brooklet::artifact::Slot;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, Conv1d, Copy, Embed, Frame, Gate, Head, Linear, Moe, Multiply, Norm, NormKind, Op, Pool,
-    PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, TensorId,
+    Activate, Activation, Add, Attention, Conv1d, Copy, DiagSsm, Embed, Frame, Gate, Head, Linear, Moe, Multiply, Norm, NormKind, Op, Pool,
+    PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId,
 };
 
 /// A stretch of a value.
@@ -218,6 +218,13 @@ impl<'a> Graph<'a> {
         out
     }
 
+    /// A norm of the whole of `x`.
+    pub fn norm(&mut self, kind: NormKind, x: Operand, weight: Option<TensorId>, bias: Option<TensorId>, eps: f32) -> Operand {
+        let out = self.value(x.len as usize);
+        self.ops.push(Op::Norm(Norm { kind, x, out, weight, bias, gate: None, groups: 1, eps }));
+        out
+    }
+
     /// Mamba-2's gated norm, in place: `z` first, then the norm inside each group.
     pub fn gated_norm(&mut self, x: Operand, z: Operand, weight: TensorId, groups: usize, eps: f32) -> Operand {
         let gate = Some(Gate { z, first: true });
@@ -253,6 +260,24 @@ impl<'a> Graph<'a> {
         let out = self.value(ssd.x.len as usize);
         let state = self.slot(SlotDecl::Numbers(ssd.x.len * ssd.b.len / ssd.groups));
         self.ops.push(Op::Ssd(Ssd { out, state, ..ssd }));
+        out
+    }
+
+    /// Diagonal state-space model over `channels` channels: `a` and `c` are (modes, 2, channels). `x` has one number a channel, or
+    /// first the real parts, then the imaginary ones; without `c` the states come out.
+    pub fn diag_ssm(
+        &mut self,
+        x: Operand,
+        channels: usize,
+        a: TensorId,
+        c: Option<TensorId>,
+        d: Option<TensorId>,
+        stepping: Stepping,
+    ) -> Operand {
+        let cells = self.tensors[a as usize].rows;
+        let out = self.value(if c.is_some() { channels } else { cells });
+        let state = self.slot(SlotDecl::Numbers(cells as u32));
+        self.ops.push(Op::DiagSsm(DiagSsm { x, out, a, c, d, channels: channels as u32, stepping, state }));
         out
     }
 

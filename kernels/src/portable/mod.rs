@@ -6,6 +6,7 @@
 pub mod act;
 mod attention;
 mod conv;
+mod diag;
 mod matmul;
 mod norm;
 pub mod reduce;
@@ -15,6 +16,7 @@ mod ssd;
 
 pub(crate) use attention::attend;
 pub(crate) use conv::conv1d_step;
+pub(crate) use diag::diag_step;
 pub(crate) use matmul::{matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rotary::rotate;

@@ -1,5 +1,6 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
+mod diagonal;
 mod granite_hybrid;
 mod mamba;
 mod mamba2;
@@ -9,7 +10,7 @@ mod sensor;
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role};
-use brooklet::ops::TensorId;
+use brooklet::ops::{NormKind, TensorId};
 
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
@@ -86,6 +87,22 @@ impl<'a> Names<'a> {
         let weight = self.array(g, name, &[x.len as usize])?;
         Ok(g.rms_norm(x, weight, eps))
     }
+
+    /// The norm `name` of any style.
+    fn norm(&self, g: &mut Graph<'a>, name: &str, x: Operand, style: NormStyle) -> Result<Operand, Error> {
+        let weight = self.array(g, &format!("{name}.weight"), &[x.len as usize])?;
+        let bias = self.bias(g, &format!("{name}.bias"), x.len as usize, style.bias)?;
+        Ok(g.norm(style.kind, x, Some(weight), bias, style.eps))
+    }
+}
+
+/// Which norm a model has everywhere.
+#[derive(Clone, Copy)]
+struct NormStyle {
+    kind: NormKind,
+    eps: f32,
+    /// Whether there is a bias beside the weight.
+    bias: bool,
 }
 
 fn check_shape(checkpoint: &Checkpoint, name: &str, rows: usize, cols: usize) -> Result<(), Error> {

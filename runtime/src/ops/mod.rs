@@ -8,6 +8,7 @@ mod activate;
 mod attention;
 mod check;
 mod conv1d;
+mod diag_ssm;
 mod elementwise;
 mod embed;
 mod frame;
@@ -23,6 +24,7 @@ mod ssd;
 pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
+pub use diag_ssm::{DiagSsm, Stepping};
 pub use elementwise::{Add, Copy, Multiply, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
@@ -37,7 +39,7 @@ pub use ssd::Ssd;
 pub(crate) use attention::cache_bytes;
 pub(crate) use check::Checker;
 pub(crate) use linear::packed_bytes;
-pub(crate) use run::{Batch, Inputs};
+pub(crate) use run::{Batch, Gaps, Inputs};
 
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};
@@ -147,4 +149,6 @@ operations! {
     Activate,
     /// Mixture of experts.
     Moe,
+    /// Diagonal state-space model.
+    DiagSsm,
 }
