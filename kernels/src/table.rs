@@ -138,6 +138,8 @@ pub enum NormKind {
     Rms,
     /// Mean and variance.
     Layer,
+    /// Root mean square, `eps` added to the root instead of under it.
+    RmsEpsOutside,
 }
 
 /// A norm over groups of a vector.
@@ -151,7 +153,7 @@ pub struct Norm<'a> {
     pub bias: Option<&'a [f32]>,
     /// Groups normalised on their own.
     pub groups: usize,
-    /// Added to the mean square.
+    /// Added to the mean square, or to its root.
     pub eps: f32,
     /// (width): multiplies by silu(gate).
     pub gate: Option<&'a [f32]>,

@@ -72,12 +72,15 @@ pub struct TensorDecl<'a> {
 pub enum SlotDecl {
     /// Plain numbers.
     Numbers(u32),
-    /// An attention cache; the recipe says how many positions it keeps and how.
+    /// An attention cache.
     Cache {
         /// Key-value heads.
         heads: u32,
         /// Width of a head.
         head_dim: u32,
+        /// The model's sliding window: the cache holds these latest positions. Without one, the recipe says how many positions
+        /// it keeps and how.
+        window: Option<u32>,
     },
 }
 
@@ -188,11 +191,11 @@ impl<'a> Graph<'a> {
         self.tensor(name, rows, cols, Values::Matrix(role, Box::new(load)))
     }
 
-    /// Rotary turns for `dims` rotated dimensions at base `theta`: pair `i` turns by `theta^(-2i/dims)` radians per position.
-    pub fn rotary(&mut self, name: impl Into<String>, dims: usize, theta: f64) -> Rotary {
+    /// Rotary turns: pair `i` of a head's rotated dimensions turns by `radians[i]` per position.
+    pub fn turns(&mut self, name: impl Into<String>, radians: &[f64]) -> Rotary {
         let turn = 18_446_744_073_709_551_616.0; // 2^64
-        let turns = (0..dims / 2).map(|i| (theta.powf(-2.0 * i as f64 / dims as f64) / std::f64::consts::TAU * turn) as u64).collect();
-        Rotary { turns: self.tensor(name, dims / 2, 1, Values::Turns(turns)) }
+        let turns = radians.iter().map(|r| (r / std::f64::consts::TAU * turn) as u64).collect();
+        Rotary { turns: self.tensor(name, radians.len(), 1, Values::Turns(turns)) }
     }
 
     /// A token's embedding, (d_model).
@@ -282,10 +285,22 @@ impl<'a> Graph<'a> {
     }
 
     /// Attention over a cache.
-    pub fn attention(&mut self, [q, k, v]: [Operand; 3], heads: usize, scale: f32, rotary: Option<Rotary>) -> Operand {
+    pub fn attention(&mut self, qkv: [Operand; 3], heads: usize, scale: f32, rotary: Option<Rotary>) -> Operand {
+        self.window_attention(qkv, heads, scale, rotary, None)
+    }
+
+    /// Attention over a cache that holds the model's own sliding window, if it has one.
+    pub fn window_attention(
+        &mut self,
+        [q, k, v]: [Operand; 3],
+        heads: usize,
+        scale: f32,
+        rotary: Option<Rotary>,
+        window: Option<usize>,
+    ) -> Operand {
         let out = self.value(q.len as usize);
         let head_dim = q.len / heads as u32;
-        let cache = self.slot(SlotDecl::Cache { heads: k.len / head_dim, head_dim });
+        let cache = self.slot(SlotDecl::Cache { heads: k.len / head_dim, head_dim, window: window.map(|w| w as u32) });
         self.ops.push(Op::Attention(Attention { q, k, v, out, heads: heads as u32, scale, rotary, cache }));
         out
     }
@@ -381,15 +396,12 @@ impl SlotDecl {
         use brooklet::artifact::{Keep, SlotKind};
         match self {
             SlotDecl::Numbers(count) => Slot::numbers(count),
-            SlotDecl::Cache { heads, head_dim } => Slot {
-                at: 0,
-                capacity: cache.context,
-                heads,
-                head_dim,
-                sink: cache.sink.unwrap_or(0),
-                kind: if cache.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 },
-                keep: if cache.sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop },
-            },
+            SlotDecl::Cache { heads, head_dim, window } => {
+                let kind = if cache.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 };
+                let (capacity, sink) = window.map_or((cache.context, cache.sink), |window| (window, Some(0)));
+                let keep = if sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop };
+                Slot { at: 0, capacity, heads, head_dim, sink: sink.unwrap_or(0), kind, keep }
+            }
         }
     }
 }

@@ -1,33 +1,14 @@
 //! Granite 4.0 hybrids (`model_type` "granitemoehybrid", dense): Mamba-2 or attention, then a gated MLP, in every layer.
 
+use super::attention::{SelfAttention, rotary};
 use super::mamba2::dt_limit;
 use super::mixer::Mamba2;
+use super::mlp::{GateUp, GatedMlp};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
-use crate::graph::{Graph, Operand, Role};
-use brooklet::ops::Rotary;
+use crate::graph::{Graph, Role};
 use serde_json::json;
-
-/// Grouped-query attention without norms of its own.
-struct SelfAttention {
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-    scale: f32,
-    bias: bool,
-    rotary: Option<Rotary>,
-}
-
-impl SelfAttention {
-    fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, x: Operand) -> Result<Operand, Error> {
-        let q = names.linear(g, "q_proj", self.heads * self.head_dim, x, self.bias)?;
-        let k = names.linear(g, "k_proj", self.kv_heads * self.head_dim, x, self.bias)?;
-        let v = names.linear(g, "v_proj", self.kv_heads * self.head_dim, x, self.bias)?;
-        let y = g.attention([q, k, v], self.heads, self.scale, self.rotary);
-        names.linear(g, "o_proj", x.len as usize, y, self.bias)
-    }
-}
 
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
@@ -39,7 +20,11 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let vocab = config.size("vocab_size")?;
     let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
     let residual = config.number_or("residual_multiplier", 1.0)? as f32;
-    let mlp_width = config.size("shared_intermediate_size")?;
+    let mlp = GatedMlp {
+        gate_up: GateUp::Fused("input_linear"),
+        down: "output_linear",
+        ..GatedMlp::llama(config.size("shared_intermediate_size")?)
+    };
     let mut g = text_graph(checkpoint, vocab)?;
     let model = Names::new(checkpoint, "model.");
     let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;
@@ -60,11 +45,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         };
         g.add(x, y, residual);
         let normed = layer.rms_norm(&mut g, "post_attention_layernorm.weight", x, eps)?;
-        let mlp = layer.under("shared_mlp");
-        let gate_up = mlp.linear(&mut g, "input_linear", 2 * mlp_width, normed, false)?;
-        let [gate, up] = gate_up.split([mlp_width, mlp_width]);
-        g.silu_multiply(gate, up);
-        let y = mlp.linear(&mut g, "output_linear", d_model, gate, false)?;
+        let y = mlp.build(&mut g, &layer.under("shared_mlp"), normed)?;
         g.add(x, y, residual);
     }
     let normed = model.rms_norm(&mut g, "norm.weight", x, eps)?;
@@ -107,39 +88,12 @@ fn mamba(config: &Config, d_model: usize, eps: f32) -> Result<Mamba2, Error> {
 }
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
-    let heads = config.size("num_attention_heads")?;
-    let kv_heads = config.maybe_size("num_key_value_heads")?.unwrap_or(heads);
-    let head_dim = config.maybe_size("head_dim")?.unwrap_or(d_model / heads);
-    if !heads.is_multiple_of(kv_heads) || head_dim == 0 {
-        return Err(config.error("num_key_value_heads", format!("{heads} heads of {head_dim} cannot share {kv_heads} key-value heads")));
-    }
+    let shape = SelfAttention::new(config, d_model)?;
+    let bias = config.flag_or("attention_bias", false)?;
     let rotary = match config.maybe_text("position_embedding_type")? {
         None | Some("nope") => None,
-        Some("rope") => Some(g.rotary("rotary.turns", head_dim, rope_theta(config)?)),
+        Some("rope") => Some(rotary(g, config, shape.head_dim, 10_000.0)?),
         Some(other) => return Err(config.error("position_embedding_type", format!("is \"{other}\"; supported are nope and rope"))),
     };
-    Ok(SelfAttention {
-        heads,
-        kv_heads,
-        head_dim,
-        scale: config.number_or("attention_multiplier", 1.0)? as f32,
-        bias: config.flag_or("attention_bias", false)?,
-        rotary,
-    })
-}
-
-/// The base of the rotary angles: nested in newer configs, at the top in older ones.
-fn rope_theta(config: &Config) -> Result<f64, Error> {
-    config.refuse_unless("rope_scaling", &json!(null))?;
-    let theta = match config.maybe_object("rope_parameters")? {
-        Some(rope) => {
-            rope.refuse_unless("rope_type", &json!("default"))?;
-            rope.number_or("rope_theta", 10_000.0)?
-        }
-        None => config.number_or("rope_theta", 10_000.0)?,
-    };
-    if theta < 1.0 {
-        return Err(config.error("rope_theta", format!("is {theta}, expected at least 1")));
-    }
-    Ok(theta)
+    Ok(SelfAttention { scale: config.number_or("attention_multiplier", 1.0)? as f32, bias, out_bias: bias, rotary, ..shape })
 }

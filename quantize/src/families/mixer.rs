@@ -86,13 +86,27 @@ impl Mamba2 {
     }
 }
 
-/// Convolution with SiLU; on disk (channels, 1, taps), in the file (taps, channels).
+/// Convolution with SiLU, by Mamba's name.
 fn conv<'a>(g: &mut Graph<'a>, names: &Names<'a>, x: Operand, taps: usize, bias: bool) -> Result<(), Error> {
+    named_conv(g, names, "conv1d", x, taps, bias, true)
+}
+
+/// Convolution `name`; on disk (channels, 1, taps), in the file (taps, channels).
+pub(super) fn named_conv<'a>(
+    g: &mut Graph<'a>,
+    names: &Names<'a>,
+    name: &str,
+    x: Operand,
+    taps: usize,
+    bias: bool,
+    silu: bool,
+) -> Result<(), Error> {
     let channels = x.len as usize;
-    let weight = names.read("conv1d.weight", &[channels, taps])?;
-    let weight: TensorId = g.array(names.full("conv1d.weight"), transpose(&weight, channels, taps));
-    let bias = names.bias(g, "conv1d.bias", channels, bias)?;
-    g.conv1d(x, weight, bias, taps, true);
+    let weight_name = format!("{name}.weight");
+    let weight = names.read(&weight_name, &[channels, taps])?;
+    let weight: TensorId = g.array(names.full(&weight_name), transpose(&weight, channels, taps));
+    let bias = names.bias(g, &format!("{name}.bias"), channels, bias)?;
+    g.conv1d(x, weight, bias, taps, silu);
     Ok(())
 }
 
@@ -102,6 +116,6 @@ fn decay(a_log: &[f32]) -> Vec<f32> {
 }
 
 /// (rows, cols) to (cols, rows).
-fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+pub(super) fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     (0..rows * cols).map(|i| x[i % rows * cols + i / rows]).collect()
 }

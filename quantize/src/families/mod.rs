@@ -1,11 +1,14 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
+mod attention;
 mod diagonal;
 mod granite_hybrid;
 mod mamba;
 mod mamba2;
 mod mixer;
+mod mlp;
 mod sensor;
+mod stripedhyena;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
@@ -15,8 +18,13 @@ use brooklet::ops::{NormKind, TensorId};
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
-const FAMILIES: &[(&str, Build)] =
-    &[("mamba", mamba::build), ("mamba2", mamba2::build), ("granitemoehybrid", granite_hybrid::build), ("brooklet_sensor", sensor::build)];
+const FAMILIES: &[(&str, Build)] = &[
+    ("mamba", mamba::build),
+    ("mamba2", mamba2::build),
+    ("granitemoehybrid", granite_hybrid::build),
+    ("brooklet_sensor", sensor::build),
+    ("stripedhyena", stripedhyena::build),
+];
 
 /// Builds the graph of a checkpoint of any family.
 pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
