@@ -38,6 +38,9 @@ SENSOR = {
         20, 2, 4, "mean", "S5", d_state=16, discretization="zoh", activation="half_glu2", irregular=True, rms=False, gaps=True),
     "sensor-s5-irregular-bilinear": lti(
         19, 1, 2, "last", "S5", d_state=34, discretization="bilinear", activation="gelu", irregular=True, gaps=True),
+    "sensor-s4d-irregular-dirac": lti(18, 1, 3, "last", "S4D", d_state=6, discretization="dirac", irregular=True, gaps=True),
+    "sensor-s5-irregular-async": lti(
+        18, 1, 3, "last", "S5", d_state=14, discretization="async", activation="full_glu", irregular=True, gaps=True),
     "sensor-mamba1-gaps": lti(24, 2, 3, "last", "Mamba1", d_state=8, d_conv=3, expand=2, dt_rank=3, gaps=True),
     "sensor-mamba2-gaps": lti(24, 2, 3, "last", "Mamba2", d_state=16, d_conv=4, expand=2, headdim=12, ngroups=2, gaps=True),
     "sensor-taps64": lti(20, 1, 3, "last", "Mamba1", d_state=4, d_conv=64, expand=1, dt_rank=3),
@@ -50,7 +53,8 @@ HYENA = {
     "stripedhyena-flat": dict(
         vocab_size=70, hidden_size=24, num_layers=2, attn_layer_idxs=[1], hyena_layer_idxs=[0], num_attention_heads=2,
         proj_groups=1, state_size=3, short_filter_length=4, short_filter_bias=True, inner_mlp_size=32,
-        rotary_emb_base=500, column_split_hyena=False, _prefix="backbone."),
+        rotary_emb_base=500, column_split_hyena=False, eps=0.05, qkv_proj_bias=True, mha_out_proj_bias=True,
+        tie_embeddings=True, mlp_activation="gelu", _prefix="backbone."),
 }
 
 
@@ -142,8 +146,13 @@ class Reference(SensorReference):
     def discretise(self, eigenvalues, dt):
         """log of the factor and the input's gain, for every gap: (steps, ...)"""
         step = self.gaps.reshape(-1, *[1] * np.ndim(eigenvalues)) * dt
-        if self.ssm["discretization"] == "zoh":
+        rule = self.ssm["discretization"]
+        if rule == "zoh":
             return step * eigenvalues, np.expm1(step * eigenvalues) / eigenvalues
+        if rule == "async":  # the gap ages the state alone
+            return step * eigenvalues, np.expm1(dt * eigenvalues) / eigenvalues
+        if rule == "dirac":
+            return step * eigenvalues, np.ones_like(eigenvalues)
         half = step / 2 * eigenvalues
         return np.log((1 + half) / (1 - half)), step / (1 - half)
 
@@ -243,7 +252,10 @@ def hyena_shapes(spec):
     for i in range(spec["num_layers"]):
         block = {"pre_norm.scale": (d,), "post_norm.scale": (d,)}
         if i in spec["attn_layer_idxs"]:
-            block |= {"inner_mha_cls.Wqkv.weight": (d + 2 * kv * head_dim, d), "inner_mha_cls.out_proj.weight": (d, d)}
+            rows = d + 2 * kv * head_dim
+            block |= {"inner_mha_cls.Wqkv.weight": (rows, d), "inner_mha_cls.out_proj.weight": (d, d)}
+            if spec.get("qkv_proj_bias", False):
+                block |= {"inner_mha_cls.Wqkv.bias": (rows,), "inner_mha_cls.out_proj.bias": (d,)}
         else:
             block |= {
                 "projections.weight": (3 * d, d), "projections.bias": (3 * d,),
@@ -252,7 +264,8 @@ def hyena_shapes(spec):
                 "out_filter_dense.weight": (d, d), "out_filter_dense.bias": (d,)}
         block |= {"mlp.l1.weight": (f, d), "mlp.l2.weight": (f, d), "mlp.l3.weight": (d, f)}
         shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
-    return shapes | {"norm.scale": (d,), "unembed.weight": (spec["vocab_size"], d)}
+    shapes |= {"norm.scale": (d,)}
+    return shapes if spec.get("tie_embeddings", False) else shapes | {"unembed.weight": (spec["vocab_size"], d)}
 
 
 def draw_hyena(name, shape, rng):
@@ -275,8 +288,6 @@ def draw_hyena(name, shape, rng):
 
 
 class HyenaReference:
-    EPS = 1e-5
-
     def __init__(self, spec, weights):
         self.spec, self.weights = spec, weights
         self.heads = spec["num_attention_heads"]
@@ -286,7 +297,7 @@ class HyenaReference:
         return self.weights[self.spec["_prefix"] + name].astype(np.float64)
 
     def norm(self, x, name):
-        return x / (np.sqrt((x**2).mean(-1, keepdims=True)) + self.EPS) * self.w(f"{name}.scale")
+        return x / (np.sqrt((x**2).mean(-1, keepdims=True)) + self.spec.get("eps", 1e-5)) * self.w(f"{name}.scale")
 
     def hyena(self, i, u, convolve, filter_):
         w = lambda name: self.w(f"blocks.{i}.{name}")
@@ -303,7 +314,9 @@ class HyenaReference:
 
     def attention(self, i, u, past):
         kv = self.heads // self.spec["proj_groups"]
-        qkv = u @ self.w(f"blocks.{i}.inner_mha_cls.Wqkv.weight").T
+        biased = self.spec.get("qkv_proj_bias", False)
+        bias = lambda name: self.w(f"blocks.{i}.inner_mha_cls.{name}.bias") if biased else 0
+        qkv = u @ self.w(f"blocks.{i}.inner_mha_cls.Wqkv.weight").T + bias("Wqkv")
         q, k, v = np.split(qkv, [self.heads * self.width, (self.heads + kv) * self.width], axis=-1)
         q, k, v = (x.reshape(len(u), -1, self.width) for x in (q, k, v))
         first, k_past, v_past = past(i)
@@ -324,7 +337,7 @@ class HyenaReference:
         scores = np.where(later, -np.inf, scores)
         p = np.exp(scores - scores.max(-1, keepdims=True))
         y = np.einsum("hqk,khd->qhd", p / p.sum(-1, keepdims=True), v).reshape(len(u), -1)
-        return y @ self.w(f"blocks.{i}.inner_mha_cls.out_proj.weight").T
+        return y @ self.w(f"blocks.{i}.inner_mha_cls.out_proj.weight").T + bias("out_proj")
 
     def logits(self, tokens, convolve, filter_, past):
         x = self.w("embedding_layer.weight")[tokens]
@@ -334,8 +347,10 @@ class HyenaReference:
             x = x + (self.attention(i, u, past) if is_attention else self.hyena(i, u, convolve, filter_))
             u = self.norm(x, f"blocks.{i}.post_norm")
             l1, l2, l3 = (self.w(f"blocks.{i}.mlp.l{n}.weight") for n in (1, 2, 3))
-            x = x + (silu(u @ l1.T) * (u @ l2.T)) @ l3.T
-        return self.norm(x, "norm") @ self.w("unembed.weight").T
+            f = {"silu": silu, "gelu": gelu}[self.spec.get("mlp_activation", "silu")]
+            x = x + (f(u @ l1.T) * (u @ l2.T)) @ l3.T
+        head = "embedding_layer" if self.spec.get("tie_embeddings", False) else "unembed"
+        return self.norm(x, "norm") @ self.w(f"{head}.weight").T
 
     def caches(self):
         kept, kv = {}, self.heads // self.spec["proj_groups"]

@@ -90,3 +90,41 @@ fn bilinear_minus_one(re: f32, turns: f32) -> (f32, f32) {
     let inverse = 1.0 / (den_re * den_re + den_im * den_im);
     ((re * den_re + im * den_im) * inverse, (im * den_re - re * den_im) * inverse)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Distance of `got` from `want`, over the length of `want`.
+    fn off(got: (f32, f32), want: (f64, f64)) -> f64 {
+        libm::hypot(f64::from(got.0) - want.0, f64::from(got.1) - want.1) / libm::hypot(want.0, want.1)
+    }
+
+    #[test]
+    fn factors_are_right_for_slow_and_for_fast_modes() {
+        for exponent in -30..8 {
+            for turn in [0.0f32, 1.0e-3, 0.1, 0.5, 1.0, 3.0, 20.0] {
+                let re = -libm::exp2f(exponent as f32);
+                let turns = re * turn;
+                let (x, y) = (f64::from(re), f64::from(turns) * core::f64::consts::TAU);
+                let fallen = 2.0 * libm::sin(0.5 * y) * libm::sin(0.5 * y);
+                let want = (libm::expm1(x) * (1.0 - fallen) - fallen, libm::exp(x) * libm::sin(y));
+                let distance = off(exp_minus_one(re, turns), want);
+                assert!(distance < 5.0e-7, "exp({x} + {y} i) - 1: {distance:e}");
+                let square = (1.0 - 0.5 * x) * (1.0 - 0.5 * x) + 0.25 * y * y;
+                let want = ((x * (1.0 - 0.5 * x) - 0.5 * y * y) / square, y / square);
+                let distance = off(bilinear_minus_one(re, turns), want);
+                assert!(distance < 5.0e-7, "bilinear of {x} + {y} i: {distance:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn endless_gaps_leave_the_limit() {
+        assert_eq!(exp_minus_one(f32::NEG_INFINITY, f32::INFINITY), (-1.0, 0.0));
+        for (re, turns) in [(f32::MIN, 0.0), (f32::MIN, f32::MAX), (-1.0, f32::MAX)] {
+            let (re, im) = bilinear_minus_one(re, turns);
+            assert!((re + 2.0).abs() < 1.0e-6 && im.abs() < 1.0e-6, "{re} {im}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use super::Names;
 use crate::checkpoint::Config;
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
-use brooklet::ops::{Activation, Stepping};
+use brooklet::ops::{Activation, Stepping, TensorId};
 use std::f64::consts::TAU;
 
 /// A complex number.
@@ -46,8 +46,14 @@ impl Complex {
 /// How a continuous model becomes one that steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
+    /// Exact for an input that stays as it is between steps.
     Zoh,
+    /// The trapezoidal rule.
     Bilinear,
+    /// The gap ages the state; the input counts as over one step of the model's own rate (Event-SSM's asynchronous rule).
+    Async,
+    /// The gap ages the state; the input is an impulse.
+    Dirac,
 }
 
 /// What both mixers share.
@@ -118,7 +124,11 @@ impl Diagonal {
         let rule = match config.maybe_text("discretization")?.unwrap_or("zoh") {
             "zoh" => Rule::Zoh,
             "bilinear" => Rule::Bilinear,
-            other => return Err(config.error("discretization", format!("is \"{other}\"; supported are zoh and bilinear"))),
+            "async" => Rule::Async,
+            "dirac" => Rule::Dirac,
+            other => {
+                return Err(config.error("discretization", format!("is \"{other}\"; supported are zoh, bilinear, async and dirac")));
+            }
         };
         Ok(Diagonal { modes, rule, irregular: config.flag_or("irregular", false)?, kind })
     }
@@ -136,6 +146,7 @@ impl Diagonal {
             (false, _) => Stepping::Fixed,
             (true, Rule::Zoh) => Stepping::Hold,
             (true, Rule::Bilinear) => Stepping::Bilinear,
+            (true, Rule::Async | Rule::Dirac) => Stepping::Impulse,
         }
     }
 
@@ -143,16 +154,20 @@ impl Diagonal {
     fn stepped(&self, lambda: Complex, dt: f64) -> Stepped {
         let z = lambda.scale(dt);
         let one = Complex { re: 1.0, im: 0.0 };
-        // The runtime keeps lambda times the state, so that one complex factor serves decay and input.
-        if self.irregular {
-            return Stepped { a: Complex { re: z.re, im: z.im / TAU }, gain: one.over(lambda) };
-        }
-        let a = match self.rule {
-            Rule::Zoh => z.exp_minus_one(),
+        // One less than the factor of a step at the model's own rate.
+        let fixed = match self.rule {
             Rule::Bilinear => z.over(Complex { re: 1.0 - 0.5 * z.re, im: -0.5 * z.im }),
+            Rule::Zoh | Rule::Async | Rule::Dirac => z.exp_minus_one(),
         };
-        // Without decay the input only adds up: the limit of a / lambda.
-        let gain = if z == (Complex { re: 0.0, im: 0.0 }) { one.scale(dt) } else { a.over(lambda) };
+        let gain = match self.rule {
+            Rule::Dirac => one,
+            // The runtime keeps lambda times the state, so that one complex factor serves decay and input.
+            Rule::Zoh | Rule::Bilinear if self.irregular => one.over(lambda),
+            // Without decay the input only adds up: the limit of the other.
+            _ if z == (Complex { re: 0.0, im: 0.0 }) => one.scale(dt),
+            _ => fixed.over(lambda),
+        };
+        let a = if self.irregular { Complex { re: z.re, im: z.im / TAU } } else { fixed };
         Stepped { a, gain }
     }
 
@@ -170,8 +185,8 @@ impl Diagonal {
             // Twice: the conjugate modes are not computed.
             (stepped.a, Complex::new(c[2 * i], c[2 * i + 1]).times(stepped.gain).scale(2.0))
         };
-        let a = g.array(kernel.full("A"), planes(channels, modes, |h, n| mode(h, n).0));
-        let c = g.array(kernel.full("C"), planes(channels, modes, |h, n| mode(h, n).1));
+        let a = finite(g, &kernel, "A", planes(channels, modes, |h, n| mode(h, n).0))?;
+        let c = finite(g, &kernel, "C", planes(channels, modes, |h, n| mode(h, n).1))?;
         let d = names.array(g, "D", &[channels])?;
         let y = g.diag_ssm(x, channels, a, Some(c), Some(d), self.stepping());
         g.activate(Activation::Gelu, y);
@@ -198,12 +213,12 @@ impl Diagonal {
             let re = if clip { re[p].min(-1e-4) } else { re[p] };
             self.stepped(Complex::new(re, im[p]), f64::from(log_step[p]).exp())
         };
-        if self.irregular && (0..modes).any(|p| re[p] == 0.0 && im[p] == 0.0 && !clip) {
-            let problem = "holds a mode that neither decays nor turns; only models of one rate (`irregular` false) may have one";
+        let gains: Vec<Complex> = (0..modes).map(|p| stepped(p).gain).collect();
+        if gains.iter().any(|gain| !(gain.re.is_finite() && gain.im.is_finite())) {
+            let problem = "holds a mode that neither decays nor turns; such a one needs a model of one rate (`irregular` false)";
             return Err(Error::invalid(names.checkpoint.dir(), format!("tensor `{}`", names.full("Lambda_re")), problem));
         }
-        let gains: Vec<Complex> = (0..modes).map(|p| stepped(p).gain).collect();
-        let a = g.array(names.full("Lambda"), planes(modes, 1, |p, _| stepped(p).a));
+        let a = finite(g, names, "Lambda", planes(modes, 1, |p, _| stepped(p).a))?;
         // The input's gain goes into B, whose real rows come first; C's columns likewise, with the sign of i squared.
         let (b_name, c_name, checkpoint) = (names.full("B"), names.full("C"), names.checkpoint);
         checkpoint.tensor(&b_name, &[modes, channels, 2])?;
@@ -245,6 +260,16 @@ impl Diagonal {
         g.multiply(out, gate);
         Ok(out)
     }
+}
+
+/// An array of derived numbers, which `f32` may not hold.
+fn finite<'a>(g: &mut Graph<'a>, names: &Names<'a>, name: &str, data: Vec<f32>) -> Result<TensorId, Error> {
+    let name = names.full(name);
+    if data.iter().all(|x| x.is_finite()) {
+        return Ok(g.array(name, data));
+    }
+    let problem = "is beyond the range of numbers when discretised; the rates or step sizes are no sane ones";
+    Err(Error::invalid(names.checkpoint.dir(), format!("tensor `{name}`"), problem))
 }
 
 /// (modes, 2, channels) from `entry(channel, mode)`: real parts, then imaginary ones.
