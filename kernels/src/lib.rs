@@ -21,11 +21,13 @@ extern crate std;
 
 #[macro_use]
 mod table;
+mod detect;
 pub mod portable;
 pub mod quant;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 
+pub use detect::{available, detect};
 pub use table::{
-    Activations, Attention, Cache, Conv1d, DiagSsm, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd, Stepping, available, detect,
+    Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, KernelTable, Norm, NormKind, Outputs, Rotary, Scan, Ssd, Stepping,
 };

@@ -131,6 +131,33 @@ pub struct DiagSsm<'a> {
     pub gap: f32,
 }
 
+/// One step of the gated delta rule.
+#[derive(Clone, Copy, Debug)]
+pub struct GatedDelta<'a> {
+    /// (key_heads, key_dim), of any length.
+    pub q: &'a [f32],
+    /// (key_heads, key_dim), of any length.
+    pub k: &'a [f32],
+    /// (heads, value_dim)
+    pub v: &'a [f32],
+    /// (heads): the decay's step size, before bias and softplus.
+    pub a: &'a [f32],
+    /// (heads): the share of the correction, before sigmoid.
+    pub b: &'a [f32],
+    /// (heads), negative.
+    pub decay: &'a [f32],
+    /// (heads)
+    pub dt_bias: &'a [f32],
+    /// Heads of queries and keys, each shared by neighbouring heads of values.
+    pub key_heads: usize,
+    /// Factor of the queries.
+    pub scale: f32,
+    /// Factor of the share of the correction.
+    pub beta_scale: f32,
+    /// Added to the squared lengths of queries and keys.
+    pub eps: f32,
+}
+
 /// Which statistics a norm divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
@@ -214,8 +241,8 @@ pub struct Attention<'a> {
     pub cache: Cache<'a>,
 }
 
-/// The kernels of one back-end. Holding a table is the proof that the CPU can run it: [`detect`] and [`available`] are the only
-/// ways to get one.
+/// The kernels of one back-end. Holding a table is the proof that the CPU can run it: [`crate::detect`] and
+/// [`crate::available`] are the only ways to get one.
 #[derive(Debug)]
 pub struct KernelTable {
     pub(crate) name: &'static str,
@@ -224,6 +251,7 @@ pub struct KernelTable {
     pub(crate) conv1d_step: unsafe fn(&Conv1d<'_>, &mut [f32], &mut [f32]),
     pub(crate) scan_step: unsafe fn(&Scan<'_>, &mut [f32], &mut [f32]),
     pub(crate) ssd_step: unsafe fn(&Ssd<'_>, &mut [f32], &mut [f32]),
+    pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
     pub(crate) diag_step: unsafe fn(&DiagSsm<'_>, &mut [f32], &mut [f32]),
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
@@ -282,6 +310,12 @@ impl KernelTable {
         call!(self.diag_step(ssm, state, y));
     }
 
+    /// One step of the gated delta rule; `state` is (heads, key_dim, value_dim), `y` is (heads, value_dim).
+    #[inline]
+    pub fn gated_delta_step(&self, delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+        call!(self.gated_delta_step(delta, state, y));
+    }
+
     /// Normalises `x` in place.
     #[inline]
     pub fn norm(&self, norm: &Norm<'_>, x: &mut [f32]) {
@@ -313,7 +347,7 @@ impl KernelTable {
 /// tile of 4-bit codes into 8-bit ones.
 macro_rules! compile_table {
     ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
-        use $crate::table::{Activations, Attention, Conv1d, DiagSsm, Norm, Outputs, Scan, Ssd};
+        use $crate::table::{Activations, Attention, Conv1d, DiagSsm, GatedDelta, Norm, Outputs, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
             $crate::portable::quantize_activations(x, codes, scales, sums);
@@ -339,6 +373,10 @@ macro_rules! compile_table {
             $crate::portable::diag_step(ssm, state, y);
         }
         $(#[$attribute])*
+        fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+            $crate::portable::gated_delta_step(delta, state, y);
+        }
+        $(#[$attribute])*
         fn norm(norm: &Norm<'_>, x: &mut [f32]) {
             $crate::portable::norm(norm, x);
         }
@@ -360,28 +398,10 @@ macro_rules! compile_table {
             scan_step,
             ssd_step,
             diag_step,
+            gated_delta_step,
             norm,
             attend,
             silu_multiply,
         }
     }};
-}
-/// The reference: runs everywhere.
-static PORTABLE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
-
-/// Every table this CPU can run, slowest first; the first is the portable one.
-pub fn available() -> impl Iterator<Item = &'static KernelTable> {
-    let wider: &[Option<&'static KernelTable>] = &[
-        #[cfg(all(target_arch = "x86_64", feature = "std"))]
-        crate::x86::avx2(),
-        #[cfg(all(target_arch = "x86_64", feature = "std"))]
-        crate::x86::avx512(),
-    ];
-    let wider: [Option<&'static KernelTable>; 2] = [wider.first().copied().flatten(), wider.get(1).copied().flatten()];
-    core::iter::once(&PORTABLE).chain(wider.into_iter().flatten())
-}
-
-/// The fastest table this CPU can run.
-pub fn detect() -> &'static KernelTable {
-    available().last().unwrap_or(&PORTABLE)
 }

@@ -3,10 +3,9 @@
 //! Families build it with the methods below; each method adds one operation and gives back the value it writes.
 
 use crate::error::Error;
-use brooklet::artifact::Slot;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, Conv1d, Copy, DiagSsm, Embed, Frame, Gate, Head, Linear, Moe, Multiply, Norm, NormKind, Op, Pool,
-    PoolKind, Rotary, Router, Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId,
+    Activate, Activation, Add, Attention, COUNT_NUMBERS, Conv1d, Copy, DiagSsm, Embed, Frame, Gate, GatedDelta, Head, Linear, Moe,
+    Multiply, Norm, NormKind, Op, Pool, PoolKind, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId,
 };
 
 /// A stretch of a value.
@@ -284,6 +283,14 @@ impl<'a> Graph<'a> {
         out
     }
 
+    /// Gated delta rule of the operands in `delta`; `out` and `state` are filled in.
+    pub fn gated_delta(&mut self, delta: GatedDelta<Operand>) -> Operand {
+        let out = self.value(delta.v.len as usize);
+        let state = self.slot(SlotDecl::Numbers(delta.v.len * (delta.k.len / delta.key_heads)));
+        self.ops.push(Op::GatedDelta(GatedDelta { out, state, ..delta }));
+        out
+    }
+
     /// Attention over a cache.
     pub fn attention(&mut self, qkv: [Operand; 3], heads: usize, scale: f32, rotary: Option<Rotary>) -> Operand {
         self.window_attention(qkv, heads, scale, rotary, None)
@@ -313,6 +320,11 @@ impl<'a> Graph<'a> {
     /// `x <- x * y`.
     pub fn multiply(&mut self, x: Operand, y: Operand) {
         self.ops.push(Op::Multiply(Multiply { x, y }));
+    }
+
+    /// `x <- x * y`, each number of `y` for one of the equal stretches of `x`.
+    pub fn scale_by(&mut self, x: Operand, y: Operand) {
+        self.ops.push(Op::ScaleBy(ScaleBy { x, y }));
     }
 
     /// `x <- f(x)`.
@@ -368,6 +380,24 @@ impl<'a> Graph<'a> {
         out
     }
 
+    /// The operations that `block` adds run for the tokens whose score, (1), is above the threshold; `otherwise` turns that
+    /// round. What they change must outlive the block only through [`Graph::add`].
+    pub fn routed(
+        &mut self,
+        score: Operand,
+        threshold: f32,
+        otherwise: bool,
+        block: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let count = self.slot(SlotDecl::Numbers(COUNT_NUMBERS));
+        let at = self.ops.len();
+        self.ops.push(Op::Route(Route { score, threshold, otherwise, ops: 0, count }));
+        block(self)?;
+        let ops = (self.ops.len() - at - 1) as u32;
+        self.ops[at] = Op::Route(Route { score, threshold, otherwise, ops, count });
+        Ok(())
+    }
+
     /// `x <- x + scale * y`.
     pub fn add(&mut self, x: Operand, y: Operand, scale: f32) {
         self.ops.push(Op::Add(Add { x, y, scale }));
@@ -387,21 +417,5 @@ impl<'a> Graph<'a> {
     /// A placeholder for the operand or slot that a method fills in.
     pub fn later() -> (Operand, SlotId) {
         (Operand { value: usize::MAX, at: 0, len: 0 }, SlotId::MAX)
-    }
-}
-
-impl SlotDecl {
-    /// The slot as the runtime sees it, under the user's choice of cache.
-    pub fn slot(self, cache: &crate::recipe::Cache) -> Slot {
-        use brooklet::artifact::{Keep, SlotKind};
-        match self {
-            SlotDecl::Numbers(count) => Slot::numbers(count),
-            SlotDecl::Cache { heads, head_dim, window } => {
-                let kind = if cache.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 };
-                let (capacity, sink) = window.map_or((cache.context, cache.sink), |window| (window, Some(0)));
-                let keep = if sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop };
-                Slot { at: 0, capacity, heads, head_dim, sink: sink.unwrap_or(0), kind, keep }
-            }
-        }
     }
 }

@@ -69,7 +69,7 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     recipe.check(out)?;
     let (spans, frame_len) = place_values(graph);
     let program: Vec<Op> = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
-    let mut slots: Vec<Slot> = graph.slots.iter().map(|slot| slot.slot(&recipe.cache)).collect();
+    let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.cache.slot(slot)).collect();
     brooklet::plan::place_slots(&mut slots)
         .ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
     let mut sections = graph.tensors.iter().map(|t| declare(t, recipe)).collect::<Vec<_>>();

@@ -1,8 +1,8 @@
 //! What the user chose: formats of the weights, and how far attention looks back.
 
 use crate::error::Error;
-use crate::graph::Role;
-use brooklet::artifact::MAX_CONTEXT;
+use crate::graph::{Role, SlotDecl};
+use brooklet::artifact::{Keep, MAX_CONTEXT, Slot, SlotKind};
 use brooklet::kernels::quant::Format;
 use std::path::Path;
 
@@ -26,6 +26,22 @@ pub struct Cache {
     pub sink: Option<u32>,
     /// Whether keys and values are rounded to 8 bits.
     pub int8: bool,
+}
+
+impl Cache {
+    /// A declared slot as the runtime sees it, under this choice.
+    pub(crate) fn slot(&self, slot: SlotDecl) -> Slot {
+        match slot {
+            SlotDecl::Numbers(count) => Slot::numbers(count),
+            SlotDecl::Cache { heads, head_dim, window } => {
+                let kind = if self.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 };
+                // A model's own window slides, whatever the user chose for the others.
+                let (capacity, sink) = window.map_or((self.context, self.sink), |window| (window, Some(0)));
+                let keep = if sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop };
+                Slot { at: 0, capacity, heads, head_dim, sink: sink.unwrap_or(0), kind, keep }
+            }
+        }
+    }
 }
 
 impl Default for Recipe {

@@ -74,6 +74,7 @@ impl Plan {
         }
         let mut fixed_rate = false;
         let mut checker = Checker::new(artifact);
+        let mut routed = 0;
         let last = header.program.count.wrapping_sub(1);
         for (index, op) in (0u32..).zip(header.program.iter()) {
             let fail = |fault| Error::Op { index, fault };
@@ -82,6 +83,11 @@ impl Plan {
             if is_input != (index == 0) || matches!(op, Op::Head(_)) != (index == last) {
                 return Err(fail(OpFault::Order));
             }
+            // A routed block holds whole layers: no head, no block inside, nothing that counts every step.
+            if routed > 0 && matches!(op, Op::Head(_) | Op::Route(_) | Op::Pool(_)) {
+                return Err(fail(OpFault::Order));
+            }
+            routed = if let Op::Route(route) = op { route.ops } else { routed.saturating_sub(1) };
             checker.operands(&op).map_err(fail)?;
             op.check(&mut checker).map_err(fail)?;
             plan.add(artifact, &op);

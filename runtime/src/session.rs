@@ -6,7 +6,7 @@ use crate::input::Input;
 use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
 use crate::model::Model;
-use crate::ops::{Batch, Gaps, Inputs, Op};
+use crate::ops::{Batch, Gaps, Inputs, Op, Route};
 use crate::state::State;
 
 /// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
@@ -145,6 +145,7 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                 kernels: self.kernels,
                 inputs,
                 position: self.state.position,
+                cached: self.state.position,
                 tokens,
                 gaps: Gaps { seconds, rate_hz },
                 frames: self.frames,
@@ -155,9 +156,15 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                 output: self.output,
             };
             let is_last = done + tokens == total;
-            for (index, op) in (0u32..).zip(self.model.header().program.iter()) {
+            let mut program = (0u32..).zip(self.model.header().program.iter());
+            while let Some((index, op)) = program.next() {
                 let failed = Error::Op { index, fault: OpFault::Encoding };
                 match (op.ok_or(failed)?, &mut each) {
+                    (Op::Route(route), _) => {
+                        let block = program.clone().take(route.ops as usize).map(|(_, op)| op);
+                        run_block(&mut batch, &route, block).ok_or(failed)?;
+                        program.by_ref().take(route.ops as usize).for_each(drop);
+                    }
                     (Op::Head(head), Some(each)) => {
                         for token in 0..tokens {
                             head.run_on(&mut batch, token).ok_or(failed)?;
@@ -229,4 +236,16 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
         }
         Ok(count)
     }
+}
+
+/// Walks each token that `route` lets in through `block`, in token order.
+fn run_block(batch: &mut Batch<'_, '_>, route: &Route, block: impl Iterator<Item = Option<Op>> + Clone) -> Option<()> {
+    for token in 0..batch.tokens {
+        let Some(cached) = route.enters(batch, token)? else { continue };
+        let mut one = batch.one(token, cached)?;
+        for op in block.clone() {
+            op?.run(&mut one)?;
+        }
+    }
+    Some(())
 }

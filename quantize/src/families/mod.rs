@@ -3,6 +3,7 @@
 mod attention;
 mod diagonal;
 mod granite_hybrid;
+mod hybrid;
 mod mamba;
 mod mamba2;
 mod mixer;
@@ -18,11 +19,14 @@ use brooklet::ops::{NormKind, TensorId};
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
 
 /// `model_type` in config.json, and what builds its graph.
+// One entry a line, so that a new family is one line more.
+#[rustfmt::skip]
 const FAMILIES: &[(&str, Build)] = &[
     ("mamba", mamba::build),
     ("mamba2", mamba2::build),
     ("granitemoehybrid", granite_hybrid::build),
     ("brooklet_sensor", sensor::build),
+    ("brooklet_hybrid", hybrid::build),
     ("stripedhyena", stripedhyena::build),
 ];
 

@@ -31,7 +31,7 @@ impl<'a, T> Table<'a, T> {
 
 impl<'a, T: Deserialize<'a>> Table<'a, T> {
     /// The records in order; ends early with `None` inside at the first that cannot be decoded.
-    pub fn iter(&self) -> impl Iterator<Item = Option<T>> + use<'a, T> {
+    pub fn iter(&self) -> impl Iterator<Item = Option<T>> + Clone + use<'a, T> {
         let mut rest = Some(self.bytes);
         (0..self.count).map_while(move |_| {
             let bytes = rest?;

@@ -103,7 +103,7 @@ impl Attention {
         let mut store = Store::new(&slot, cache)?;
         let head_dim = slot.head_dim as usize;
         for (token, frame) in batch.frames.chunks_exact_mut(batch.stride).take(batch.tokens).enumerate() {
-            let position = batch.position + token as u64;
+            let (position, cached) = (batch.position + token as u64, batch.cached + token as u64);
             let spans = [self.q, self.k, self.v, self.out].map(Span::range);
             let [q, k, v, out] = frame.get_disjoint_mut(spans).ok()?;
             if let Some(turns_per_step) = turns {
@@ -111,13 +111,13 @@ impl Attention {
                 batch.kernels.rotate(&rotary, q);
                 batch.kernels.rotate(&rotary, k);
             }
-            store.put(slot_position(&slot, position)?, k, v)?;
+            store.put(slot_position(&slot, cached)?, k, v)?;
             let attention = kernels::Attention {
                 q,
                 kv_heads: slot.heads as usize,
                 head_dim,
                 scale: self.scale,
-                len: position.saturating_add(1).min(u64::from(slot.capacity)) as usize,
+                len: cached.saturating_add(1).min(u64::from(slot.capacity)) as usize,
                 capacity: slot.capacity as usize,
                 cache: store.view(),
             };

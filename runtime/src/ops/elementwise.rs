@@ -1,6 +1,6 @@
 //! Sums, products and copies of vectors.
 
-use super::check::{Checker, finite};
+use super::check::{Checker, divide, finite};
 use super::run::Batch;
 use super::{Access, Span};
 use crate::artifact::Artifact;
@@ -88,6 +88,42 @@ impl Add {
             let [x, y] = frame.split([self.x, self.y])?;
             for (x, y) in x.iter_mut().zip(y) {
                 *x += self.scale * *y;
+            }
+            Some(())
+        })
+    }
+
+    pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {
+        u64::from(self.x.len)
+    }
+}
+
+/// `x[i] <- x[i] * y[i / (width of x / width of y)]`: a gate per token, or per head.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScaleBy<V = Span> {
+    /// Changed in place.
+    pub x: V,
+    /// Divides `x` into as many stretches.
+    pub y: V,
+}
+
+impl<V> ScaleBy<V> {
+    pub(super) fn map<W>(self, place: &mut impl FnMut(V, Access) -> W) -> ScaleBy<W> {
+        ScaleBy { x: place(self.x, Access::Update), y: place(self.y, Access::Read) }
+    }
+}
+
+impl ScaleBy {
+    pub(super) fn check(&self, _: &mut Checker<'_, '_>) -> Result<(), OpFault> {
+        divide(self.x.len, self.y.len).map(|_| ())
+    }
+
+    pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
+        let width = (self.x.len / self.y.len.max(1)).max(1) as usize;
+        batch.each(|_, mut frame| {
+            let [x, y] = frame.split([self.x, self.y])?;
+            for (x, y) in x.chunks_exact_mut(width).zip(y) {
+                x.iter_mut().for_each(|x| *x *= *y);
             }
             Some(())
         })

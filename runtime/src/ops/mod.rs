@@ -12,11 +12,13 @@ mod diag_ssm;
 mod elementwise;
 mod embed;
 mod frame;
+mod gated_delta;
 mod head;
 mod linear;
 mod moe;
 mod norm;
 mod pool;
+mod route;
 mod run;
 mod scan;
 mod ssd;
@@ -25,14 +27,16 @@ pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
 pub use diag_ssm::{DiagSsm, Stepping};
-pub use elementwise::{Add, Copy, Multiply, SiluMultiply};
+pub use elementwise::{Add, Copy, Multiply, ScaleBy, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
+pub use gated_delta::GatedDelta;
 pub use head::Head;
 pub use linear::Linear;
 pub use moe::{Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
+pub use route::{COUNT_NUMBERS, Route};
 pub use scan::Scan;
 pub use ssd::Ssd;
 
@@ -149,6 +153,12 @@ operations! {
     Activate,
     /// Mixture of experts.
     Moe,
+    /// Gated delta rule (Gated DeltaNet).
+    GatedDelta,
+    /// `x <- x * y` with one number of `y` for a stretch of `x`.
+    ScaleBy,
+    /// Runs or skips the operations behind it, by token.
+    Route,
     /// Diagonal state-space model.
     DiagSsm,
 }

@@ -39,6 +39,8 @@ pub(crate) struct Batch<'b, 'a> {
     pub(crate) inputs: Inputs<'b>,
     /// Position of the first token since the stream began.
     pub(crate) position: u64,
+    /// Positions that caches hold before the first token: `position`, but inside a routed block only what was routed there.
+    pub(crate) cached: u64,
     /// Number of tokens.
     pub(crate) tokens: usize,
     /// (tokens): time since the token before; empty for the model's own rate.
@@ -61,6 +63,25 @@ pub(crate) struct Batch<'b, 'a> {
 pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
 
 impl<'b, 'a> Batch<'b, 'a> {
+    /// One token of the batch as a batch of its own, whose caches hold `cached` positions.
+    pub(crate) fn one(&mut self, token: usize, cached: u64) -> Option<Batch<'_, 'a>> {
+        Some(Batch {
+            artifact: self.artifact,
+            kernels: self.kernels,
+            inputs: self.inputs,
+            position: self.position + token as u64,
+            cached,
+            tokens: 1,
+            gaps: Gaps { seconds: self.gaps.seconds.get(token..).unwrap_or_default(), rate_hz: self.gaps.rate_hz },
+            frames: self.frames.chunks_exact_mut(self.stride).nth(token)?,
+            stride: self.stride,
+            state: self.state,
+            packed: self.packed,
+            scores: self.scores,
+            output: self.output,
+        })
+    }
+
     /// The frame of one token.
     pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
         self.frames.chunks_exact_mut(self.stride).nth(token).map(TokenFrame)

@@ -1,0 +1,66 @@
+//! One step of the gated delta rule (Gated DeltaNet): a fast-weight memory that decays, and corrects what it holds for a key.
+
+use super::act::{exp, sigmoid, softplus};
+use super::reduce::{LANES, sum_of};
+use super::scan::{load, store};
+use crate::table::GatedDelta;
+
+/// With `k` and `q` divided by their lengths, `q` also multiplied by `scale`, of key head `h / (heads / key_heads)`:
+///
+/// `S[h][n][p] <- exp(decay[h] * softplus(a[h] + dt_bias[h])) * S[h][n][p]`, `held[p] = sum_n k[n] * S[h][n][p]`,
+/// `S[h][n][p] <- S[h][n][p] + k[n] * beta_scale * sigmoid(b[h]) * (v[h][p] - held[p])`, `y[h][p] = sum_n q[n] * S[h][n][p]`.
+///
+/// The state keeps a head's value channels next to each other, `(heads, key_dim, value_dim)`: channels lie in lanes, and the
+/// sums over the key are sequential. The lengths leave the sums as factors.
+#[inline(always)]
+pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+    let heads = delta.a.len();
+    let key_heads = delta.key_heads.max(1);
+    let (key_dim, value_dim) = (delta.k.len() / key_heads, delta.v.len() / heads.max(1));
+    let heads_per_key = (heads / key_heads).max(1);
+    for (head, state) in state.chunks_exact_mut((key_dim * value_dim).max(1)).enumerate().take(heads) {
+        let at_head = |v: &[f32]| v.get(head).copied().unwrap_or(0.0);
+        let decay = exp(at_head(delta.decay) * softplus(at_head(delta.a) + at_head(delta.dt_bias)));
+        let beta = delta.beta_scale * sigmoid(at_head(delta.b));
+        let key = head / heads_per_key * key_dim;
+        let k = delta.k.get(key..key + key_dim).unwrap_or_default();
+        let q = delta.q.get(key..key + key_dim).unwrap_or_default();
+        // libm's square root is correctly rounded everywhere.
+        let inverse_length = |x: &[f32]| 1.0 / libm::sqrtf(sum_of(x, |x| x * x) + delta.eps);
+        let (k_factor, q_factor) = (inverse_length(k), inverse_length(q) * delta.scale);
+        let first = head * value_dim;
+        let mut at = 0;
+        while at < value_dim {
+            let mut held = [0.0; LANES];
+            for (n, &k) in k.iter().enumerate() {
+                let row = n * value_dim;
+                let mut s = load(state, row + at, row + value_dim);
+                for i in 0..LANES {
+                    s[i] *= decay;
+                    held[i] += k * s[i];
+                }
+                store(state, row + at, row + value_dim, s);
+            }
+            let v = load(delta.v, first + at, first + value_dim);
+            let mut change = [0.0; LANES];
+            for i in 0..LANES {
+                change[i] = beta * (v[i] - k_factor * held[i]) * k_factor;
+            }
+            let mut sum = [0.0; LANES];
+            for (n, (&k, &q)) in k.iter().zip(q).enumerate() {
+                let row = n * value_dim;
+                let mut s = load(state, row + at, row + value_dim);
+                for i in 0..LANES {
+                    s[i] += k * change[i];
+                    sum[i] += q * s[i];
+                }
+                store(state, row + at, row + value_dim, s);
+            }
+            for sum in &mut sum {
+                *sum *= q_factor;
+            }
+            store(y, first + at, first + value_dim, sum);
+            at += LANES;
+        }
+    }
+}
