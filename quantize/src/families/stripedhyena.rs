@@ -137,9 +137,8 @@ impl Hyena {
         let rows = 3 * channels;
         // Row of the checkpoint for row `i` of all x2, then all x1, then all v.
         let from = move |i: usize| i % channels / chunk * 3 * chunk + i / channels * chunk + i % chunk;
-        let reorder = move |x: &[f32], width: usize| -> Vec<f32> {
-            (0..rows).flat_map(|i| x[from(i) * width..][..width].iter().copied().collect::<Vec<_>>()).collect()
-        };
+        let reorder =
+            move |x: &[f32], width: usize| -> Vec<f32> { (0..rows).flat_map(|i| x[from(i) * width..][..width].to_vec()).collect() };
         let (name, checkpoint) = (block.full("projections.weight"), block.checkpoint);
         super::check_shape(checkpoint, &name, rows, channels)?;
         let of = name.clone();
