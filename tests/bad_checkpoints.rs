@@ -87,6 +87,12 @@ fn broken_configs() {
             &["config.json", "`rope_parameters.factor`", "missing"],
         ),
         ("sensor-mamba2-last", "\"pooling\": \"last\"", "\"pooling\": \"best\"", &["config.json", "`output.pooling`", "best", "ema"]),
+        ("sensor-s4d-zoh", "\"zoh\"", "\"foh\"", &["config.json", "`ssm_cfg.discretization`", "foh", "bilinear"]),
+        ("sensor-s4d-zoh", "\"d_state\": 16", "\"d_state\": 15", &["config.json", "`ssm_cfg.d_state`", "15", "even"]),
+        ("sensor-s4d-zoh", "\"layer\": \"S4D\"", "\"layer\": \"S4\"", &["config.json", "`ssm_cfg.layer`", "\"S4\"", "S4D"]),
+        ("sensor-s5-full", "\"full_glu\"", "\"glu\"", &["config.json", "`ssm_cfg.activation`", "\"glu\"", "half_glu1"]),
+        ("stripedhyena", "\"proj_groups\": 2", "\"proj_groups\": 3", &["config.json", "`proj_groups`", "3", "4 heads"]),
+        ("stripedhyena", "\"num_layers\": 3", "\"num_layers\": 4", &["config.json", "`attn_layer_idxs`", "layer 3"]),
         ("sensor-mamba2-last", "\"std\": [", "\"std\": [1.0, ", &["config.json", "`input.std`", "7 entries for 6 channels"]),
     ];
     for (name, from, to, parts) in cases {
@@ -130,6 +136,15 @@ fn broken_tensors() {
             expect(dir.path(), &["model.safetensors", name, "element 1", said]);
         }
     }
+
+    // A mode that neither decays nor turns has no place where steps may have any length.
+    let dir = copy("sensor-s5-irregular");
+    edit_tensors(dir.path(), |t| {
+        for part in ["Lambda_re", "Lambda_im"] {
+            t.get_mut(&format!("backbone.layers.0.mixer.{part}")).unwrap().2[..4].fill(0);
+        }
+    });
+    expect(dir.path(), &["mixer.Lambda_re", "neither decays nor turns", "`irregular`"]);
 
     let dir = copy("mamba2-g2");
     edit_tensors(dir.path(), |t| t.get_mut(name).unwrap().0 = safetensors::Dtype::I32);

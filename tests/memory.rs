@@ -3,9 +3,14 @@
 use brooklet::{Line, Model, Session, State, kernels};
 use brooklet_quantize::{Cache, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures};
+use std::sync::Mutex;
+
+/// Resident memory is the whole process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 #[test]
 fn loading_and_stepping_allocate_nothing() {
+    let _alone = ALONE.lock();
     for dir in family_fixtures() {
         let file = File::quantized(&dir, &Recipe::default());
         let input = Sequence::noise(&file.model(), 40, 5);
@@ -34,6 +39,7 @@ fn resident_pages() -> usize {
 #[test]
 #[cfg(target_os = "linux")]
 fn two_hundred_thousand_tokens_of_a_hybrid_leave_memory_flat() {
+    let _alone = ALONE.lock();
     let dir = family_fixtures().into_iter().find(|d| d.ends_with("granite-nope"));
     // Other folders of fixtures may hold no hybrid.
     let Some(dir) = dir else { return };
@@ -55,6 +61,6 @@ fn two_hundred_thousand_tokens_of_a_hybrid_leave_memory_flat() {
         thousand();
     }
     let grown = resident_pages().saturating_sub(before);
-    // Other tests of this process run beside it: a leak of one float per token would show as 195 pages.
+    // A leak of one float per token would show as 195 pages.
     assert!(grown < 150, "{grown} pages more after 200,000 tokens");
 }

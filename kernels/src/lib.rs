@@ -29,5 +29,6 @@ mod x86;
 
 pub use detect::{available, detect};
 pub use table::{
-    Activations, Attention, Cache, Conv1d, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd,
+    Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd,
+    Stepping,
 };

@@ -67,6 +67,8 @@ pub struct Scan<'a> {
     pub z: Option<&'a [f32]>,
     /// Groups of channels with their own b and c: 1 but for Zamba.
     pub heads: usize,
+    /// Factor of the step size after softplus: 1 at the model's own rate.
+    pub gap: f32,
 }
 
 /// One step of the state-space dual recurrence.
@@ -92,6 +94,41 @@ pub struct Ssd<'a> {
     pub dt_lo: f32,
     /// Upper bound of the step size after softplus.
     pub dt_hi: f32,
+    /// Factor of the step size after that: 1 at the model's own rate.
+    pub gap: f32,
+}
+
+/// How the modes of a diagonal state-space model go from step to step: `s <- s + e s + ..` with a complex `e` from `a`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepping {
+    /// `a` is `e`; `s <- s + e s + x`.
+    Fixed,
+    /// `a` is a rate, re in nepers and im in turns per step of the model's own rate: `e = exp(gap a) - 1`;
+    /// `s <- s + e (s + x)`, exact for an input that stays as it is between steps.
+    Hold,
+    /// `a` as before: `e = z / (1 - z/2)` with `z = gap a`; `s <- s + e (s + x)`.
+    Bilinear,
+    /// `a` as before: `e = exp(gap a) - 1`; `s <- s + e s + x`: the gap ages the state alone.
+    Impulse,
+}
+
+/// One step of a diagonal state-space model with `modes` complex modes a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct DiagSsm<'a> {
+    /// (channels), or (2, channels): real and imaginary parts.
+    pub x: &'a [f32],
+    /// (modes, 2, channels)
+    pub a: &'a [f32],
+    /// (modes, 2, channels): the output is the real part of the sum of `c s`; without it, the states.
+    pub c: Option<&'a [f32]>,
+    /// (channels)
+    pub d: Option<&'a [f32]>,
+    /// Channels.
+    pub channels: usize,
+    /// From `a` to the factor of a step.
+    pub stepping: Stepping,
+    /// Time since the last step, in steps of the model's own rate.
+    pub gap: f32,
 }
 
 /// One step of the gated delta rule.
@@ -148,6 +185,8 @@ pub enum NormKind {
     Rms,
     /// Mean and variance.
     Layer,
+    /// Root mean square, `eps` added to the root instead of under it.
+    RmsEpsOutside,
 }
 
 /// A norm over groups of a vector.
@@ -161,7 +200,7 @@ pub struct Norm<'a> {
     pub bias: Option<&'a [f32]>,
     /// Groups normalised on their own.
     pub groups: usize,
-    /// Added to the mean square.
+    /// Added to the mean square, or to its root.
     pub eps: f32,
     /// (width): multiplies by silu(gate).
     pub gate: Option<&'a [f32]>,
@@ -248,6 +287,7 @@ pub struct KernelTable {
     pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
     pub(crate) lstm_step: unsafe fn(&Lstm<'_>, &mut [f32], &mut [f32]),
     pub(crate) gru_step: unsafe fn(&Gru<'_>, &mut [f32]),
+    pub(crate) diag_step: unsafe fn(&DiagSsm<'_>, &mut [f32], &mut [f32]),
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
@@ -297,6 +337,12 @@ impl KernelTable {
     #[inline]
     pub fn ssd_step(&self, ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
         call!(self.ssd_step(ssd, state, y));
+    }
+
+    /// One step of a diagonal state-space model; `state` is (modes, 2, channels), `y` is (channels), or as `state` without `c`.
+    #[inline]
+    pub fn diag_step(&self, ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
+        call!(self.diag_step(ssm, state, y));
     }
 
     /// One step of the gated delta rule; `state` is (heads, key_dim, value_dim), `y` is (heads, value_dim).
@@ -354,7 +400,7 @@ impl KernelTable {
 /// tile of 4-bit codes into 8-bit ones.
 macro_rules! compile_table {
     ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
-        use $crate::table::{Activations, Attention, Conv1d, GatedDelta, Gru, Lstm, Norm, Outputs, Scan, Ssd};
+        use $crate::table::{Activations, Attention, Conv1d, DiagSsm, GatedDelta, Gru, Lstm, Norm, Outputs, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
             $crate::portable::quantize_activations(x, codes, scales, sums);
@@ -374,6 +420,10 @@ macro_rules! compile_table {
         $(#[$attribute])*
         fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
             $crate::portable::ssd_step(ssd, state, y);
+        }
+        $(#[$attribute])*
+        fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
+            $crate::portable::diag_step(ssm, state, y);
         }
         $(#[$attribute])*
         fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
@@ -408,7 +458,10 @@ macro_rules! compile_table {
             conv1d_step,
             scan_step,
             ssd_step,
-    gated_delta_step, gru_step, lstm_step,
+            diag_step,
+            gated_delta_step,
+            lstm_step,
+            gru_step,
             norm,
             attend,
             silu_multiply,

@@ -4,9 +4,9 @@
 
 use crate::error::Error;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Embed, Fill, Frame, Gate, GatedDelta, Gru, Head, Linear,
-    Lstm, Moe, Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd,
-    TensorId, Window,
+    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, DiagSsm, Embed, Fill, Frame, Gate, GatedDelta, Gru,
+    Head, Linear, Lstm, Moe, Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply,
+    SlotId, Ssd, Stepping, TensorId, Window,
 };
 
 /// A stretch of a value.
@@ -231,13 +231,10 @@ impl<'a> Graph<'a> {
 
     /// Root-mean-square norm of the whole of `x`.
     pub fn rms_norm(&mut self, x: Operand, weight: TensorId, eps: f32) -> Operand {
-        let out = self.value(x.len as usize);
-        let norm = Norm { kind: NormKind::Rms, x, out, weight: Some(weight), bias: None, gate: None, groups: 1, eps };
-        self.ops.push(Op::Norm(norm));
-        out
+        self.norm(NormKind::Rms, x, Some(weight), None, eps)
     }
 
-    /// Mamba-2's gated norm, in place, each group on its own.
+    /// Norm inside each group, in place, with `silu(z)` before or after.
     pub fn gated_norm(&mut self, x: Operand, gate: Gate<Operand>, weight: TensorId, groups: usize, eps: f32) -> Operand {
         let (weight, gate) = (Some(weight), Some(gate));
         let norm = Norm { kind: NormKind::Rms, x, out: x, weight, bias: None, gate, groups: groups as u32, eps };
@@ -245,12 +242,11 @@ impl<'a> Graph<'a> {
         x
     }
 
-    /// Norm inside each group and then times `silu(z)`, in place.
-    pub fn norm_then_gate(&mut self, x: Operand, z: Operand, weight: TensorId, groups: usize, eps: f32) -> Operand {
-        let gate = Some(Gate { z, first: false });
-        let norm = Norm { kind: NormKind::Rms, x, out: x, weight: Some(weight), bias: None, gate, groups: groups as u32, eps };
-        self.ops.push(Op::Norm(norm));
-        x
+    /// A norm of the whole of `x`.
+    pub fn norm(&mut self, kind: NormKind, x: Operand, weight: Option<TensorId>, bias: Option<TensorId>, eps: f32) -> Operand {
+        let out = self.value(x.len as usize);
+        self.ops.push(Op::Norm(Norm { kind, x, out, weight, bias, gate: None, groups: 1, eps }));
+        out
     }
 
     /// `w * x + bias`, with `rows` outputs.
@@ -340,6 +336,24 @@ impl<'a> Graph<'a> {
         let out = self.value(ssd.x.len as usize);
         let state = self.slot(SlotDecl::Numbers(ssd.x.len * ssd.b.len / ssd.groups));
         self.ops.push(Op::Ssd(Ssd { out, state, ..ssd }));
+        out
+    }
+
+    /// Diagonal state-space model over `channels` channels: `a` and `c` are (modes, 2, channels). `x` has one number a channel, or
+    /// first the real parts, then the imaginary ones; without `c` the states come out.
+    pub fn diag_ssm(
+        &mut self,
+        x: Operand,
+        channels: usize,
+        a: TensorId,
+        c: Option<TensorId>,
+        d: Option<TensorId>,
+        stepping: Stepping,
+    ) -> Operand {
+        let cells = self.tensors[a as usize].rows;
+        let out = self.value(if c.is_some() { channels } else { cells });
+        let state = self.slot(SlotDecl::Numbers(cells as u32));
+        self.ops.push(Op::DiagSsm(DiagSsm { x, out, a, c, d, channels: channels as u32, stepping, state }));
         out
     }
 

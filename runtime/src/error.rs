@@ -85,6 +85,20 @@ pub enum Error {
         /// Its channel.
         channel: u32,
     },
+    /// A time since the last frame that is no positive number.
+    GapNotPositive {
+        /// Its place among the frames given.
+        frame: u32,
+    },
+    /// More or fewer times than frames.
+    GapCount {
+        /// Times given.
+        got: u32,
+        /// Frames given.
+        want: u32,
+    },
+    /// A time between frames for a model that knows one rate alone.
+    GapUnsupported,
     /// The attention cache is full and the model was made to stop there.
     ContextFull {
         /// Positions it holds.
@@ -224,6 +238,14 @@ impl fmt::Display for Error {
             Error::FrameNotFinite { channel } => {
                 write!(f, "channel {channel} of the frame is not a finite number; leave the sample out, or repeat the last good one")
             }
+            Error::GapNotPositive { frame } => {
+                write!(f, "the time before frame {frame} is not a finite number of seconds above 0; drop frames that come twice")
+            }
+            Error::GapCount { got, want } => write!(f, "there are {got} times for {want} frames; give one per frame"),
+            Error::GapUnsupported => write!(
+                f,
+                "this model knows its own rate alone; resample the frames and leave the times out, or make it with `irregular` in its config"
+            ),
             Error::ContextFull { capacity } => {
                 write!(
                     f,

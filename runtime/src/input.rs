@@ -9,6 +9,9 @@ pub enum Input<'a> {
     Token(u32),
     /// One sample of every channel, (channels), in the units the model card names; normalisation is the model's business.
     Frame(&'a [f32]),
+    /// A frame that comes this many seconds after the one before. [`Input::Frame`] is one that comes after a step of the
+    /// model's own rate; the time before a stream's first frame counts too, but finds an empty state.
+    FrameAfter(&'a [f32], f32),
 }
 
 /// Turns logits into probabilities in place: `exp(x - max) / sum`.

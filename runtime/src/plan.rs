@@ -6,7 +6,7 @@
 use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind};
 use crate::error::{Error, HeaderFault, OpFault};
 use crate::mem::BUFFER_ALIGN;
-use crate::ops::{Checker, Op, cache_bytes, packed_bytes};
+use crate::ops::{Checker, DiagSsm, Op, Stepping, cache_bytes, packed_bytes};
 use brooklet_kernels::quant::Format;
 
 /// Bytes of one state slot; `None` when that overflows.
@@ -38,6 +38,8 @@ pub struct Plan {
     pub macs_per_step: u64,
     /// Outputs of a step.
     pub outputs: u32,
+    /// Whether frames may come at other times than the model's own rate: its recurrences know the time between them.
+    pub takes_gaps: bool,
     /// Positions after which a step is refused, if any cache was made to stop.
     pub context: Option<u32>,
     frame_len: u32,
@@ -58,6 +60,7 @@ impl Plan {
                 OutputSpec::Logits { count } => count,
                 OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().count() as u32,
             },
+            takes_gaps: false,
             context: None,
             frame_len: header.frame_len,
             quantized_cols: 0,
@@ -69,6 +72,7 @@ impl Plan {
                 plan.weights_bytes += section.content.bytes(section.rows, section.cols).unwrap_or(0);
             }
         }
+        let mut fixed_rate = false;
         let mut checker = Checker::new(artifact);
         let mut routed = 0;
         let last = header.program.count.wrapping_sub(1);
@@ -87,7 +91,10 @@ impl Plan {
             checker.operands(&op).map_err(fail)?;
             op.check(&mut checker).map_err(fail)?;
             plan.add(artifact, &op);
+            plan.takes_gaps |= matches!(op, Op::Scan(_) | Op::Ssd(_) | Op::DiagSsm(_));
+            fixed_rate |= matches!(op, Op::DiagSsm(DiagSsm { stepping: Stepping::Fixed, .. }));
         }
+        plan.takes_gaps &= !fixed_rate;
         if header.program.count < 2 || checker.slots_used() != header.slots.count {
             return Err(Error::Header(HeaderFault::Inconsistent));
         }

@@ -6,7 +6,7 @@ use crate::input::Input;
 use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
 use crate::model::Model;
-use crate::ops::{Batch, Inputs, Op, Route};
+use crate::ops::{Batch, Gaps, Inputs, Op, Route};
 use crate::state::State;
 
 /// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
@@ -63,38 +63,44 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     ///
     /// On an error the stream is as it was before.
     pub fn step(&mut self, input: Input<'_>) -> Result<&[f32], Error> {
-        match input {
-            Input::Token(token) => self.prefill_tokens(&[token]),
-            Input::Frame(frame) => match self.model.channels() {
-                Some(channels) if channels != frame.len() => Err(Error::FrameWidth { got: frame.len() as u32, want: channels as u32 }),
-                _ => self.prefill_frames(frame),
-            },
+        match (input, self.model.channels()) {
+            (Input::Token(token), _) => self.prefill_tokens(&[token]),
+            (Input::Frame(frame) | Input::FrameAfter(frame, _), Some(channels)) if channels != frame.len() => {
+                Err(Error::FrameWidth { got: frame.len() as u32, want: channels as u32 })
+            }
+            (Input::Frame(frame), _) => self.prefill_frames(frame),
+            (Input::FrameAfter(frame, seconds), _) => self.run(Inputs::Frames(frame), Some(&[seconds]), None),
         }
     }
 
     /// One step on a frame as a file holds it, (channels), little-endian: the golden input needs no memory of its own.
     pub(crate) fn step_stored(&mut self, frame: &[[u8; 4]]) -> Result<&[f32], Error> {
-        self.run(Inputs::StoredFrames(frame), None)
+        self.run(Inputs::StoredFrames(frame), None, None)
     }
 
     /// Several tokens at once; the outputs are those of the last. The same bits as single steps, but faster.
     pub fn prefill_tokens(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
-        self.run(Inputs::Tokens(tokens), None)
+        self.run(Inputs::Tokens(tokens), None, None)
     }
 
     /// Several frames at once, (frames, channels); the outputs are those of the last.
     pub fn prefill_frames(&mut self, frames: &[f32]) -> Result<&[f32], Error> {
-        self.run(Inputs::Frames(frames), None)
+        self.run(Inputs::Frames(frames), None, None)
     }
 
     /// Like [`Session::prefill_tokens`], and calls `each` with every token's number and outputs.
     pub fn prefill_tokens_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
-        self.run(Inputs::Tokens(tokens), Some(each)).map(|_| ())
+        self.run(Inputs::Tokens(tokens), None, Some(each)).map(|_| ())
     }
 
     /// Like [`Session::prefill_frames`], and calls `each` with every frame's number and outputs.
     pub fn prefill_frames_each(&mut self, frames: &[f32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
-        self.run(Inputs::Frames(frames), Some(each)).map(|_| ())
+        self.run(Inputs::Frames(frames), None, Some(each)).map(|_| ())
+    }
+
+    /// Like [`Session::prefill_frames_each`], with the seconds from the frame before to each frame, (frames).
+    pub fn prefill_frames_after_each(&mut self, frames: &[f32], seconds: &[f32], each: &mut dyn FnMut(usize, &[f32])) -> Result<(), Error> {
+        self.run(Inputs::Frames(frames), Some(seconds), Some(each)).map(|_| ())
     }
 
     /// The outputs of the latest step, to change in place (for [`crate::softmax`]).
@@ -117,8 +123,17 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
         self.frames.len() / self.stride.max(1)
     }
 
-    fn run(&mut self, inputs: Inputs<'_>, mut each: Option<&mut dyn FnMut(usize, &[f32])>) -> Result<&[f32], Error> {
+    fn run(
+        &mut self,
+        inputs: Inputs<'_>,
+        seconds: Option<&[f32]>,
+        mut each: Option<&mut dyn FnMut(usize, &[f32])>,
+    ) -> Result<&[f32], Error> {
         let total = self.check_inputs(inputs)?;
+        if let Some(seconds) = seconds {
+            self.check_gaps(seconds, total)?;
+        }
+        let rate_hz = self.rate_hz();
         let mut done = 0;
         while done < total {
             let tokens = (total - done).min(self.batch());
@@ -133,6 +148,7 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                     Inputs::StoredFrames(all.get(done * channels..(done + tokens) * channels).unwrap_or_default())
                 }
             };
+            let seconds = seconds.and_then(|s| s.get(done..done + tokens)).unwrap_or_default();
             let mut batch = Batch {
                 artifact: self.model.artifact(),
                 kernels: self.kernels,
@@ -140,6 +156,7 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                 position: self.state.position,
                 cached: self.state.position,
                 tokens,
+                gaps: Gaps { seconds, rate_hz },
                 frames: self.frames,
                 stride: self.stride,
                 state: self.state.bytes,
@@ -171,6 +188,31 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
             done += tokens;
         }
         Ok(self.output)
+    }
+
+    /// The model's own rate, for frames.
+    fn rate_hz(&self) -> f32 {
+        match self.model.header().input {
+            InputSpec::Frames { rate_hz, .. } => rate_hz,
+            InputSpec::Tokens { .. } => 1.0,
+        }
+    }
+
+    /// Checks the times before `frames` frames.
+    fn check_gaps(&self, seconds: &[f32], frames: usize) -> Result<(), Error> {
+        if seconds.len() != frames {
+            return Err(Error::GapCount { got: seconds.len() as u32, want: frames as u32 });
+        }
+        let gaps = Gaps { seconds, rate_hz: self.rate_hz() };
+        for (frame, &seconds) in seconds.iter().enumerate() {
+            if !(seconds > 0.0 && seconds.is_finite() && gaps.gap(frame).is_finite()) {
+                return Err(Error::GapNotPositive { frame: frame as u32 });
+            }
+            if gaps.gap(frame) != 1.0 && !self.model.plan().takes_gaps {
+                return Err(Error::GapUnsupported);
+            }
+        }
+        Ok(())
     }
 
     /// Checks everything that input can get wrong, before the stream is touched; returns the number of tokens.

@@ -66,10 +66,12 @@ pub enum Sequence {
     Tokens(Vec<u32>),
     /// (frames, channels)
     Frames(Vec<f32>, usize),
+    /// (frames, channels), and the seconds before each frame.
+    FramesAfter(Vec<f32>, usize, Vec<f32>),
 }
 
 impl Sequence {
-    /// Reads `tokens.json` or `frames.csv`.
+    /// Reads `tokens.json`, or `frames.csv` with the seconds of `gaps.csv` if that is there.
     pub fn open(dir: &Path) -> Self {
         if let Ok(text) = std::fs::read(dir.join("tokens.json")) {
             let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -77,7 +79,10 @@ impl Sequence {
         }
         let text = std::fs::read_to_string(dir.join("frames.csv")).unwrap();
         let rows: Vec<Vec<f32>> = text.lines().map(|l| l.split(',').map(|x| x.parse().unwrap()).collect()).collect();
-        Sequence::Frames(rows.concat(), rows[0].len())
+        match std::fs::read_to_string(dir.join("gaps.csv")) {
+            Ok(gaps) => Sequence::FramesAfter(rows.concat(), rows[0].len(), gaps.lines().map(|l| l.parse().unwrap()).collect()),
+            Err(_) => Sequence::Frames(rows.concat(), rows[0].len()),
+        }
     }
 
     /// Something the model takes, `steps` long, different for every seed.
@@ -93,8 +98,13 @@ impl Sequence {
             InputSpec::Tokens { vocab, .. } => Sequence::Tokens((0..steps).map(|_| (next() % u64::from(vocab)) as u32).collect()),
             InputSpec::Frames { .. } => {
                 let channels = model.channels().unwrap();
-                let sample = move |_| (next() % 4096) as f32 / 512.0 - 4.0;
-                Sequence::Frames((0..steps * channels).map(sample).collect(), channels)
+                let sample = |_: usize| (next() % 4096) as f32 / 512.0 - 4.0;
+                let frames = (0..steps * channels).map(sample).collect();
+                if !model.plan().takes_gaps {
+                    return Sequence::Frames(frames, channels);
+                }
+                // From a fiftieth of a second to a whole one: what most sensors have.
+                Sequence::FramesAfter(frames, channels, (0..steps).map(|_| (1 + next() % 50) as f32 / 50.0).collect())
             }
         }
     }
@@ -103,7 +113,7 @@ impl Sequence {
     pub fn steps(&self) -> usize {
         match self {
             Sequence::Tokens(t) => t.len(),
-            Sequence::Frames(f, channels) => f.len() / channels,
+            Sequence::Frames(f, channels) | Sequence::FramesAfter(f, channels, _) => f.len() / channels,
         }
     }
 
@@ -114,6 +124,10 @@ impl Sequence {
             Sequence::Tokens(t) => session.prefill_tokens_each(&t[range], &mut each).unwrap(),
             Sequence::Frames(f, channels) => {
                 session.prefill_frames_each(&f[range.start * channels..range.end * channels], &mut each).unwrap();
+            }
+            Sequence::FramesAfter(f, channels, seconds) => {
+                let frames = &f[range.start * channels..range.end * channels];
+                session.prefill_frames_after_each(frames, &seconds[range], &mut each).unwrap();
             }
         }
     }

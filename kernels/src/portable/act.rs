@@ -44,6 +44,21 @@ pub fn exp(x: f32) -> f32 {
     e_r * from_exponent(half) * from_exponent(n.wrapping_sub(half))
 }
 
+/// e^x - 1.
+#[inline(always)]
+pub fn expm1(x: f32) -> f32 {
+    // Where e^x needs no power of two, the same polynomial gives the difference at once.
+    let mut p = 1.987_569_1e-4;
+    p = p * x + 1.398_199_9e-3;
+    p = p * x + 8.333_452e-3;
+    p = p * x + 4.166_579_6e-2;
+    p = p * x + 1.666_666_5e-1;
+    p = p * x + 0.5;
+    let near = p * (x * x) + x;
+    let far = exp(x) - 1.0;
+    if x.abs() < 0.346_573_6 { near } else { far }
+}
+
 /// ln(1 + u) for u >= 0.
 #[inline(always)]
 pub fn log1p(u: f32) -> f32 {
@@ -151,17 +166,36 @@ pub fn sin_cos_turns(turns: u32) -> (f32, f32) {
     const RADIANS: f32 = core::f32::consts::TAU / 4_294_967_296.0;
     let quadrant = turns.wrapping_add(1 << 29) >> 30;
     let rest = turns.wrapping_sub(quadrant << 30) as i32;
-    let x = rest as f32 * RADIANS; // in [-pi/4, pi/4]
-    let z = x * x;
-    // Cephes, sinf and cosf.
-    let s = ((-1.951_529_6e-4 * z + 8.332_161e-3) * z - 1.666_665_5e-1) * z * x + x;
-    let c = ((2.443_315_7e-5 * z - 1.388_731_6e-3) * z + 4.166_664_6e-2) * (z * z) - 0.5 * z + 1.0;
+    let (s, c) = sin_cos_near(rest as f32 * RADIANS); // in [-pi/4, pi/4]
     match quadrant & 3 {
         0 => (s, c),
         1 => (c, -s),
         2 => (-s, -c),
         _ => (-c, s),
     }
+}
+
+/// sin and cos of `turns` full turns. The reduction is exact; from 2^20 turns on, where an `f32` has few fractions left, the answer is
+/// that of whole turns.
+#[inline(always)]
+pub fn sin_cos_turn(turns: f32) -> (f32, f32) {
+    let turns = if turns.abs() < 1_048_576.0 { turns } else { 0.0 };
+    let shifted = turns * 4.0 + ROUND;
+    let quadrant = shifted.to_bits();
+    let rest = turns - 0.25 * (shifted - ROUND); // in [-1/8, 1/8]
+    let x = rest * core::f32::consts::TAU;
+    let (s, c) = sin_cos_near(x);
+    let (s, c) = if quadrant & 1 == 0 { (s, c) } else { (c, -s) };
+    if quadrant & 2 == 0 { (s, c) } else { (-s, -c) }
+}
+
+/// sin and cos on [-pi/4, pi/4] (Cephes, sinf and cosf).
+#[inline(always)]
+fn sin_cos_near(x: f32) -> (f32, f32) {
+    let z = x * x;
+    let s = ((-1.951_529_6e-4 * z + 8.332_161e-3) * z - 1.666_665_5e-1) * z * x + x;
+    let c = ((2.443_315_7e-5 * z - 1.388_731_6e-3) * z + 4.166_664_6e-2) * (z * z) - 0.5 * z + 1.0;
+    (s, c)
 }
 
 #[cfg(test)]
@@ -188,8 +222,18 @@ mod tests {
     #[test]
     fn errors_stay_within_what_the_docs_state() {
         let e = |x: f64| libm::exp(x);
+        // By the nearest half turn, so that it is 0 where it should be.
+        let sine = |t: f64| {
+            let half_turns = libm::rint(2.0 * t);
+            let sign = if half_turns % 2.0 == 0.0 { 1.0 } else { -1.0 };
+            sign * libm::sin((t - 0.5 * half_turns) * core::f64::consts::TAU)
+        };
         let cases = [
             ("exp", worst(-103.0, 88.7, exp, e), 1.0),
+            ("expm1", worst(-20.0, 20.0, expm1, libm::expm1), 4.0),
+            ("expm1 near 0", worst(-1.0e-3, 1.0e-3, expm1, libm::expm1), 2.0),
+            ("sine of turns", worst(-2.249, 2.249, |t| sin_cos_turn(t).0, sine), 2.0),
+            ("cosine of turns", worst(-1000.1, 1000.1, |t| sin_cos_turn(t).1, |t| sine(t + 0.25)), 2.0),
             ("log1p small", worst(0.0, 4.0, log1p, libm::log1p), 1.0),
             ("log1p large", worst(4.0, 4.8e8, log1p, libm::log1p), 1.0),
             ("softplus", worst(-80.0, 40.0, softplus, |x| libm::log1p(e(x))), 2.0),
@@ -217,6 +261,10 @@ mod tests {
         assert_eq!(sigmoid(-200.0), 0.0);
         assert_eq!(silu(-200.0), -0.0);
         assert_eq!(tanh(40.0), 1.0);
+        assert_eq!(expm1(f32::NEG_INFINITY), -1.0);
+        assert_eq!(expm1(1.0e-30), 1.0e-30);
+        assert_eq!(sin_cos_turn(f32::INFINITY), (0.0, 1.0));
+        assert_eq!(sin_cos_turn(1.25), (1.0, 0.0));
     }
 
     #[test]

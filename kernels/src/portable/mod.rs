@@ -6,6 +6,7 @@
 pub mod act;
 mod attention;
 mod conv;
+mod diag;
 mod gated_delta;
 mod gates;
 mod matmul;
@@ -18,6 +19,7 @@ mod ssd;
 
 pub(crate) use attention::attend;
 pub(crate) use conv::conv1d_step;
+pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
 pub(crate) use matmul::{matmul, quantize_activations};

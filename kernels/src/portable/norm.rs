@@ -23,7 +23,11 @@ pub(crate) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
         }
         let mean_square = sum_of(x, |v| v * v) / count;
         // libm's square root is correctly rounded everywhere.
-        let inverse = 1.0 / libm::sqrtf(mean_square + norm.eps);
+        let root = match norm.kind {
+            NormKind::RmsEpsOutside => libm::sqrtf(mean_square) + norm.eps,
+            NormKind::Rms | NormKind::Layer => libm::sqrtf(mean_square + norm.eps),
+        };
+        let inverse = 1.0 / root;
         for v in x.iter_mut() {
             *v *= inverse;
         }

@@ -51,7 +51,7 @@ pub(crate) fn scan_step(scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
             let x = load(scan.x, at, end);
             let (mut dt, bias) = (load(scan.dt, at, end), load(scan.dt_bias, at, end));
             for i in 0..LANES {
-                dt[i] = softplus(dt[i] + bias[i]);
+                dt[i] = softplus(dt[i] + bias[i]) * scan.gap;
             }
             let mut dx = [0.0; LANES];
             for i in 0..LANES {

@@ -20,7 +20,7 @@ pub(crate) fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
         let at_head = |v: &[f32]| v.get(head).copied().unwrap_or(0.0);
         let dt = softplus(at_head(ssd.dt) + at_head(ssd.dt_bias));
         let dt = if dt < ssd.dt_lo { ssd.dt_lo } else { dt };
-        let dt = if dt > ssd.dt_hi { ssd.dt_hi } else { dt };
+        let dt = if dt > ssd.dt_hi { ssd.dt_hi } else { dt } * ssd.gap;
         let decay = exp(dt * at_head(ssd.a));
         let d = at_head(ssd.d);
         let group = head / heads_per_group * d_state;

@@ -5,7 +5,7 @@ use super::mixer::{decay, named_conv};
 use crate::checkpoint::Config;
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
-use brooklet::ops::GatedDelta;
+use brooklet::ops::{Gate, GatedDelta};
 
 /// Added to the squared lengths of queries and keys; a constant of the reference.
 const LENGTH_EPS: f32 = 1e-6;
@@ -71,7 +71,7 @@ impl GatedDeltaNet {
         let y = g.gated_delta(GatedDelta { q, k, v, a, b, out, decay, dt_bias, key_heads, scale, beta_scale: 1.0, eps: LENGTH_EPS, state });
         let weight = names.read("norm.weight", &[self.value_dim])?.repeat(self.heads);
         let weight = g.array(names.full("norm.weight"), weight);
-        let gated = g.norm_then_gate(y, z, weight, self.heads, self.eps);
+        let gated = g.gated_norm(y, Gate { z, first: false }, weight, self.heads, self.eps);
         names.linear(g, "out_proj", d_model, gated, false)
     }
 }

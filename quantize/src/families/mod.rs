@@ -2,6 +2,7 @@
 
 mod attention;
 mod bamba;
+mod diagonal;
 mod experts;
 mod falcon_h1;
 mod falcon_mamba;
@@ -25,13 +26,14 @@ mod rnn;
 mod sensor;
 mod shared_block;
 mod silero_vad;
+mod stripedhyena;
 mod zamba;
 mod zamba2;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role};
-use brooklet::ops::TensorId;
+use brooklet::ops::{NormKind, TensorId};
 use std::ops::Range;
 
 type Build = for<'a> fn(&'a Checkpoint) -> Result<Graph<'a>, Error>;
@@ -63,6 +65,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("qwen3_5_moe_text", qwen3_next::build),
     ("brooklet_rnn", rnn::build),
     ("silero_vad", silero_vad::build),
+    ("stripedhyena", stripedhyena::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.
@@ -200,6 +203,22 @@ impl<'a> Names<'a> {
         let weight = self.array(g, name, &[x.len as usize])?;
         Ok(g.rms_norm(x, weight, eps))
     }
+
+    /// The norm `name` of any style.
+    fn norm(&self, g: &mut Graph<'a>, name: &str, x: Operand, style: NormStyle) -> Result<Operand, Error> {
+        let weight = self.array(g, &format!("{name}.weight"), &[x.len as usize])?;
+        let bias = self.bias(g, &format!("{name}.bias"), x.len as usize, style.bias)?;
+        Ok(g.norm(style.kind, x, Some(weight), bias, style.eps))
+    }
+}
+
+/// Which norm a model has everywhere.
+#[derive(Clone, Copy)]
+struct NormStyle {
+    kind: NormKind,
+    eps: f32,
+    /// Whether there is a bias beside the weight.
+    bias: bool,
 }
 
 impl Factors {

@@ -1,16 +1,20 @@
-//! Brooklet's own sensor classifiers (`model_type` "brooklet_sensor"): an encoder, Mamba or Mamba-2 layers, pooling, a head.
-//! `docs/sensor-checkpoint.md` describes config and tensors; the mixers' names are those of state-spaces/mamba.
+//! Brooklet's own sensor classifiers (`model_type` "brooklet_sensor"): an encoder, Mamba, Mamba-2, S4D or S5 layers, pooling, a
+//! head.
+//! `docs/sensor-checkpoint.md` describes config and tensors; the mixers' names are those of their first implementations.
 
+use super::diagonal::Diagonal;
 use super::frames::{frame_graph, names, pool};
 use super::mixer::{Gating, Mamba1, Mamba2, StepNorms};
-use super::{Names, layers};
+use super::{Names, NormStyle, layers};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Output, Role};
+use brooklet::ops::NormKind;
 
 enum Mixer {
     Mamba1(Mamba1),
     Mamba2(Mamba2),
+    Diagonal(Diagonal),
 }
 
 impl Mixer {
@@ -18,6 +22,7 @@ impl Mixer {
         match self {
             Mixer::Mamba1(mixer) => mixer.build(g, names, x),
             Mixer::Mamba2(mixer) => mixer.build(g, names, x),
+            Mixer::Diagonal(mixer) => mixer.build(g, names, x),
         }
     }
 }
@@ -26,6 +31,10 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     let d_model = config.size("d_model")?;
     let eps = config.number_or("norm_epsilon", 1e-5)? as f32;
+    let norm = match config.flag_or("rms_norm", true)? {
+        true => NormStyle { kind: NormKind::Rms, eps, bias: false },
+        false => NormStyle { kind: NormKind::Layer, eps, bias: true },
+    };
     let mixer = mixer(&config.object("ssm_cfg")?, d_model, eps)?;
     let output = config.object("output")?;
     let classes = names(&output, "classes")?;
@@ -37,11 +46,11 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let x = g.linear(encoder, encoder_bias, frame);
     for i in 0..layers(checkpoint)? {
         let layer = backbone.under(&format!("layers.{i}"));
-        let normed = layer.rms_norm(&mut g, "norm.weight", x, eps)?;
+        let normed = layer.norm(&mut g, "norm", x, norm)?;
         let y = mixer.build(&mut g, &layer.under("mixer"), normed)?;
         g.add(x, y, 1.0);
     }
-    let features = backbone.rms_norm(&mut g, "norm_f.weight", x, eps)?;
+    let features = backbone.norm(&mut g, "norm_f", x, norm)?;
     pool(&mut g, &output, features)?;
     let top = Names::new(checkpoint, "");
     let head = top.matrix(&mut g, "head.weight", class_count, d_model, Role::Embedding)?;
@@ -83,6 +92,8 @@ fn mixer(config: &Config, d_model: usize, eps: f32) -> Result<Mixer, Error> {
             };
             Ok(Mixer::Mamba2(mixer.checked(config, "ngroups")?))
         }
-        other => Err(config.error("layer", format!("is \"{other}\"; supported are Mamba1 and Mamba2"))),
+        "S4D" => Ok(Mixer::Diagonal(Diagonal::s4d(config)?)),
+        "S5" => Ok(Mixer::Diagonal(Diagonal::s5(config)?)),
+        other => Err(config.error("layer", format!("is \"{other}\"; supported are Mamba1, Mamba2, S4D and S5"))),
     }
 }

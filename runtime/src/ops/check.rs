@@ -53,6 +53,12 @@ impl<'c, 'a> Checker<'c, 'a> {
         if array.len() as u64 == u64::from(len) { Ok(array) } else { Err(OpFault::Shape) }
     }
 
+    /// How many numbers the array `id` has.
+    pub(crate) fn array_len(&self, id: u32) -> Result<u32, OpFault> {
+        let array = self.artifact.array(id).ok_or(OpFault::Tensor)?;
+        u32::try_from(array.len()).map_err(|_| OpFault::Shape)
+    }
+
     /// An optional array.
     pub(crate) fn maybe_array(&self, id: Option<u32>, len: u32) -> Result<(), OpFault> {
         id.map_or(Ok(()), |id| self.array(id, len).map(|_| ()))

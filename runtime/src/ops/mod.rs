@@ -8,6 +8,7 @@ mod activate;
 mod attention;
 mod check;
 mod conv1d;
+mod diag_ssm;
 mod elementwise;
 mod embed;
 mod frame;
@@ -29,6 +30,7 @@ mod window;
 pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
+pub use diag_ssm::{DiagSsm, Stepping};
 pub use elementwise::{Add, Copy, Fill, Multiply, ScaleBy, SiluMultiply};
 pub use embed::Embed;
 pub use frame::Frame;
@@ -49,7 +51,7 @@ pub use window::Window;
 pub(crate) use attention::cache_bytes;
 pub(crate) use check::Checker;
 pub(crate) use linear::packed_bytes;
-pub(crate) use run::{Batch, Inputs};
+pub(crate) use run::{Batch, Gaps, Inputs};
 
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};
@@ -177,4 +179,6 @@ operations! {
     Window,
     /// `out <- value`.
     Fill,
+    /// Diagonal state-space model.
+    DiagSsm,
 }

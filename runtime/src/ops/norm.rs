@@ -8,13 +8,15 @@ use crate::error::OpFault;
 use crate::kernels;
 use serde::{Deserialize, Serialize};
 
-/// Which statistics a norm divides by.
+/// Which statistics a norm divides by. Files store the variant's number: new ones go to the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NormKind {
     /// `x / sqrt(mean(x^2) + eps)`
     Rms,
     /// `(x - mean(x)) / sqrt(variance(x) + eps)`
     Layer,
+    /// `x / (sqrt(mean(x^2)) + eps)`
+    RmsEpsOutside,
 }
 
 /// A gate on a norm: multiplies by `silu(z)`.
@@ -78,6 +80,7 @@ impl Norm {
             kind: match self.kind {
                 NormKind::Rms => kernels::NormKind::Rms,
                 NormKind::Layer => kernels::NormKind::Layer,
+                NormKind::RmsEpsOutside => kernels::NormKind::RmsEpsOutside,
             },
             weight: Batch::maybe_array(batch.artifact, self.weight)?,
             bias: Batch::maybe_array(batch.artifact, self.bias)?,

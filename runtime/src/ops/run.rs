@@ -15,6 +15,25 @@ pub(crate) enum Inputs<'b> {
     StoredFrames(&'b [[u8; 4]]),
 }
 
+/// The times between the frames of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gaps<'b> {
+    /// (tokens), or empty if all come at the model's own rate.
+    pub(crate) seconds: &'b [f32],
+    /// The model's own rate.
+    pub(crate) rate_hz: f32,
+}
+
+impl Gaps<'_> {
+    /// Time before a token in steps of the model's own rate: exactly 1 for the `f32` nearest to such a step.
+    pub(crate) fn gap(self, token: usize) -> f32 {
+        match self.seconds.get(token) {
+            Some(&seconds) if seconds != 1.0 / self.rate_hz => seconds * self.rate_hz,
+            _ => 1.0,
+        }
+    }
+}
+
 /// A batch of consecutive tokens of one stream on its way through the program.
 pub(crate) struct Batch<'b, 'a> {
     pub(crate) artifact: &'b Artifact<'a>,
@@ -26,6 +45,8 @@ pub(crate) struct Batch<'b, 'a> {
     pub(crate) cached: u64,
     /// Number of tokens.
     pub(crate) tokens: usize,
+    /// (tokens): time since the token before; empty for the model's own rate.
+    pub(crate) gaps: Gaps<'b>,
     /// (tokens, stride): one frame per token.
     pub(crate) frames: &'b mut [f32],
     /// Distance between frames.
@@ -53,6 +74,7 @@ impl<'b, 'a> Batch<'b, 'a> {
             position: self.position + token as u64,
             cached,
             tokens: 1,
+            gaps: Gaps { seconds: self.gaps.seconds.get(token..).unwrap_or_default(), rate_hz: self.gaps.rate_hz },
             frames: self.frames.chunks_exact_mut(self.stride).nth(token)?,
             stride: self.stride,
             state: self.state,
@@ -101,6 +123,17 @@ impl<'b, 'a> Batch<'b, 'a> {
         let state = Self::slot_numbers(self.artifact, self.state, slot)?;
         let frame = self.frames.chunks_exact_mut(self.stride).nth(token).map(TokenFrame)?;
         Some((self.kernels, frame, state))
+    }
+
+    /// Runs `step` on each token's frame in order, with the numbers of a state slot and the time since the token before, in
+    /// steps of the model's own rate.
+    pub(crate) fn each_with_state_and_gap(
+        &mut self,
+        slot: u32,
+        mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], f32) -> Option<()>,
+    ) -> Option<()> {
+        let (gaps, first) = (self.gaps, self.position);
+        self.each_with_state(slot, |kernels, frame, state, position| step(kernels, frame, state, gaps.gap((position - first) as usize)))
     }
 
     /// Runs `step` on each token's frame in order.

@@ -72,9 +72,9 @@ impl Scan {
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let artifact = batch.artifact;
         let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
-        batch.each_with_state(self.state, |kernels, mut frame, h, _| {
+        batch.each_with_state_and_gap(self.state, |kernels, mut frame, h, gap| {
             let heads = self.heads as usize;
-            let scan = kernels::Scan { x: &[], dt: &[], dt_bias, a, b: &[], c: &[], d, z: None, heads };
+            let scan = kernels::Scan { x: &[], dt: &[], dt_bias, a, b: &[], c: &[], d, z: None, heads, gap };
             match self.z {
                 Some(z) => {
                     let [x, dt, b, c, z, out] = frame.split([self.x, self.dt, self.b, self.c, z, self.out])?;

@@ -78,9 +78,9 @@ impl Ssd {
         let artifact = batch.artifact;
         let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
         let (groups, dt_lo, dt_hi) = (self.groups as usize, self.dt_lo, self.dt_hi);
-        batch.each_with_state(self.state, |kernels, mut frame, state, _| {
+        batch.each_with_state_and_gap(self.state, |kernels, mut frame, state, gap| {
             let [x, dt, b, c, out] = frame.split([self.x, self.dt, self.b, self.c, self.out])?;
-            kernels.ssd_step(&kernels::Ssd { x, dt, dt_bias, a, b, c, d, groups, dt_lo, dt_hi }, state, out);
+            kernels.ssd_step(&kernels::Ssd { x, dt, dt_bias, a, b, c, d, groups, dt_lo, dt_hi, gap }, state, out);
             Some(())
         })
     }
