@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 
-def draw(name, shape, rng, dt_low, norms, qk):
+def draw(name, shape, rng, dt_low=2e-3, norms=(0.5, 1.5), qk=1.5):
     """A sane value for the tensor `name`: activations stay near 1, dt in 1e-3..1, logits in 1..10."""
     if name.endswith("A_log"):  # decay rates exp(A_log) spread over a decade and a half
         return rng.uniform(math.log(0.3), math.log(8.0), shape)
@@ -38,9 +38,9 @@ def inverse_softplus(y):
     return y + np.log(-np.expm1(-y))
 
 
-def draw_all(shapes, rng, dt_low=2e-3, norms=(0.5, 1.5), qk=1.5):
+def draw_all(shapes, rng, **ranges):
     """`shapes`: name -> shape, in a fixed order. Returns f32 arrays."""
-    weights = {name: draw(name, shape, rng, dt_low, norms, qk) for name, shape in shapes.items()}
+    weights = {name: draw(name, shape, rng, **ranges) for name, shape in shapes.items()}
     for name in weights:
         projection = name.replace("dt_bias", "in_proj.weight")
         if name.endswith("dt_bias") and projection in weights:

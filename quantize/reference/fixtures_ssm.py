@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from make_fixtures import (
-    SensorReference, conv_whole, draw, rms_norm, sensor, sensor_config, sensor_shapes, silu, states_whole, weakest_tensor)
+from fixtures_draw import draw, weakest_tensor
+from fixtures_sensor import SensorReference, conv_whole, rms_norm, sensor, sensor_config, sensor_shapes, silu, states_whole
 
 CACHE_BOUND, SHUFFLE_BOUND = 1e-9, 1e-4
 

@@ -33,6 +33,7 @@ from fixtures_draw import sensitivity, weakest_tensor
 from fixtures_hybrid import HYBRID
 from fixtures_language import CACHE_BOUND, DIFFER_BOUND, make_language
 from fixtures_recurrent import RECURRENT
+from fixtures_native import NATIVE, make_native
 from fixtures_sensor import SENSOR, make_sensor
 
 SIZE_LIMIT = 150_000  # bytes a fixture may take, as it is kept in the repository (at the default length)
@@ -64,12 +65,13 @@ def make_once(name, folder, steps, rng):
     if name in SENSOR:
         whole, stepped, weights = make_sensor(name, SENSOR[name], folder, steps, rng)
     else:
-        whole, stepped, weights = make_language(LANGUAGE[name], folder, steps, rng)
+        maker, spec = (make_native, NATIVE[name]) if name in NATIVE else (make_language, LANGUAGE[name])
+        whole, stepped, weights = maker(spec, folder, steps, rng)
 
     expected = whole()
     assert len(expected) == steps
     largest = np.abs(expected).max()
-    cache = np.abs(stepped() - expected).max() / largest
+    cache = np.abs(stepped() - expected).max() / largest if stepped else 0.0  # some references have no step of their own
     tensor, effect = weakest_tensor(whole, weights, expected)
     factor = sensitivity(whole, weights, expected)
     np.save(folder / "expected.npy", expected.astype(np.float32))
@@ -102,7 +104,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     args = parser.parse_args()
 
-    names = list(LANGUAGE) + list(SENSOR)
+    names = list(LANGUAGE) + list(NATIVE) + list(SENSOR)
     if args.list:
         print("\n".join(names))
         return
@@ -114,7 +116,7 @@ def main():
         parser.error("--tokens must be at least 2 and --seed not negative")
 
     chosen = [name for name in names if not args.only or name in args.only]
-    if any(name in LANGUAGE for name in chosen):
+    if any(name not in SENSOR for name in chosen):
         import torch
         import transformers
 

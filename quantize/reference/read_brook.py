@@ -128,10 +128,16 @@ CONTENTS = ["Array", "MatrixF32", "MatrixF16", "MatrixQ8", "MatrixQ4", "Turns", 
 SECTION = record(at=u64x, crc32=u32x, rows=u32x, cols=u32x, name_at=u32x, name_len=u16x, content=enum(**dict.fromkeys(CONTENTS)))
 SLOT = record(at=u64x, capacity=u32x, heads=u32x, head_dim=u32x, sink=u32x,
               kind=enum(Numbers=None, CacheF32=None, CacheInt8=None), keep=enum(Stop=None, SinkAndWindow=None))
+ACTIVATION = enum(Silu=None, Sigmoid=None, Tanh=None, ReluSquared=None, Gelu=None, GeluTanh=None, Scale=record(scale=f32),
+                  SoftCap=record(cap=f32), Relu=None, Square=None, Sqrt=None)
+ROUTER = enum(Softmax=record(renormalize=boolean), TopKSoftmax=None,
+              Sigmoid=record(bias=opt(tensor), groups=u32, top_groups=u32, renormalize=opt(f32)))
+STEPPING = enum(Fixed=None, Hold=None, Bilinear=None, Impulse=None)
+HEAD = record(w=tensor, bias=opt(tensor), x=span, scale=f32)
 OP = enum(
     Embed=record(table=tensor, scale=f32, out=span),
     Frame=record(mean=tensor, inv_std=tensor, out=span),
-    Norm=record(kind=enum(Rms=None, Layer=None), x=span, out=span, weight=opt(tensor), bias=opt(tensor),
+    Norm=record(kind=enum(Rms=None, Layer=None, RmsEpsOutside=None), x=span, out=span, weight=opt(tensor), bias=opt(tensor),
                 gate=opt(record(z=span, first=boolean)), groups=u32, eps=f32),
     Linear=record(w=tensor, bias=opt(tensor), x=span, out=span),
     Conv1d=record(weight=tensor, bias=opt(tensor), taps=u32, silu=boolean, x=span, state=slot_id),
@@ -143,14 +149,30 @@ OP = enum(
     SiluMultiply=record(x=span, y=span),
     Add=record(x=span, y=span, scale=f32),
     Pool=record(kind=enum(Mean=None, Ema=record(alpha=f32)), x=span, state=slot_id),
-    Head=record(w=tensor, bias=opt(tensor), x=span, scale=f32),
+    Head=HEAD,
+    Multiply=record(x=span, y=span),
+    Copy=record(x=span, y=span),
+    Activate=record(f=ACTIVATION, x=span),
+    Moe=record(x=span, scores=span, hidden=span, expert_out=span, out=span, experts_at=tensor, router=ROUTER, top_k=u32,
+               scale=f32, gated=boolean, f=ACTIVATION),
+    GatedDelta=record(q=span, k=span, v=span, a=span, b=span, out=span, decay=tensor, dt_bias=tensor, key_heads=u32,
+                      scale=f32, beta_scale=f32, eps=f32, state=slot_id),
+    ScaleBy=record(x=span, y=span),
+    Route=record(score=span, threshold=f32, otherwise=boolean, ops=u32, count=slot_id),
+    RgLru=record(x=span, input_gate=span, recurrence_gate=span, decay=tensor, state=slot_id),
+    CappedHead=record(head=HEAD, cap=f32),
+    Lstm=record(input=span, recurrent=span, out=span, w=tensor, state=slot_id),
+    Gru=record(input=span, recurrent=span, out=span, w=tensor, bias=opt(tensor), state=slot_id),
+    Window=record(x=span, out=span, state=slot_id),
+    Fill=record(value=f32, out=span),
+    DiagSsm=record(x=span, out=span, a=tensor, c=opt(tensor), d=opt(tensor), channels=u32, stepping=STEPPING, state=slot_id),
 )
-TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "d", "dt_bias", "turns"}
+TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "c", "d", "dt_bias", "turns", "decay", "experts_at"}
 HEADER = record(
     card=record(name=text, family=text, source=text, license=text),
     input=enum(Tokens=record(vocab=u32, bos=opt(u32), eos=opt(u32), tokenizer=opt(u32)),
                Frames=record(channels=text, units=text, rate_hz=f32)),
-    output=enum(Logits=record(count=u32), Classes=record(names=text)),
+    output=enum(Logits=record(count=u32), Classes=record(names=text), Values=record(names=text, units=text)),
     frame_len=u32, names=blob, sections=table(SECTION, 27), slots=table(SLOT, 26), program=table(OP),
     golden=record(steps=u32, input=blob, fingerprint=u64x),
 )
@@ -251,7 +273,7 @@ class Brook:
         inputs, golden, width = self.header["input"], self.header["golden"], 1
         if inputs["is"] == "Frames":
             width = len(inputs["channels"].removesuffix("\n").split("\n")) if inputs["channels"] else 0
-            need(1 <= width <= 256, f"{width} channels")
+            need(1 <= width <= 4096, f"{width} channels")
         elif inputs["tokenizer"] is not None:
             section = dict(enumerate(self.header["sections"])).get(inputs["tokenizer"], {})
             need(section.get("content") == "Tokenizer", "the tokenizer is not in its section")
