@@ -58,7 +58,7 @@ def convert(path):
         "input": {"channels": CHANNELS, "units": UNITS, "rate_hz": 200.0,
                   "mean": mean.astype(float).tolist(), "std": std.astype(float).tolist()},
         "output": {"values": ["w", "x", "y", "z"], "units": ["1"] * 4, "unit_norm": True},
-        "card": {"name": "RIANN", "source": "https://pypi.org/project/riann", "license": "Apache-2.0"},
+        "card": {"name": "RIANN", "source": "the Python package riann 0.2.0", "license": "Apache-2.0"},
     }
     return config, tensors
 

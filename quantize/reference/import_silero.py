@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 CONFIG = {
-    "model_type": "silero_vad", "name": "Silero VAD, 16 kHz", "source": "https://pypi.org/project/silero-vad", "license": "MIT",
+    "model_type": "silero_vad", "name": "Silero VAD, 16 kHz", "source": "the Python package silero-vad 6.2.3", "license": "MIT",
     "sampling_rate": 16000,
     # A frame is a chunk of new samples; as many of the chunk before come first.
     "num_samples": 512, "context_size": 64,

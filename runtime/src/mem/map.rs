@@ -12,10 +12,10 @@ impl MappedFile {
     /// Maps the file at `path`.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         let file = File::open(path)?;
+        #[allow(unsafe_code)]
         // SAFETY: the map is read-only and private to this process's view. If another process cuts the file short while it is
         // in use, the system ends this process (as with every mapped library); the contents are checked before use, and no
         // kernel turns a value it reads into an address.
-        #[allow(unsafe_code)]
         let map = unsafe { memmap2::Mmap::map(&file) }?;
         Ok(MappedFile(map))
     }
