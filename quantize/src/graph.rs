@@ -266,14 +266,9 @@ impl<'a> Graph<'a> {
             Operand { value: of.value, at: of.at + i as u32 * len, len }
         };
         for (i, &(w, bias)) in blocks.iter().enumerate() {
-            self.ops.push(Op::Linear(Linear { w, bias, x: part(x, i), out: part(all, i) }));
+            self.linear_into(w, bias, part(x, i), part(all, i));
         }
         all
-    }
-
-    /// An empty value, for [`linear_into`](Self::linear_into) to fill part by part.
-    pub fn room(&mut self, len: usize) -> Operand {
-        self.value(len)
     }
 
     /// `w * x + bias`, to a part of a value.

@@ -64,6 +64,14 @@ impl Config {
         self.get(key, "a whole number from 1 to 16777216", |v| v.as_u64().filter(|n| (1..=1 << 24).contains(n)).map(|n| n as usize))
     }
 
+    /// A size that may be left out or be "auto": then it is `default`.
+    pub fn size_or_auto(&self, key: &str, default: usize) -> Result<usize, Error> {
+        match self.value(key).and_then(Value::as_str) {
+            Some("auto") => Ok(default),
+            _ => Ok(self.maybe_size(key)?.unwrap_or(default)),
+        }
+    }
+
     /// A whole number that may be zero, with a default.
     pub fn count_or(&self, key: &str, default: usize) -> Result<usize, Error> {
         let found = self.get(key, "a whole number from 0 to 16777216", |v| v.as_u64().filter(|&n| n <= 1 << 24).map(|n| n as usize))?;

@@ -108,7 +108,17 @@ impl Checkpoint {
         Err(Error::invalid(&self.dir, format!("tensor `{name}`"), format!("has no numbers {range:?}")))
     }
 
+    /// Refuses a tensor `name` that is missing or has other sizes (ones left out on both sides).
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        self.shaped(name, shape).map(|_| ())
+    }
+
     fn read(&self, name: &str, shape: &[usize], range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
+        self.shaped(name, shape)?.read(name, range)
+    }
+
+    /// The shard of tensor `name`, which must have the given sizes.
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<&Shard, Error> {
         let shard = self.shard(name)?;
         let found = shard.shape(name)?;
         let squeeze = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
@@ -117,7 +127,7 @@ impl Checkpoint {
                 format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
             return Err(Error::invalid(shard.path(), format!("tensor `{name}`"), problem));
         }
-        shard.read(name, range)
+        Ok(shard)
     }
 
     /// The text of `tokenizer.json`, if there is one.

@@ -85,10 +85,7 @@ fn is_mamba(kind: &str) -> bool {
 /// The Mamba-2 mixer that keys starting with `mamba_` describe, as hybrids have them.
 pub(super) fn mamba(config: &Config, d_inner: usize, eps: f32) -> Result<Mamba2, Error> {
     let heads = config.size("mamba_n_heads")?;
-    let head_dim = match config.value("mamba_d_head").and_then(|v| v.as_str()) {
-        Some("auto") => d_inner / heads,
-        _ => config.maybe_size("mamba_d_head")?.unwrap_or(d_inner / heads),
-    };
+    let head_dim = config.size_or_auto("mamba_d_head", d_inner / heads)?;
     if heads * head_dim != d_inner {
         return Err(config.error("mamba_d_head", format!("{heads} heads of {head_dim} are not the {d_inner} channels of the mixer")));
     }

@@ -4,7 +4,7 @@
 use super::attention::SelfAttention;
 use super::mixer::{Mamba1, StepNorms};
 use super::mlp::GatedMlp;
-use super::{Names, check_shape, head_matrix, layers, text_graph};
+use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
@@ -22,10 +22,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         d_inner: d_model * config.maybe_size("mamba_expand")?.unwrap_or(2),
         d_state: config.maybe_size("mamba_d_state")?.unwrap_or(16),
         d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
-        dt_rank: match config.value("mamba_dt_rank").and_then(|v| v.as_str()) {
-            Some("auto") => d_model.div_ceil(16),
-            _ => config.maybe_size("mamba_dt_rank")?.unwrap_or(d_model.div_ceil(16)),
-        },
+        dt_rank: config.size_or_auto("mamba_dt_rank", d_model.div_ceil(16))?,
         bias: config.flag_or("mamba_proj_bias", false)?,
         conv_bias: config.flag_or("mamba_conv_bias", true)?,
         norms: StepNorms::Learned(eps),
@@ -105,7 +102,7 @@ impl Mixture {
             let expert = names.under(&format!("experts.{e}"));
             let parts = ["gate_proj.weight", "up_proj.weight"].map(|name| expert.full(name));
             for part in &parts {
-                check_shape(checkpoint, part, &[width, d_model])?;
+                checkpoint.expect(part, &[width, d_model])?;
             }
             g.matrix(expert.full("gate_up_proj.weight"), 2 * width, d_model, Role::Projection, move || {
                 let [gate, up] = [&parts[0], &parts[1]].map(|part| checkpoint.tensor(part, &[width, d_model]));

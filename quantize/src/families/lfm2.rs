@@ -4,7 +4,7 @@
 use super::attention::{HeadNorms, SelfAttention, rotary};
 use super::mixer::named_conv;
 use super::mlp::{GateUp, GatedMlp};
-use super::{Names, check_shape, head_matrix, layers, text_graph};
+use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
@@ -157,7 +157,7 @@ impl Experts {
         let (width, checkpoint) = (self.width, names.checkpoint);
         let halves = [GATE, UP].map(|name| names.full(&format!("{name}.weight")));
         for name in &halves {
-            check_shape(checkpoint, name, &[width, d_model])?;
+            checkpoint.expect(name, &[width, d_model])?;
         }
         let first = g.matrix(names.full(&format!("{GATE}_{UP}.weight")), 2 * width, d_model, Role::Projection, move || {
             let mut both = Vec::with_capacity(2 * width * d_model);

@@ -22,10 +22,7 @@ pub(super) fn build_with(checkpoint: &Checkpoint, norms: StepNorms) -> Result<Gr
     // The published files are not of one mind about `expand` and `intermediate_size`: the projection itself knows.
     let in_proj = checkpoint.shape(&backbone.full("layers.0.mixer.in_proj.weight"))?;
     let d_inner = in_proj.first().map_or(0, |rows| rows / 2);
-    let dt_rank = match config.value("time_step_rank").and_then(|v| v.as_str()) {
-        Some("auto") => d_model.div_ceil(16),
-        _ => config.maybe_size("time_step_rank")?.unwrap_or(d_model.div_ceil(16)),
-    };
+    let dt_rank = config.size_or_auto("time_step_rank", d_model.div_ceil(16))?;
     let mixer = Mamba1 {
         d_inner,
         d_state: config.maybe_size("state_size")?.unwrap_or(16),

@@ -150,7 +150,7 @@ impl<'a> Names<'a> {
     fn loader(&self, name: &str, rows: usize, cols: usize) -> Result<impl Fn() -> Result<Vec<f32>, Error> + use<'a>, Error> {
         let name = self.full(name);
         let checkpoint = self.checkpoint;
-        check_shape(checkpoint, &name, &[rows, cols])?;
+        checkpoint.expect(&name, &[rows, cols])?;
         Ok(move || Ok(checkpoint.tensor(&name, &[rows, cols])?.data))
     }
 
@@ -158,7 +158,7 @@ impl<'a> Names<'a> {
     fn rows(&self, g: &mut Graph<'a>, name: &str, shape: &[usize], rows: Range<usize>, role: Role) -> Result<TensorId, Error> {
         let name = self.full(name);
         let checkpoint = self.checkpoint;
-        check_shape(checkpoint, &name, shape)?;
+        checkpoint.expect(&name, shape)?;
         let (shape, cols) = (shape.to_vec(), shape.last().copied().unwrap_or(1));
         let label = format!("{name}[{}..{}]", rows.start, rows.end);
         Ok(g.matrix(label, rows.len(), cols, role, move || checkpoint.numbers(&name, &shape, rows.start * cols..rows.end * cols)))
@@ -169,7 +169,7 @@ impl<'a> Names<'a> {
         let name = self.full(name);
         let checkpoint = self.checkpoint;
         let rows = order.len();
-        check_shape(checkpoint, &name, &[rows, cols])?;
+        checkpoint.expect(&name, &[rows, cols])?;
         let of = name.clone();
         Ok(g.matrix(name, rows, cols, role, move || {
             let data = checkpoint.tensor(&of, &[rows, cols])?.data;
@@ -190,7 +190,7 @@ impl<'a> Names<'a> {
             false => None,
         };
         let (checkpoint, factors, cols, w_name) = (self.checkpoint, factors.clone(), x.len as usize, self.full(&w_name));
-        check_shape(checkpoint, &w_name, &[rows, cols])?;
+        checkpoint.expect(&w_name, &[rows, cols])?;
         let w = g.matrix(w_name.clone(), rows, cols, Role::Projection, move || {
             Ok(factors.scale(checkpoint.tensor(&w_name, &[rows, cols])?.data, cols, factors.input))
         });
@@ -229,16 +229,6 @@ impl Factors {
         }
         data
     }
-}
-
-fn check_shape(checkpoint: &Checkpoint, name: &str, shape: &[usize]) -> Result<(), Error> {
-    let found = checkpoint.shape(name)?;
-    let squeeze = |shape: &[usize]| shape.iter().copied().filter(|&n| n != 1).collect::<Vec<usize>>();
-    if squeeze(&found) == squeeze(shape) {
-        return Ok(());
-    }
-    let problem = format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
-    Err(Error::invalid(checkpoint.dir(), format!("tensor `{name}`"), problem))
 }
 
 /// A text model's graph with its tokens and tokenizer, ready for its embedding.

@@ -79,7 +79,7 @@ fn unpadded<'a>(
     padded_vocab: usize,
     d_model: usize,
 ) -> Result<TensorId, Error> {
-    super::check_shape(checkpoint, &name, &[padded_vocab, d_model])?;
+    checkpoint.expect(&name, &[padded_vocab, d_model])?;
     let of = name.clone();
     Ok(g.matrix(name, vocab, d_model, Role::Embedding, move || {
         let mut data = checkpoint.tensor(&of, &[padded_vocab, d_model])?.data;
@@ -95,10 +95,7 @@ fn mixer(ssm: &Config, d_model: usize) -> Result<(&'static str, Mixer), Error> {
     let (bias, conv_bias) = (ssm.flag_or("bias", false)?, ssm.flag_or("conv_bias", true)?);
     match ssm.maybe_text("layer")? {
         None | Some("Mamba1") => {
-            let dt_rank = match ssm.value("dt_rank").and_then(|v| v.as_str()) {
-                Some("auto") => d_model.div_ceil(16),
-                _ => ssm.maybe_size("dt_rank")?.unwrap_or(d_model.div_ceil(16)),
-            };
+            let dt_rank = ssm.size_or_auto("dt_rank", d_model.div_ceil(16))?;
             let d_state = ssm.maybe_size("d_state")?.unwrap_or(16);
             Ok(("mamba", Mixer::One(Mamba1 { d_inner, d_state, d_conv, dt_rank, bias, conv_bias, norms: StepNorms::None })))
         }

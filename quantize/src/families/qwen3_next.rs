@@ -3,7 +3,7 @@
 use super::attention::{HeadNorms, SelfAttention, rotary, rotary_dims};
 use super::gated_delta_net::{GatedDeltaNet, by_part};
 use super::mlp::GatedMlp;
-use super::{Names, check_shape, head_matrix, text_graph};
+use super::{Names, head_matrix, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Input, Operand, Role};
@@ -170,7 +170,7 @@ fn expert_matrices<'a>(
     let wide = own.full("gate_up_proj.weight");
     let Some([gate_up, down]) = stacks else {
         for part in &parts {
-            check_shape(checkpoint, part, &[width, d_model])?;
+            checkpoint.expect(part, &[width, d_model])?;
         }
         g.matrix(wide, 2 * width, d_model, Role::Projection, move || {
             let [gate, up] = parts.each_ref().map(|name| checkpoint.tensor(name, &[width, d_model]));
@@ -180,7 +180,7 @@ fn expert_matrices<'a>(
         return Ok(());
     };
     for (name, stack, [rows, cols]) in [(wide, gate_up, [2 * width, d_model]), (own.full("down_proj.weight"), down, [d_model, width])] {
-        check_shape(checkpoint, &stack, &[count, rows, cols])?;
+        checkpoint.expect(&stack, &[count, rows, cols])?;
         g.matrix(name, rows, cols, Role::Projection, move || {
             checkpoint.numbers(&stack, &[count, rows, cols], expert * rows * cols..(expert + 1) * rows * cols)
         });

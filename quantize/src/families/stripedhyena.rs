@@ -140,7 +140,7 @@ impl Hyena {
         let reorder =
             move |x: &[f32], width: usize| -> Vec<f32> { (0..rows).flat_map(|i| x[from(i) * width..][..width].to_vec()).collect() };
         let (name, checkpoint) = (block.full("projections.weight"), block.checkpoint);
-        super::check_shape(checkpoint, &name, &[rows, channels])?;
+        checkpoint.expect(&name, &[rows, channels])?;
         let of = name.clone();
         let weight = g.matrix(name, rows, channels, Role::Projection, move || {
             Ok(reorder(&checkpoint.tensor(&of, &[rows, channels])?.data, channels))

@@ -91,10 +91,7 @@ impl Mixer {
         if !d_inner.is_multiple_of(heads) {
             return Err(config.error("n_mamba_heads", format!("is {heads}, which does not divide mamba_expand * hidden_size = {d_inner}")));
         }
-        let dt_rank = match config.value("mamba_dt_rank").and_then(|v| v.as_str()) {
-            Some("auto") => d_model.div_ceil(16),
-            _ => config.maybe_size("mamba_dt_rank")?.unwrap_or(d_model.div_ceil(16)),
-        };
+        let dt_rank = config.size_or_auto("mamba_dt_rank", d_model.div_ceil(16))?;
         Ok(Mixer {
             heads,
             d_inner,
@@ -119,7 +116,7 @@ impl Mixer {
         };
         let [x, z] = g.linear(in_proj, in_bias, input).split([d_inner; 2]);
         named_conv(g, names, "conv1d", x, self.d_conv, self.conv_bias, true)?;
-        let (dt, b, c) = (g.room(d_inner), g.room(heads * n), g.room(heads * n));
+        let (dt, b, c) = (g.value(d_inner), g.value(heads * n), g.value(heads * n));
         for head in 0..heads {
             let part = |whole: Operand| {
                 let len = whole.len / heads as u32;
