@@ -485,7 +485,7 @@ def main():
     ap.add_argument("--save-npz", type=Path, metavar="FILE",
                     help="write the recordings without pickle, for --data elsewhere")
     ap.add_argument("--set", nargs="*", default=[], metavar="KEY=NUMBER",
-                    help="change a number of the recipe, such as steps=500")
+                    help="change a number of the recipe or of the model, such as steps=500 or d_model=32")
     ap.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = ap.parse_args()
     path = args.data or find_data()
@@ -503,25 +503,26 @@ def main():
     if not args.out:
         return
 
-    recipe = dict(RECIPE)
+    recipe, model = dict(RECIPE), dict(MODEL)
     for item in args.set:
         key, _, value = item.partition("=")
-        if key not in recipe:
-            ap.error(f"--set {item}: the recipe has {', '.join(recipe)}")
-        recipe[key] = type(recipe[key])(value)
+        chosen = recipe if key in recipe else model
+        if key not in chosen:
+            ap.error(f"--set {item}: there are {', '.join([*recipe, *model])}")
+        chosen[key] = type(chosen[key])(value)
     seeds = list(range(args.seeds))
     args.out.mkdir(parents=True, exist_ok=True)
-    p, mean, std = train(data, folds, seeds, MODEL, recipe, args.device)
+    p, mean, std = train(data, folds, seeds, model, recipe, args.device)
     for m, (k, s) in enumerate((k, s) for k in folds for s in seeds):
         folder = args.out / f"fold{k}" if s == 0 else args.out / f"seed{s}" / f"fold{k}"
-        write_checkpoint(folder, {n: v[m] for n, v in p.items()}, mean[m], std[m], MODEL, k)
+        write_checkpoint(folder, {n: v[m] for n, v in p.items()}, mean[m], std[m], model, k)
 
     # Accuracy with float weights, and estimates for 8-bit and 4-bit weights with 8-bit activations.
-    report = dict(model=MODEL, recipe=recipe, bytes=size(MODEL), seeds=seeds,
+    report = dict(model=model, recipe=recipe, bytes=size(model), seeds=seeds,
                   folds=[dict(fold=k, test_subjects=FOLDS[k]) for k in folds], mean={})
     logits = {}
     for kind, quant in [("float", None), ("q8", 127.0), ("q4", 7.0)]:
-        judged = evaluate(p, mean, std, data, folds, seeds, MODEL, args.device, quant)
+        judged = evaluate(p, mean, std, data, folds, seeds, model, args.device, quant)
         table = np.array([score(data, j) for j in judged]).reshape(len(folds), len(seeds), 2)
         for row, scores, j in zip(report["folds"], table, judged[:: len(seeds)]):
             row["windows"], row["recordings"] = sum(len(x) for _, x in j), len(j)
