@@ -1,0 +1,300 @@
+//! I5: a stream's state is what the family's published formula says, worked out here from the checkpoint's config alone.
+//!
+//! Every part of the state in `f32`: a selective scan `4 E N`, an SSD `4 H P N`, a convolution `4 (K - 1) C`, a gated delta rule
+//! `4 H d_k d_v`, complex modes `8` each; an attention cache 8-bit keys and values and one `f32` scale for each, per position
+//! and head. Parts begin on 16-byte boundaries.
+
+use brooklet_quantize::{Cache, Recipe};
+use brooklet_tests::{File, family_fixtures};
+use serde_json::Value;
+
+/// Positions of the caches: an odd number, so that padding shows.
+const CONTEXT: u64 = 101;
+
+/// What a state is made of.
+#[derive(Default)]
+struct Parts(Vec<u64>);
+
+impl Parts {
+    fn numbers(&mut self, count: u64) {
+        self.0.push(4 * count);
+    }
+
+    /// A causal convolution of `taps` taps over `channels`.
+    fn conv(&mut self, taps: u64, channels: u64) {
+        self.numbers((taps - 1) * channels);
+    }
+
+    fn mamba(&mut self, inner: u64, state: u64, taps: u64) {
+        self.conv(taps, inner);
+        self.numbers(inner * state);
+    }
+
+    fn mamba2(&mut self, heads: u64, head_dim: u64, state: u64, groups: u64, taps: u64) {
+        self.conv(taps, heads * head_dim + 2 * groups * state);
+        self.numbers(heads * head_dim * state);
+    }
+
+    fn cache(&mut self, heads: u64, head_dim: u64, positions: u64) {
+        let (scales, codes) = (4 * heads * positions, heads * positions * head_dim);
+        self.0.extend([scales, codes, scales, codes]);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|bytes| bytes.next_multiple_of(16)).sum()
+    }
+}
+
+/// A config's value by name; `or` where it may be missing.
+struct Config(Value);
+
+impl Config {
+    fn open(dir: &std::path::Path) -> Self {
+        // Python writes a bare Infinity, which JSON has no word for.
+        let text = std::fs::read_to_string(dir.join("config.json")).unwrap().replace(" Infinity", " null");
+        let json: Value = serde_json::from_str(&text).unwrap();
+        Config(json.get("text_config").cloned().unwrap_or(json))
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        key.split('.').try_fold(&self.0, |json, key| json.get(key))?.as_u64()
+    }
+
+    fn n(&self, key: &str) -> u64 {
+        self.number(key).unwrap_or_else(|| panic!("no number {key}"))
+    }
+
+    fn or(&self, key: &str, default: u64) -> u64 {
+        self.number(key).unwrap_or(default)
+    }
+
+    fn text(&self, key: &str) -> &str {
+        key.split('.').try_fold(&self.0, |json, key| json.get(key)).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn list(&self, key: &str) -> Option<&Vec<Value>> {
+        self.0.get(key)?.as_array()
+    }
+
+    /// The words that name each layer, cycled over the number of layers.
+    fn layers(&self, key: &str) -> Option<Vec<String>> {
+        let words = self.list(key)?;
+        let count = self.or("num_hidden_layers", words.len() as u64) as usize;
+        Some(words.iter().cycle().take(count).map(|w| w.as_str().unwrap_or_default().to_owned()).collect())
+    }
+
+    fn attention(&self, parts: &mut Parts) {
+        let heads = self.n("num_attention_heads");
+        let head_dim = self.number("head_dim").unwrap_or_else(|| self.n("hidden_size") / heads);
+        parts.cache(self.or("num_key_value_heads", heads), head_dim, CONTEXT);
+    }
+}
+
+/// The state of the model that `config` describes.
+fn expected(c: &Config) -> Parts {
+    let mut p = Parts::default();
+    let family = c.text("model_type");
+    match family {
+        "mamba" | "falcon_mamba" if c.number("d_model").is_none() => {
+            (0..c.n("num_hidden_layers")).for_each(|_| p.mamba(c.n("intermediate_size"), c.n("state_size"), c.n("conv_kernel")));
+        }
+        "mamba2" if c.number("d_model").is_none() => (0..c.n("num_hidden_layers")).for_each(|_| {
+            p.mamba2(c.n("num_heads"), c.n("head_dim"), c.n("state_size"), c.n("n_groups"), c.n("conv_kernel"));
+        }),
+        // state-spaces' own configs.
+        "" | "mamba" | "mamba2" => {
+            let inner = c.n("d_model") * c.or("ssm_cfg.expand", 2);
+            let taps = c.or("ssm_cfg.d_conv", 4);
+            for _ in 0..c.n("n_layer") {
+                match c.text("ssm_cfg.layer") {
+                    "Mamba2" => {
+                        let head_dim = c.or("ssm_cfg.headdim", 64);
+                        p.mamba2(inner / head_dim, head_dim, c.or("ssm_cfg.d_state", 128), c.or("ssm_cfg.ngroups", 1), taps);
+                    }
+                    _ => p.mamba(inner, c.or("ssm_cfg.d_state", 16), taps),
+                }
+            }
+        }
+        "jamba" => {
+            for layer in 0..c.n("num_hidden_layers") {
+                if layer % c.n("attn_layer_period") == c.n("attn_layer_offset") {
+                    c.attention(&mut p);
+                } else {
+                    p.mamba(c.n("mamba_expand") * c.n("hidden_size"), c.n("mamba_d_state"), c.n("mamba_d_conv"));
+                }
+            }
+        }
+        "bamba" | "granitemoehybrid" => {
+            let indices = c.list("attn_layer_indices");
+            let words = c.layers("layer_types").or_else(|| c.layers("layers_block_type"));
+            for layer in 0..c.n("num_hidden_layers") {
+                let attends = match (&words, indices) {
+                    (Some(words), _) => matches!(words[layer as usize].as_str(), "attention" | "full_attention"),
+                    (None, indices) => indices.is_some_and(|all| all.iter().any(|i| i.as_u64() == Some(layer))),
+                };
+                if attends {
+                    c.attention(&mut p);
+                } else {
+                    p.mamba2(c.n("mamba_n_heads"), c.n("mamba_d_head"), c.n("mamba_d_state"), c.n("mamba_n_groups"), c.n("mamba_d_conv"));
+                }
+            }
+        }
+        "falcon_h1" => (0..c.n("num_hidden_layers")).for_each(|_| {
+            p.mamba2(c.n("mamba_n_heads"), c.n("mamba_d_head"), c.n("mamba_d_state"), c.n("mamba_n_groups"), c.n("mamba_d_conv"));
+            c.attention(&mut p);
+        }),
+        "nemotron_h" => {
+            let pattern = c.text("hybrid_override_pattern").chars().map(String::from).collect();
+            for word in c.layers("layers_block_type").unwrap_or(pattern) {
+                match word.as_str() {
+                    "M" | "mamba" | "linear_attention" => {
+                        p.mamba2(c.n("mamba_num_heads"), c.n("mamba_head_dim"), c.n("ssm_state_size"), c.n("n_groups"), c.n("conv_kernel"));
+                    }
+                    "*" | "attention" | "full_attention" => c.attention(&mut p),
+                    _ => {}
+                }
+            }
+        }
+        // Shared blocks share weights; every use has its own cache.
+        "zamba" | "zamba2" => {
+            for word in c.layers("layers_block_type").unwrap() {
+                let inner = c.n("mamba_expand") * c.n("hidden_size");
+                match family {
+                    "zamba" => p.mamba(inner, c.n("mamba_d_state"), c.n("mamba_d_conv")),
+                    _ => p.mamba2(
+                        c.n("n_mamba_heads"),
+                        c.n("mamba_headdim"),
+                        c.n("mamba_d_state"),
+                        c.n("mamba_ngroups"),
+                        c.n("mamba_d_conv"),
+                    ),
+                }
+                if word == "hybrid" {
+                    p.cache(c.n("num_key_value_heads"), c.n("attention_head_dim"), CONTEXT);
+                }
+            }
+        }
+        "lfm2" | "lfm2_moe" => {
+            let attends = |layer: u64| match c.layers("layer_types") {
+                Some(words) => words[layer as usize] == "full_attention",
+                None => c.list("full_attn_idxs").unwrap().iter().any(|i| i.as_u64() == Some(layer)),
+            };
+            for layer in 0..c.n("num_hidden_layers") {
+                if attends(layer) { c.attention(&mut p) } else { p.conv(c.n("conv_L_cache"), c.n("hidden_size")) }
+            }
+        }
+        "recurrent_gemma" => {
+            let words = c.layers("block_types").unwrap();
+            for word in words {
+                if word == "attention" {
+                    p.cache(c.n("num_key_value_heads"), c.n("head_dim"), c.n("attention_window_size"));
+                } else {
+                    p.conv(c.n("conv1d_width"), c.n("lru_width"));
+                    p.numbers(c.n("lru_width"));
+                }
+            }
+        }
+        "stripedhyena" => {
+            for layer in 0..c.n("num_layers") {
+                if c.list("attn_layer_idxs").unwrap().iter().any(|i| i.as_u64() == Some(layer)) {
+                    let heads = c.n("num_attention_heads");
+                    p.cache(heads / c.n("proj_groups"), c.n("hidden_size") / heads, CONTEXT);
+                } else {
+                    p.conv(c.n("short_filter_length"), 3 * c.n("hidden_size"));
+                    p.numbers(2 * c.n("state_size") * c.n("hidden_size"));
+                }
+            }
+        }
+        "llama" => (0..c.n("num_hidden_layers")).for_each(|_| c.attention(&mut p)),
+        "qwen3_next" | "qwen3_5_text" | "qwen3_5_moe_text" => {
+            let words = c.layers("layer_types");
+            let (k_heads, k_dim) = (c.n("linear_num_key_heads"), c.n("linear_key_head_dim"));
+            let (v_heads, v_dim) = (c.n("linear_num_value_heads"), c.n("linear_value_head_dim"));
+            for layer in 0..c.n("num_hidden_layers") {
+                let attends = match &words {
+                    Some(words) => words[layer as usize] == "full_attention",
+                    None => (layer + 1).is_multiple_of(c.or("full_attention_interval", 4)),
+                };
+                if attends {
+                    c.attention(&mut p);
+                } else {
+                    p.conv(c.n("linear_conv_kernel_dim"), 2 * k_heads * k_dim + v_heads * v_dim);
+                    p.numbers(v_heads * k_dim * v_dim);
+                }
+            }
+        }
+        "brooklet_sensor" => {
+            let (width, state) = (c.n("d_model"), c.n("ssm_cfg.d_state"));
+            let inner = width * c.or("ssm_cfg.expand", 2);
+            for _ in 0..c.n("n_layer") {
+                match c.text("ssm_cfg.layer") {
+                    "Mamba1" => p.mamba(inner, state, c.or("ssm_cfg.d_conv", 4)),
+                    "Mamba2" => {
+                        let head_dim = c.n("ssm_cfg.headdim");
+                        p.mamba2(inner / head_dim, head_dim, state, c.or("ssm_cfg.ngroups", 1), c.or("ssm_cfg.d_conv", 4));
+                    }
+                    // d_state counts a mode and its conjugate as two; one of them is kept, as two numbers.
+                    "S4D" => p.numbers(width * state),
+                    _ if c.0["ssm_cfg"]["conj_sym"] == Value::Bool(false) => p.numbers(2 * state),
+                    _ => p.numbers(state),
+                }
+            }
+            if c.text("output.pooling") != "last" {
+                p.numbers(width);
+            }
+        }
+        "brooklet_hybrid" => {
+            // A layer is a name, or an object whose "mixers" or "switch" list names.
+            let names = |layer: &Value| -> Vec<String> {
+                let list = layer.get("mixers").or(layer.get("switch")).and_then(Value::as_array).cloned();
+                list.unwrap_or(vec![layer.clone()]).iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+            };
+            for layer in c.list("layers").unwrap() {
+                // A routed block counts its own tokens, in a u64; a switch has one such block on each side.
+                let routes = if layer.get("routed").is_some() { 1 } else { layer["switch"].as_array().map_or(0, Vec::len) };
+                (0..routes).for_each(|_| p.numbers(2));
+                names(layer).iter().for_each(|name| match name.as_str() {
+                    "mamba" => p.mamba(c.n("mamba.d_inner"), c.n("mamba.d_state"), c.n("mamba.d_conv")),
+                    "mamba2" => p.mamba2(
+                        c.n("mamba2.heads"),
+                        c.n("mamba2.headdim"),
+                        c.n("mamba2.d_state"),
+                        c.n("mamba2.ngroups"),
+                        c.n("mamba2.d_conv"),
+                    ),
+                    "attention" => p.cache(c.n("attention.num_key_value_heads"), c.n("attention.head_dim"), CONTEXT),
+                    _ => {}
+                });
+            }
+        }
+        "brooklet_rnn" => {
+            let numbers = if c.text("rnn") == "LSTM" { 2 } else { 1 };
+            (0..c.n("num_layers")).for_each(|_| p.numbers(numbers * c.n("hidden_size")));
+            if !matches!(c.text("output.pooling"), "" | "last") {
+                p.numbers(c.n("hidden_size"));
+            }
+        }
+        "silero_vad" => {
+            p.numbers(c.n("context_size"));
+            p.numbers(2 * c.n("hidden_size"));
+        }
+        other => panic!("no formula for {other}"),
+    }
+    p
+}
+
+#[test]
+fn state_bytes_are_the_families_formulas() {
+    let recipe = Recipe { cache: Cache { context: CONTEXT as u32, sink: Some(4), int8: true }, ..Recipe::default() };
+    let mut wrong = Vec::new();
+    for dir in family_fixtures() {
+        let file = File::quantized(&dir, &recipe);
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let (bytes, formula) = (file.model().state_bytes() as u64, expected(&Config::open(&dir)).bytes());
+        println!("{name:28} {bytes:8}");
+        if bytes != formula {
+            wrong.push(format!("{name}: {bytes} bytes, the formula says {formula}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
