@@ -11,6 +11,7 @@ pub mod graph;
 pub mod lower;
 pub mod methods;
 mod recipe;
+pub mod shapes;
 
 pub use checkpoint::Checkpoint;
 pub use error::Error;

@@ -18,9 +18,16 @@ impl Config {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         match serde_json::from_slice(&quote_infinities(&text)) {
-            Ok(Value::Object(object)) => Ok(Config { path: path.to_owned(), prefix: String::new(), object }),
-            Ok(_) => Err(Error::invalid(path, "JSON", "is not an object with keys")),
+            Ok(value) => Self::new(path, value),
             Err(e) => Err(Error::invalid(path, "JSON", format!("cannot be read: {e}"))),
+        }
+    }
+
+    /// An object that is in no file; `name` stands for one in messages.
+    pub(crate) fn new(name: &Path, value: Value) -> Result<Self, Error> {
+        match value {
+            Value::Object(object) => Ok(Config { path: name.to_owned(), prefix: String::new(), object }),
+            _ => Err(Error::invalid(name, "JSON", "is not an object with keys")),
         }
     }
 

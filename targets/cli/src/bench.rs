@@ -2,21 +2,28 @@
 
 use crate::generate::per_second;
 use crate::model_file::{Memory, ModelFile, all_kernels};
+use crate::quantize::format;
 use crate::sampler::SplitMix64;
 use crate::sheet::short;
 use anyhow::{Context, Result};
 use brooklet::artifact::InputSpec;
 use brooklet::kernels::KernelTable;
+use brooklet::kernels::quant::Format;
 use brooklet::ops::Op;
 use brooklet::{Input, Model, Session};
+use brooklet_quantize::Recipe;
+use brooklet_quantize::shapes::{self, SHAPES};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use indicatif::ProgressBar;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
   brooklet bench model.brook
   brooklet bench model.brook --tokens 512 --json
+  brooklet bench --shape granite-4.0-h-350m --format q4
   BROOKLET_BACKEND=avx2 brooklet bench model.brook";
 
 /// Tokens that a prefill handles at once.
@@ -28,7 +35,14 @@ const RUNS: usize = 5;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Model (.brook)
-    model: PathBuf,
+    #[arg(required_unless_present = "shape")]
+    model: Option<PathBuf>,
+    /// Time a published shape with random weights: no checkpoint needed
+    #[arg(long, conflicts_with = "model", value_parser = PossibleValuesParser::new(SHAPES.iter().map(|(name, what)| PossibleValue::new(name).help(what))))]
+    shape: Option<String>,
+    /// Format of the random weights
+    #[arg(long, default_value = "q4", requires = "shape", value_parser = format)]
+    format: Format,
     /// Tokens or frames of one run
     #[arg(short = 'n', long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     tokens: u32,
@@ -85,7 +99,13 @@ struct Speed {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let file = ModelFile::open(&args.model)?;
+    // Lives as long as the mapped file in it.
+    let folder = tempfile::tempdir()?;
+    let file = match (&args.model, &args.shape) {
+        (Some(model), _) => ModelFile::open(model)?,
+        (None, shape) => random_weights(shape.as_deref().unwrap_or_default(), args.format, &folder.path().join("random.brook"))?,
+    };
+    let name = args.shape.as_ref().map_or_else(|| file.name(), |shape| format!("{shape} {}", args.format.name()));
     let model = file.model()?;
     // A model that stops at its context cannot be run longer.
     let steps = args.tokens.min(model.plan().context.unwrap_or(u32::MAX)) as usize;
@@ -102,19 +122,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .map(|s| serde_json::json!({ "kernels": s.kernels, "steps_per_second": s.step, "prefill_per_second": s.prefill }))
             .collect();
         let json = serde_json::json!({
-            "model": file.name(), "steps": steps, "prefill_batch": PREFILL_BATCH, "bytes_per_step": bytes,
+            "model": name, "steps": steps, "prefill_batch": PREFILL_BATCH, "bytes_per_step": bytes,
             "macs_per_step": model.plan().macs_per_step, "speeds": speeds,
         });
         writeln!(out, "{json:#}")?;
         return Ok(());
     }
-    writeln!(out, "{}: {steps} steps, median of {RUNS} runs, one thread; a step touches up to {}\n", file.name(), short(bytes))?;
+    writeln!(out, "{}: {steps} steps, median of {RUNS} runs, one thread; a step touches up to {}\n", name, short(bytes))?;
     writeln!(out, "{:<10} {:>12} {:>12} {:>12} {:>16}", "kernels", "steps/s", "us/step", "GB/s", "prefill/s (x64)")?;
     for s in speeds {
         let gigabytes = s.step * bytes as f64 / 1e9;
         writeln!(out, "{:<10} {:>12.1} {:>12.2} {gigabytes:>12.2} {:>16.1}", s.kernels, s.step, 1e6 / s.step, s.prefill)?;
     }
     Ok(())
+}
+
+/// A file of random weights in a published shape.
+fn random_weights(shape: &str, format: Format, path: &Path) -> Result<ModelFile> {
+    let checkpoint = shapes::shape(shape)?;
+    let recipe = Recipe { format, ..Recipe::default() };
+    let bar = ProgressBar::new(0).with_message("drawing weights");
+    brooklet_quantize::quantize(&checkpoint, &recipe, path, &mut |progress| {
+        bar.set_length(progress.total_bytes);
+        bar.set_position(progress.done_bytes);
+    })?;
+    bar.finish_and_clear();
+    ModelFile::open(path)
 }
 
 fn measure(model: &Model<'_>, kernels: &'static KernelTable, inputs: &Inputs, steps: usize) -> Result<Speed> {

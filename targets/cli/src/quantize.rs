@@ -52,7 +52,8 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
-fn format(text: &str) -> Result<Format, String> {
+/// Reads a format's name.
+pub(crate) fn format(text: &str) -> Result<Format, String> {
     let known = [Format::F32, Format::F16, Format::Q8, Format::Q4];
     let found = known.into_iter().find(|format| format.name() == text);
     found.ok_or_else(|| format!("choose one of {}", known.map(Format::name).join(", ")))
