@@ -1,5 +1,7 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
-//! of sixteen 4-bit codes at once.
+//! of sixteen 4-bit codes at once. [`vnni`] has the one product written by hand.
+
+mod vnni;
 
 use crate::table::KernelTable;
 use core::arch::x86_64::{
@@ -9,6 +11,10 @@ use core::arch::x86_64::{
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
 static AVX512: KernelTable = compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]);
+static AVX512_VNNI: KernelTable = KernelTable {
+    matmul: vnni::matmul,
+    ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
+};
 
 /// The AVX2 table, if this CPU has AVX2.
 pub(crate) fn avx2() -> Option<&'static KernelTable> {
@@ -22,6 +28,11 @@ pub(crate) fn avx512() -> Option<&'static KernelTable> {
         && std::is_x86_feature_detected!("avx512dq")
         && std::is_x86_feature_detected!("avx512vl");
     has.then_some(&AVX512)
+}
+
+/// The AVX-512 table with integer products by VNNI, if this CPU has both.
+pub(crate) fn avx512_vnni() -> Option<&'static KernelTable> {
+    (avx512().is_some() && std::is_x86_feature_detected!("avx512vnni")).then_some(&AVX512_VNNI)
 }
 
 /// See [`crate::quant::expand_q4`].
