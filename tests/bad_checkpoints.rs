@@ -195,3 +195,25 @@ fn recurrent_nets_are_refused_where_they_cannot_stream() {
         expect(dir.path(), &parts);
     }
 }
+
+#[test]
+fn s4_is_refused_where_it_cannot_stream() {
+    for (fixture, from, to, parts) in [
+        ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 2, \"bidirectional\": true", ["`layer_args.bidirectional`", "only false"]),
+        ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 2, \"gate\": 4", ["`layer_args.gate`", "only null"]),
+        ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 1", ["kernel.P", "[2, 6, 8, 2]"]),
+        ("s4-dplr-rank2", "\"n_ssm\": 6", "\"n_ssm\": 7", ["18 channels", "n_ssm must divide"]),
+        ("s4-dplr-rank2", "\"mode\": \"dplr\"", "\"mode\": \"dense\"", ["`layer_args.mode`", "nplr"]),
+        ("s4-diag-zoh", "\"disc\": \"zoh\"", "\"disc\": \"dss\"", ["`layer_args.disc`", "bilinear"]),
+        ("s4-diag-zoh", "\"layer\": \"S4Block\"", "\"layer\": \"S4ND\"", ["`layer`", "S4Block and S4D"]),
+        ("s4-diag-zoh", "\"pooling\"", "\"pool\"", ["`output.pooling`", "missing"]),
+    ] {
+        let dir = copy(fixture);
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), &parts);
+    }
+    let length = "s4_layers.0.layer.kernel.l_kernel";
+    let dir = copy("s4-dplr-rank2");
+    edit_tensors(dir.path(), |t| t.get_mut(length).unwrap().2.fill(0xff));
+    expect(dir.path(), &[length, "one whole number", "I64"]);
+}

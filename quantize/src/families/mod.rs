@@ -3,6 +3,8 @@
 mod attention;
 mod bamba;
 mod diagonal;
+mod diagonalise;
+mod discretise;
 mod experts;
 mod falcon_h1;
 mod falcon_mamba;
@@ -23,6 +25,8 @@ mod qwen3_next;
 mod recurrent;
 mod recurrent_gemma;
 mod rnn;
+mod s4;
+mod s4_kernel;
 mod sensor;
 mod shared_block;
 mod silero_vad;
@@ -66,6 +70,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("brooklet_rnn", rnn::build),
     ("silero_vad", silero_vad::build),
     ("stripedhyena", stripedhyena::build),
+    ("s4", s4::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.
