@@ -87,6 +87,7 @@ fn broken_configs() {
             &["config.json", "`rope_parameters.factor`", "missing"],
         ),
         ("sensor-mamba2-last", "\"pooling\": \"last\"", "\"pooling\": \"best\"", &["config.json", "`output.pooling`", "best", "ema"]),
+        ("sensor-missing-hold", "\"hold\"", "\"guess\"", &["config.json", "`input.missing`", "guess", "hold, mean and zero"]),
         ("sensor-s4d-zoh", "\"zoh\"", "\"foh\"", &["config.json", "`ssm_cfg.discretization`", "foh", "bilinear"]),
         ("sensor-s4d-zoh", "\"d_state\": 16", "\"d_state\": 15", &["config.json", "`ssm_cfg.d_state`", "15", "even"]),
         ("sensor-s4d-zoh", "\"layer\": \"S4D\"", "\"layer\": \"S4\"", &["config.json", "`ssm_cfg.layer`", "\"S4\"", "S4D"]),

@@ -93,7 +93,7 @@ fn listen(out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
     let InputSpec::Frames { rate_hz, .. } = model.header().input else { return Ok(()) };
     let rate = f64::from(rate_hz);
     introduce(out, "1. A sensor model listens to a smartwatch: which exercise is it?", &model)?;
-    let wanted = Wanted { channels, time_column: None };
+    let wanted = Wanted::of(&model, channels, None);
     let (samples, _) = Frames::new("the bundled recording", RECORDING, wanted).read_all(1.0 / rate_hz)?;
     let width = channels.lines().count().max(1);
     let steps = samples.len() / width;

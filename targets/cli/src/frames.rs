@@ -2,7 +2,7 @@
 
 use crate::csv_lines::CsvLines;
 use anyhow::{Context, Result, bail};
-use brooklet::Input;
+use brooklet::{Input, Model};
 use std::io::BufRead;
 use std::path::Path;
 
@@ -13,6 +13,15 @@ pub(crate) struct Wanted<'a> {
     pub(crate) channels: &'a str,
     /// The column with each sample's time in seconds; without it, samples come at the model's own rate.
     pub(crate) time_column: Option<&'a str>,
+    /// Whether the model knows what stands in for a missing sample, an empty field or `nan`.
+    pub(crate) takes_missing: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// What `model` takes, whose channel names are `channels`.
+    pub(crate) fn of(model: &Model<'_>, channels: &'a str, time_column: Option<&'a str>) -> Self {
+        Wanted { channels, time_column, takes_missing: model.plan().missing.is_some() }
+    }
 }
 
 /// One line's frame.
@@ -34,6 +43,7 @@ pub(crate) struct Frames<R> {
     lines: CsvLines<R>,
     channels: Vec<String>,
     time_column: Option<String>,
+    takes_missing: bool,
     /// Known once the first line is read.
     columns: Option<Columns>,
     frame: Vec<f32>,
@@ -67,6 +77,7 @@ impl<R: BufRead> Frames<R> {
             frame: vec![0.0; channels.len()],
             channels,
             time_column: wanted.time_column.map(str::to_owned),
+            takes_missing: wanted.takes_missing,
             columns: None,
             time: None,
         }
@@ -80,6 +91,8 @@ impl<R: BufRead> Frames<R> {
         if self.columns.is_none() {
             // A line of names, or already the first sample?
             let is_header = self.lines.fields().all(|field| field.parse::<f32>().is_err());
+            // A line of nothing but missing samples has no names.
+            let is_header = is_header && self.lines.fields().any(|field| !field.is_empty());
             if is_header {
                 self.columns = Some(self.match_header()?);
                 if !self.lines.advance()? {
@@ -101,10 +114,16 @@ impl<R: BufRead> Frames<R> {
             let field = field(column);
             *value = match field.parse::<f32>() {
                 Ok(number) if number.is_finite() => number,
-                _ => bail!(
-                    "{}: channel {channel}: `{field}` is not a finite number; leave the line out, or repeat the last good sample",
-                    self.lines.place()
-                ),
+                Ok(nan) if nan.is_nan() && self.takes_missing => nan,
+                Err(_) if field.is_empty() && self.takes_missing => f32::NAN,
+                parsed => {
+                    let place = self.lines.place();
+                    let missing = field.is_empty() || parsed.is_ok_and(f32::is_nan);
+                    let policy = if missing { "; the model has no policy for missing samples (`input.missing` in its config)" } else { "" };
+                    bail!(
+                        "{place}: channel {channel}: `{field}` is not a finite number; leave the line out, or repeat the last good sample{policy}"
+                    )
+                }
             };
         }
         let mut seconds = None;
@@ -173,7 +192,7 @@ mod tests {
     use super::{Frames, Wanted};
 
     fn read_timed(text: &str, time_column: Option<&str>) -> Result<(Vec<f32>, Vec<f32>), String> {
-        let wanted = Wanted { channels: "ax\nay", time_column };
+        let wanted = Wanted { channels: "ax\nay", time_column, takes_missing: false };
         Frames::new("f.csv", text.as_bytes(), wanted).read_all(9.0).map_err(|e| e.to_string())
     }
 
@@ -202,6 +221,26 @@ mod tests {
         ] {
             let error = read(text).unwrap_err();
             assert!(parts.iter().all(|p| error.contains(p)), "{error}");
+        }
+    }
+
+    #[test]
+    fn missing_samples_are_told_from_bad_ones() {
+        let read = |text: &str, takes_missing| {
+            let wanted = Wanted { channels: "ax\nay", time_column: None, takes_missing };
+            let frames = Frames::new("f.csv", text.as_bytes(), wanted).read_all(1.0);
+            frames.map(|(frames, _)| frames.iter().map(f32::to_string).collect::<Vec<_>>().join(" ")).map_err(|e| e.to_string())
+        };
+        assert_eq!(read("1,\n,2\nnan,NaN\n,\n", true).as_deref(), Ok("1 NaN NaN 2 NaN NaN NaN NaN"));
+        assert_eq!(read(",\n1,2\n", true).as_deref(), Ok("NaN NaN 1 2"));
+        for text in ["1,inf\n", "1,-\n", "1,2,\n"] {
+            let error = read(text, true).unwrap_err();
+            assert!(error.contains("line 1") && !error.contains("policy"), "{error}");
+        }
+        for text in ["1,\n", "1,nan\n"] {
+            let error = read(text, false).unwrap_err();
+            assert!(error.contains("line 1: channel ay"), "{error}");
+            assert!(error.contains("no policy for missing samples"), "{error}");
         }
     }
 

@@ -30,7 +30,8 @@ Examples:
 pub(crate) struct Args {
     /// Sensor model (.brook)
     model: PathBuf,
-    /// Samples as CSV, one per line, with or without a line of column names; `-` for standard input
+    /// Samples as CSV, one per line, with or without a line of column names; `-` for standard input. An empty field or `nan` is a
+    /// missing sample, for models with a policy for it
     #[arg(default_value = "-")]
     file: PathBuf,
     /// Print one JSON object per step (the verdict goes to standard error)
@@ -86,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let opened = File::open(&args.file).with_context(|| format!("{}: cannot be opened", args.file.display()))?;
         (args.file.display().to_string(), Box::new(BufReader::new(opened)))
     };
-    let mut frames = Frames::new(input.0, input.1, Wanted { channels, time_column: args.time_column.as_deref() });
+    let mut frames = Frames::new(input.0, input.1, Wanted::of(&model, channels, args.time_column.as_deref()));
     if gives_values(&model) {
         follow(args, &mut session, &mut frames, &names)?;
     } else {

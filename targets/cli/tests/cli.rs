@@ -316,6 +316,39 @@ fn times_that_a_model_cannot_take_name_their_line() {
     }
 }
 
+#[test]
+fn missing_samples_go_by_the_models_policy() {
+    let dir = folder("missing");
+    let make = |checkpoint: &str| {
+        let model = dir.join(format!("{checkpoint}.brook")).to_str().expect("a plain path").to_owned();
+        ok(&["quantize", &format!("{FIXTURES}/{checkpoint}"), "-o", &model]);
+        model
+    };
+    let holds = make("sensor-missing-mean");
+    assert!(ok(&["inspect", &holds]).contains("missing    \"mean\""), "{}", ok(&["inspect", &holds]));
+    let json: Value = serde_json::from_str(&ok(&["inspect", &holds, "--json"])).expect("JSON");
+    assert_eq!(json["input"]["missing"], "mean");
+    let json: Value = serde_json::from_str(&ok(&["inspect", sensor(), "--json"])).expect("JSON");
+    assert_eq!(json["input"]["missing"], Value::Null);
+    // The fixture's own frames, missing ones written as `nan`, and as nothing; by stream and by eval.
+    let named = std::fs::read_to_string(format!("{FIXTURES}/sensor-missing-mean/frames.csv")).expect("the frames");
+    let empty = named.replace("nan", "");
+    assert_ne!(named, empty);
+    let out = run_with(&named, &["stream", &holds, "-", "--json"]);
+    assert!(out.ok && out.out == run_with(&empty, &["stream", &holds, "-", "--json"]).out, "{}", out.err);
+    let csv = write(&dir, "empty.csv", empty);
+    ok(&["eval", &holds, "--frames", &csv, "--logits", dir.join("out.npy").to_str().expect("a plain path"), "--prefill"]);
+    for (csv, parts) in [
+        ("1,2,3,,5,6\n", ["line 1: channel gx: ``", "no policy for missing samples"]),
+        ("1,2,3,4,5,NaN\n", ["line 1: channel gz: `NaN`", "no policy for missing samples"]),
+    ] {
+        let ran = run_with(csv, &["stream", sensor(), "-"]);
+        assert!(!ran.ok && parts.iter().all(|part| ran.err.contains(part)), "{}", ran.err);
+    }
+    let ran = run_with("1,inf,3\n", &["stream", &holds, "-"]);
+    assert!(!ran.ok && ran.err.contains("channel ay: `inf`"), "{}", ran.err);
+}
+
 /// A live source: each sample is judged when it comes, not when the next one does.
 #[test]
 fn a_live_stream_answers_at_once() {

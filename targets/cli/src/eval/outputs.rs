@@ -87,6 +87,6 @@ fn read_tokens(path: &Path) -> Result<Vec<u32>> {
 fn read_frames(model: &Model<'_>, name: &str, path: &Path, time_column: Option<&str>) -> Result<Inputs> {
     let channels = channel_names(model, name)?;
     let InputSpec::Frames { rate_hz, .. } = model.header().input else { bail!("{name}: takes no sensor frames") };
-    let (frames, seconds) = Frames::open(path, Wanted { channels, time_column })?.read_all(1.0 / rate_hz)?;
+    let (frames, seconds) = Frames::open(path, Wanted::of(model, channels, time_column))?.read_all(1.0 / rate_hz)?;
     Ok(Inputs::Frames(frames, channels.lines().count(), seconds))
 }

@@ -27,7 +27,7 @@ pub(super) fn run(model: &Path, dir: &Path, window_seconds: f64, time_column: Op
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
-    let wanted = Wanted { channels: channel_names(&model, &file.name())?, time_column };
+    let wanted = Wanted::of(&model, channel_names(&model, &file.name())?, time_column);
     if gives_values(&model) {
         bail!("{}: gives values, not classes; use --frames and --logits", file.name());
     }
