@@ -218,3 +218,19 @@ fn s4_is_refused_where_it_cannot_stream() {
     edit_tensors(dir.path(), |t| t.get_mut(length).unwrap().2.fill(0xff));
     expect(dir.path(), &[length, "one whole number", "I64"]);
 }
+
+#[test]
+fn native_attention_is_refused_where_it_cannot_stream() {
+    for (from, to, parts) in [
+        ("\"causal\": true", "\"causal\": false", ["`attn_cfg.causal`", "looks ahead"]),
+        ("\"rotary_emb_dim\": 8", "\"rotary_emb_dim\": 14", ["`attn_cfg.rotary_emb_dim`", "a head's 12"]),
+        ("\"rotary_emb_dim\": 8", "\"rotary_emb_interleaved\": true", ["`attn_cfg.rotary_emb_interleaved`", "only false"]),
+        ("\"num_heads\": 3", "\"num_heads\": 3, \"num_heads_kv\": 2", ["`attn_cfg.num_heads_kv`", "cannot share"]),
+        ("\"d_conv\": 4", "\"d_conv\": 3", ["mixer.conv1d.weight", "[108, 1, 4]"]),
+        ("\"attn_layer_idx\": [\n    1", "\"attn_layer_idx\": [\n    3", ["`attn_layer_idx`", "0 to 2"]),
+    ] {
+        let dir = copy("native-attention");
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), &parts);
+    }
+}

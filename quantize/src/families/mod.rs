@@ -19,6 +19,7 @@ mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod native_attention;
 mod native_mamba;
 mod nemotron_h;
 mod qwen3_next;
