@@ -3,6 +3,8 @@
 use brooklet::artifact::InputSpec;
 use brooklet::kernels::quant::Format;
 use brooklet::{Error, Input, Line, Session, State, kernels, snapshot_bytes};
+use brooklet_quantize::graph::{self, Graph, Role};
+use brooklet_quantize::lower::write_graph;
 use brooklet_quantize::{Cache, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, fixtures, stream};
 use proptest::prelude::*;
@@ -94,6 +96,35 @@ proptest! {
         let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
         input.feed(&mut session, cut..40, &mut got);
         prop_assert_eq!(bits(&got), bits(&want));
+    }
+}
+
+#[test]
+fn what_stands_in_has_its_place_behind_the_frame() {
+    let policies: [fn(&mut Graph<'_>, graph::Operand); 3] =
+        [|g, x| g.hold_missing(x), |g, x| g.average_missing(x), |g, x| g.zero_missing(x, vec![0.0; x.len as usize])];
+    for policy in policies {
+        for late in [false, true] {
+            let input = graph::Input::Frames {
+                channels: vec!["a".to_owned(), "b".to_owned()],
+                units: vec!["1".to_owned(); 2],
+                rate_hz: 10.0,
+                mean: vec![0.0; 2],
+                std: vec![1.0; 2],
+            };
+            let mut g = Graph::new(graph::Card::default(), input, graph::Output::Classes(vec!["no".to_owned(), "yes".to_owned()]));
+            let identity = g.matrix("identity", 2, 2, Role::Embedding, || Ok(vec![1.0, 0.0, 0.0, 1.0]));
+            let mut x = g.frame(vec![0.0; 2], vec![1.0; 2]);
+            if late {
+                x = g.linear(identity, None, x);
+            }
+            policy(&mut g, x);
+            g.head(identity, None, x, 1.0);
+            let dir = tempfile::tempdir().unwrap();
+            let written = write_graph(&g, &recipe(Format::F32), &dir.path().join("model.brook"), &mut |_| {});
+            assert_eq!(written.is_ok(), !late);
+            assert!(written.map_or_else(|e| e.to_string().contains("stands where it must not"), |_| true));
+        }
     }
 }
 

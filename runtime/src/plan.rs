@@ -95,15 +95,19 @@ impl Plan {
                 plan.missing = Some(missing.policy);
             }
             samples = if let Op::Frame(frame) = op { Some(frame.out) } else { None };
+            let is_routed = routed > 0;
             // A routed block holds whole layers: no head, no block inside, nothing that counts every step.
-            if routed > 0 && (op.head().is_some() || matches!(op, Op::Route(_) | Op::Pool(_))) {
+            if is_routed && (op.head().is_some() || matches!(op, Op::Route(_) | Op::Pool(_))) {
                 return Err(fail(OpFault::Order));
             }
             routed = if let Op::Route(route) = op { route.ops } else { routed.saturating_sub(1) };
             checker.operands(&op).map_err(fail)?;
             op.check(&mut checker).map_err(fail)?;
             plan.add(artifact, &op);
-            plan.takes_gaps |= matches!(op, Op::Scan(_) | Op::Ssd(_) | Op::DiagSsm(_));
+            let knows_time = matches!(op, Op::Scan(_) | Op::Ssd(_) | Op::DiagSsm(_));
+            plan.takes_gaps |= knows_time;
+            // A recurrence in a routed block knows the time since the last frame, not since the last one that entered.
+            fixed_rate |= knows_time && is_routed;
             fixed_rate |= matches!(op, Op::DiagSsm(DiagSsm { stepping: Stepping::Fixed, .. }));
         }
         plan.takes_gaps &= !fixed_rate;
