@@ -87,6 +87,8 @@ fn broken_configs() {
             &["config.json", "`rope_parameters.factor`", "missing"],
         ),
         ("sensor-mamba2-last", "\"pooling\": \"last\"", "\"pooling\": \"best\"", &["config.json", "`output.pooling`", "best", "ema"]),
+        ("lfm3", "\"sliding_attention\",", "\"chunked_attention\",", &["config.json", "`layer_types`", "entry 1", "chunked_attention"]),
+        ("lfm3", "\"proportional\"", "\"yarn\"", &["`rope_parameters.full_attention.rope_type`", "yarn", "proportional"]),
         ("sensor-missing-hold", "\"hold\"", "\"guess\"", &["config.json", "`input.missing`", "guess", "hold, mean and zero"]),
         ("sensor-s4d-zoh", "\"zoh\"", "\"foh\"", &["config.json", "`ssm_cfg.discretization`", "foh", "bilinear"]),
         ("sensor-s4d-zoh", "\"d_state\": 16", "\"d_state\": 15", &["config.json", "`ssm_cfg.d_state`", "15", "even"]),

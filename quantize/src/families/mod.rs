@@ -14,6 +14,7 @@ mod granite_hybrid;
 mod hybrid;
 mod jamba;
 mod lfm2;
+mod lfm3;
 mod llama;
 mod mamba;
 mod mamba2;
@@ -55,6 +56,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
     ("lfm2", lfm2::build),
     ("lfm2_moe", lfm2::build_moe),
+    ("lfm3", lfm3::build),
     ("recurrent_gemma", recurrent_gemma::build),
     ("falcon_mamba", falcon_mamba::build),
     ("jamba", jamba::build),
