@@ -123,7 +123,7 @@ fn rotary(g: &mut Graph<'_>, config: &Config, kind: &str, head_dim: usize, theta
     }
     let turning = (share * head_dim as f64 / 2.0) as usize;
     let turn = |i: usize| if i < turning { theta.powf(-2.0 * i as f64 / head_dim as f64) / factor } else { 0.0 };
-    Ok(g.turns(&format!("rotary.{kind}.turns"), &(0..head_dim / 2).map(turn).collect::<Vec<_>>()))
+    Ok(g.turns(format!("rotary.{kind}.turns"), &(0..head_dim / 2).map(turn).collect::<Vec<_>>()))
 }
 
 /// Attention whose heads are scaled by a gate each.
