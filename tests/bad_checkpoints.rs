@@ -87,6 +87,9 @@ fn broken_configs() {
             &["config.json", "`rope_parameters.factor`", "missing"],
         ),
         ("sensor-mamba2-last", "\"pooling\": \"last\"", "\"pooling\": \"best\"", &["config.json", "`output.pooling`", "best", "ema"]),
+        ("lfm3", "\"sliding_attention\",", "\"chunked_attention\",", &["config.json", "`layer_types`", "entry 1", "chunked_attention"]),
+        ("lfm3", "\"proportional\"", "\"yarn\"", &["`rope_parameters.full_attention.rope_type`", "yarn", "proportional"]),
+        ("sensor-missing-hold", "\"hold\"", "\"guess\"", &["config.json", "`input.missing`", "guess", "hold, mean and zero"]),
         ("sensor-s4d-zoh", "\"zoh\"", "\"foh\"", &["config.json", "`ssm_cfg.discretization`", "foh", "bilinear"]),
         ("sensor-s4d-zoh", "\"d_state\": 16", "\"d_state\": 15", &["config.json", "`ssm_cfg.d_state`", "15", "even"]),
         ("sensor-s4d-zoh", "\"layer\": \"S4D\"", "\"layer\": \"S4\"", &["config.json", "`ssm_cfg.layer`", "\"S4\"", "S4D"]),
@@ -191,6 +194,44 @@ fn recurrent_nets_are_refused_where_they_cannot_stream() {
         ("silero-small", "\"num_samples\": 32", "\"num_samples\": 5000", ["`num_samples`", "4096"]),
     ] {
         let dir = copy(fixture);
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), &parts);
+    }
+}
+
+#[test]
+fn s4_is_refused_where_it_cannot_stream() {
+    for (fixture, from, to, parts) in [
+        ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 2, \"bidirectional\": true", ["`layer_args.bidirectional`", "only false"]),
+        ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 2, \"gate\": 4", ["`layer_args.gate`", "only null"]),
+        ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 1", ["kernel.P", "[2, 6, 8, 2]"]),
+        ("s4-dplr-rank2", "\"n_ssm\": 6", "\"n_ssm\": 7", ["18 channels", "n_ssm must divide"]),
+        ("s4-dplr-rank2", "\"mode\": \"dplr\"", "\"mode\": \"dense\"", ["`layer_args.mode`", "nplr"]),
+        ("s4-diag-zoh", "\"disc\": \"zoh\"", "\"disc\": \"dss\"", ["`layer_args.disc`", "bilinear"]),
+        ("s4-diag-zoh", "\"layer\": \"S4Block\"", "\"layer\": \"S4ND\"", ["`layer`", "S4Block and S4D"]),
+        ("s4-diag-zoh", "\"pooling\"", "\"pool\"", ["`output.pooling`", "missing"]),
+    ] {
+        let dir = copy(fixture);
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), &parts);
+    }
+    let length = "s4_layers.0.layer.kernel.l_kernel";
+    let dir = copy("s4-dplr-rank2");
+    edit_tensors(dir.path(), |t| t.get_mut(length).unwrap().2.fill(0xff));
+    expect(dir.path(), &[length, "one whole number", "I64"]);
+}
+
+#[test]
+fn native_attention_is_refused_where_it_cannot_stream() {
+    for (from, to, parts) in [
+        ("\"causal\": true", "\"causal\": false", ["`attn_cfg.causal`", "looks ahead"]),
+        ("\"rotary_emb_dim\": 8", "\"rotary_emb_dim\": 14", ["`attn_cfg.rotary_emb_dim`", "a head's 12"]),
+        ("\"rotary_emb_dim\": 8", "\"rotary_emb_interleaved\": true", ["`attn_cfg.rotary_emb_interleaved`", "only false"]),
+        ("\"num_heads\": 3", "\"num_heads\": 3, \"num_heads_kv\": 2", ["`attn_cfg.num_heads_kv`", "cannot share"]),
+        ("\"d_conv\": 4", "\"d_conv\": 3", ["mixer.conv1d.weight", "[108, 1, 4]"]),
+        ("\"attn_layer_idx\": [\n    1", "\"attn_layer_idx\": [\n    3", ["`attn_layer_idx`", "0 to 2"]),
+    ] {
+        let dir = copy("native-attention");
         edit_config(dir.path(), from, to);
         expect(dir.path(), &parts);
     }

@@ -3,7 +3,10 @@
 
 use brooklet::artifact::InputSpec;
 use brooklet::kernels::quant::Format;
+use brooklet::ops::Stepping;
 use brooklet::{Error, Input, Line, Session, State, kernels};
+use brooklet_quantize::graph::{self, Graph, Role};
+use brooklet_quantize::lower::write_graph;
 use brooklet_quantize::{Cache, Recipe};
 use brooklet_tests::{Buffers, File, family_fixtures};
 
@@ -97,4 +100,47 @@ fn bad_times_are_refused_before_anything_changes() {
             assert!(session.step(Input::FrameAfter(&x, 86400.0)).unwrap().iter().all(|y| y.is_finite()), "{name}");
         }
     }
+}
+
+/// One recurrence over two channels, in a routed block or not.
+fn one_recurrence(is_routed: bool) -> File {
+    let input = graph::Input::Frames {
+        channels: vec!["a".to_owned(), "b".to_owned()],
+        units: vec!["1".to_owned(); 2],
+        rate_hz: 10.0,
+        mean: vec![0.0; 2],
+        std: vec![1.0; 2],
+    };
+    let mut g = Graph::new(graph::Card::default(), input, graph::Output::Classes(vec!["no".to_owned(), "yes".to_owned()]));
+    let x = g.frame(vec![0.0; 2], vec![1.0; 2]);
+    let router = g.matrix("router", 1, 2, Role::Router, || Ok(vec![1.0, -1.0]));
+    let score = g.linear(router, None, x);
+    let block = |g: &mut Graph<'_>| {
+        let a = g.array("a", vec![-0.3, -0.2, 0.1, 0.0]);
+        let c = g.array("c", vec![1.0, 0.5, 0.2, 0.0]);
+        let y = g.diag_ssm(x, 2, a, Some(c), None, Stepping::Hold);
+        g.add(x, y, 1.0);
+        Ok(())
+    };
+    if is_routed {
+        g.routed(score, 0.0, false, block).unwrap()
+    } else {
+        block(&mut g).unwrap()
+    }
+    let head = g.matrix("head", 2, 2, Role::Embedding, || Ok(vec![1.0, 0.0, 0.0, 1.0]));
+    g.head(head, None, x, 1.0);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.brook");
+    write_graph(&g, &FLOAT, &path, &mut |_| {}).unwrap();
+    File::new(&std::fs::read(&path).unwrap())
+}
+
+#[test]
+fn a_recurrence_that_may_be_skipped_takes_no_gaps() {
+    let frame = |seconds| (vec![1.0, 0.5], Some(seconds));
+    let (free, routed) = (one_recurrence(false), one_recurrence(true));
+    assert!(free.model().plan().takes_gaps && !routed.model().plan().takes_gaps);
+    last(&free, &[frame(0.1), frame(0.3)]).unwrap();
+    last(&routed, &[frame(0.1), frame(0.1)]).unwrap();
+    assert_eq!(last(&routed, &[frame(0.1), frame(0.3)]), Err(Error::GapUnsupported));
 }

@@ -58,6 +58,16 @@ LFM2 = TOKEN_IDS | dict(
     rope_parameters=rope(500.0), max_position_embeddings=2048, tie_word_embeddings=True,
 )
 
+LFM3 = TOKEN_IDS | dict(
+    model_type="lfm3", hidden_size=24, num_hidden_layers=4, vocab_size=61, intermediate_size=34, num_attention_heads=3,
+    num_key_value_heads=1, head_dim=12, layer_types=["conv", "sliding_attention", "full_attention", "conv"], conv_L_cache=7,
+    conv_bias=False, norm_eps=1e-5, sliding_window=11, use_sandwich_norm=True, use_attention_gate=True, attention_bias=False,
+    rope_parameters=dict(
+        sliding_attention=dict(rope_type="default", rope_theta=100.0),
+        full_attention=dict(rope_type="proportional", rope_theta=500.0, partial_rotary_factor=0.5)),
+    max_position_embeddings=2048, tie_word_embeddings=True,
+)
+
 FALCON_H1 = TOKEN_IDS | dict(
     model_type="falcon_h1", hidden_size=24, num_hidden_layers=2, vocab_size=61, intermediate_size=34,
     hidden_act="silu", num_attention_heads=4, num_key_value_heads=2, head_dim=10, rope_parameters=rope(500.0),
@@ -145,6 +155,14 @@ HYBRID = {
     "qwen3-next": QWEN3_NEXT | dict(_spelling=as_published, _differ=[
         dict(rope_parameters=rope(500.0, partial_rotary_factor=1.0)), dict(norm_topk_prob=False)]),
     "lfm2": LFM2 | dict(_spelling=as_published),
+    "lfm3": LFM3 | dict(_differ=[
+        dict(sliding_window=12), dict(use_sandwich_norm=False), dict(use_attention_gate=False),
+        dict(rope_parameters=dict(
+            sliding_attention=dict(rope_type="default", rope_theta=100.0),
+            full_attention=dict(rope_type="proportional", rope_theta=500.0, partial_rotary_factor=1.0)))]),
+    "lfm3-plain": LFM3 | dict(
+        hidden_size=20, num_hidden_layers=3, layer_types=["conv", "full_attention", "sliding_attention"], conv_L_cache=3,
+        conv_bias=True, use_sandwich_norm=False, use_attention_gate=False, attention_bias=True, tie_word_embeddings=False),
     "falcon-h1-plain": FALCON_H1 | dict(_differ=MULTIPLIERS_OFF),
     "falcon-h1-norm-after": FALCON_H1 | dict(
         mamba_rms_norm=True, mamba_norm_before_gate=False, mamba_n_groups=2, mamba_n_heads=4, mamba_d_head=10,

@@ -1,4 +1,4 @@
-"""Makes the fixtures of the time-invariant state-space models: S4D, S5, StripedHyena, and frames at irregular times.
+"""Makes the fixtures of the time-invariant state-space models: S4D, S5, StripedHyena, frames at irregular times, missing samples.
 
 References in f64, written from the published equations: once over the whole input (sums over the past, which for S4D under an
 input that stays between frames is the exact solution of the differential equation), once as a stream. Both must agree.
@@ -19,9 +19,9 @@ from fixtures_sensor import SensorReference, conv_whole, rms_norm, sensor, senso
 CACHE_BOUND, SHUFFLE_BOUND = 1e-9, 1e-4
 
 
-def lti(d_model, n_layer, channels, pooling, layer, *, rms=True, gaps=False, **ssm_cfg):
+def lti(d_model, n_layer, channels, pooling, layer, *, rms=True, gaps=False, missing=None, **ssm_cfg):
     spec = sensor(d_model, n_layer, channels, pooling, layer=layer, **ssm_cfg)
-    return spec | dict(rms=rms, gaps=gaps)
+    return spec | dict(rms=rms, gaps=gaps, missing=missing)
 
 
 SENSOR = {
@@ -43,6 +43,11 @@ SENSOR = {
         18, 1, 3, "last", "S5", d_state=14, discretization="async", activation="full_glu", irregular=True, gaps=True),
     "sensor-mamba1-gaps": lti(24, 2, 3, "last", "Mamba1", d_state=8, d_conv=3, expand=2, dt_rank=3, gaps=True),
     "sensor-mamba2-gaps": lti(24, 2, 3, "last", "Mamba2", d_state=16, d_conv=4, expand=2, headdim=12, ngroups=2, gaps=True),
+    "sensor-missing-hold": lti(
+        18, 1, 4, "last", "S4D", d_state=8, discretization="zoh", irregular=True, gaps=True, missing="hold"),
+    "sensor-missing-mean": lti(16, 1, 3, "ema", "S4D", d_state=6, discretization="zoh", missing="mean"),
+    "sensor-missing-zero": lti(
+        20, 1, 3, "mean", "Mamba2", d_state=8, d_conv=4, expand=2, headdim=10, ngroups=1, missing="zero"),
     "sensor-taps64": lti(20, 1, 3, "last", "Mamba1", d_state=4, d_conv=64, expand=1, dt_rank=3),
 }
 HYENA = {
@@ -212,6 +217,16 @@ class Reference(SensorReference):
         return super().stepped(frames)
 
 
+def stand_in(frames, policy, mean):
+    """Frames without their NaNs, in the sensor's units."""
+    filled, last = frames.copy(), np.array(mean, np.float64)
+    for frame in filled:
+        missing = np.isnan(frame)
+        frame[missing] = last[missing] if policy == "hold" else 0.0 if policy == "zero" else np.array(mean)[missing]
+        last = np.where(missing, last, frame)
+    return filled
+
+
 def make_sensor(name, spec, folder, steps, rng):
     from safetensors.numpy import save_file
 
@@ -221,6 +236,8 @@ def make_sensor(name, spec, folder, steps, rng):
     config = sensor_config(spec, name, rng)
     if not spec["rms"]:
         config["rms_norm"] = False
+    if spec["missing"]:
+        config["input"]["missing"] = spec["missing"]
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -228,6 +245,9 @@ def make_sensor(name, spec, folder, steps, rng):
     period, phase = rng.uniform(5, 40, len(mean)), rng.uniform(0, 2 * np.pi, len(mean))
     swing = np.sin(2 * np.pi * np.arange(steps)[:, None] / period + phase)
     frames = (mean + std * (swing + rng.normal(0, 0.5, swing.shape))).astype(np.float32)
+    if spec["missing"]:
+        frames[rng.random(frames.shape) < 0.2] = np.nan
+        frames[0, 0], frames[1] = np.nan, np.nan
     np.savetxt(folder / "frames.csv", frames, fmt="%.9g", delimiter=",")
     gaps = np.ones(steps)
     if spec["gaps"]:
@@ -236,7 +256,7 @@ def make_sensor(name, spec, folder, steps, rng):
         np.savetxt(folder / "gaps.csv", seconds, fmt="%.9g")
         gaps = seconds.astype(np.float64) * config["input"]["rate_hz"]
     reference = Reference(config, weights, gaps)
-    frames = frames.astype(np.float64)
+    frames = stand_in(frames.astype(np.float64), spec["missing"], mean)
     return lambda: reference.whole(frames), lambda: reference.stepped(frames), weights
 
 

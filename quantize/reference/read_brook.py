@@ -166,8 +166,9 @@ OP = enum(
     Window=record(x=span, out=span, state=slot_id),
     Fill=record(value=f32, out=span),
     DiagSsm=record(x=span, out=span, a=tensor, c=opt(tensor), d=opt(tensor), channels=u32, stepping=STEPPING, state=slot_id),
+    Missing=record(policy=enum(Hold=record(last=slot_id), Mean=None, Zero=record(zeros=tensor)), x=span),
 )
-TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "c", "d", "dt_bias", "turns", "decay", "experts_at"}
+TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "c", "d", "dt_bias", "turns", "decay", "experts_at", "zeros"}
 HEADER = record(
     card=record(name=text, family=text, source=text, license=text),
     input=enum(Tokens=record(vocab=u32, bos=opt(u32), eos=opt(u32), tokenizer=opt(u32)),

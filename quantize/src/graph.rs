@@ -5,8 +5,8 @@
 use crate::error::Error;
 use brooklet::ops::{
     Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, DiagSsm, Embed, Fill, Frame, Gate, GatedDelta, Gru,
-    Head, Linear, Lstm, Moe, Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply,
-    SlotId, Ssd, Stepping, TensorId, Window,
+    Head, Linear, Lstm, Missing, Moe, Multiply, Norm, NormKind, Op, Policy, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan,
+    SiluMultiply, SlotId, Ssd, Stepping, TensorId, Window,
 };
 
 /// A stretch of a value.
@@ -227,6 +227,23 @@ impl<'a> Graph<'a> {
         let (mean, inv_std) = (self.array("input.mean", mean), self.array("input.inv_std", inv_std));
         self.ops.push(Op::Frame(Frame { mean, inv_std, out }));
         out
+    }
+
+    /// Replaces missing numbers of a frame by the channel's last one.
+    pub fn hold_missing(&mut self, x: Operand) {
+        let last = self.slot(SlotDecl::Numbers(x.len));
+        self.ops.push(Op::Missing(Missing { policy: Policy::Hold { last }, x }));
+    }
+
+    /// Replaces missing numbers of a frame by the channel's mean.
+    pub fn average_missing(&mut self, x: Operand) {
+        self.ops.push(Op::Missing(Missing { policy: Policy::Mean, x }));
+    }
+
+    /// Replaces missing numbers of a frame by `zeros`, (channels), where zero lies after normalisation.
+    pub fn zero_missing(&mut self, x: Operand, zeros: Vec<f32>) {
+        let zeros = self.array("input.zero", zeros);
+        self.ops.push(Op::Missing(Missing { policy: Policy::Zero { zeros }, x }));
     }
 
     /// Root-mean-square norm of the whole of `x`.

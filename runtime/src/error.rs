@@ -80,7 +80,7 @@ pub enum Error {
         /// Channels of the model.
         want: u32,
     },
-    /// A sample that is not a number, or infinite.
+    /// A sample that is infinite, or no number for a model that has nothing to stand in for it.
     FrameNotFinite {
         /// Its channel.
         channel: u32,
@@ -236,7 +236,11 @@ impl fmt::Display for Error {
             }
             Error::FrameWidth { got, want } => write!(f, "the frame has {got} values, the model takes {want} channels"),
             Error::FrameNotFinite { channel } => {
-                write!(f, "channel {channel} of the frame is not a finite number; leave the sample out, or repeat the last good one")
+                write!(
+                    f,
+                    "channel {channel} of the frame is not a finite number; leave the sample out, or repeat the last good one \
+                     (a NaN may stay where the model's config says what stands in, `input.missing`)"
+                )
             }
             Error::GapNotPositive { frame } => {
                 write!(f, "the time before frame {frame} is not a finite number of seconds above 0; drop frames that come twice")

@@ -7,7 +7,8 @@ use brooklet_kernels::portable::{act, reduce};
 pub enum Input<'a> {
     /// A token id.
     Token(u32),
-    /// One sample of every channel, (channels), in the units the model card names; normalisation is the model's business.
+    /// One sample of every channel, (channels), in the units the model card names; normalisation is the model's business. NaN
+    /// stands for a missing one, if the model has a [policy](crate::ops::Policy) for it.
     Frame(&'a [f32]),
     /// A frame that comes this many seconds after the one before. [`Input::Frame`] is one that comes after a step of the
     /// model's own rate; the time before a stream's first frame counts too, but finds an empty state.

@@ -6,7 +6,7 @@
 use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind};
 use crate::error::{Error, HeaderFault, OpFault};
 use crate::mem::BUFFER_ALIGN;
-use crate::ops::{Checker, DiagSsm, Op, Stepping, cache_bytes, packed_bytes};
+use crate::ops::{Checker, DiagSsm, Op, Policy, Span, Stepping, cache_bytes, packed_bytes};
 use brooklet_kernels::quant::Format;
 
 /// Bytes of one state slot; `None` when that overflows.
@@ -40,6 +40,8 @@ pub struct Plan {
     pub outputs: u32,
     /// Whether frames may come at other times than the model's own rate: its recurrences know the time between them.
     pub takes_gaps: bool,
+    /// What stands in for a missing sample, a NaN in a frame; without it, one is refused.
+    pub missing: Option<Policy>,
     /// Positions after which a step is refused, if any cache was made to stop.
     pub context: Option<u32>,
     frame_len: u32,
@@ -61,6 +63,7 @@ impl Plan {
                 OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().count() as u32,
             },
             takes_gaps: false,
+            missing: None,
             context: None,
             frame_len: header.frame_len,
             quantized_cols: 0,
@@ -73,6 +76,7 @@ impl Plan {
             }
         }
         let mut fixed_rate = false;
+        let mut samples: Option<Span> = None;
         let mut checker = Checker::new(artifact);
         let mut routed = 0;
         let last = header.program.count.wrapping_sub(1);
@@ -83,15 +87,27 @@ impl Plan {
             if is_input != (index == 0) || op.head().is_some() != (index == last) {
                 return Err(fail(OpFault::Order));
             }
+            // What replaces missing samples comes before anything that could take them in.
+            if let Op::Missing(missing) = op {
+                if index != 1 || samples != Some(missing.x) {
+                    return Err(fail(OpFault::Order));
+                }
+                plan.missing = Some(missing.policy);
+            }
+            samples = if let Op::Frame(frame) = op { Some(frame.out) } else { None };
+            let is_routed = routed > 0;
             // A routed block holds whole layers: no head, no block inside, nothing that counts every step.
-            if routed > 0 && (op.head().is_some() || matches!(op, Op::Route(_) | Op::Pool(_))) {
+            if is_routed && (op.head().is_some() || matches!(op, Op::Route(_) | Op::Pool(_))) {
                 return Err(fail(OpFault::Order));
             }
             routed = if let Op::Route(route) = op { route.ops } else { routed.saturating_sub(1) };
             checker.operands(&op).map_err(fail)?;
             op.check(&mut checker).map_err(fail)?;
             plan.add(artifact, &op);
-            plan.takes_gaps |= matches!(op, Op::Scan(_) | Op::Ssd(_) | Op::DiagSsm(_));
+            let knows_time = matches!(op, Op::Scan(_) | Op::Ssd(_) | Op::DiagSsm(_));
+            plan.takes_gaps |= knows_time;
+            // A recurrence in a routed block knows the time since the last frame, not since the last one that entered.
+            fixed_rate |= knows_time && is_routed;
             fixed_rate |= matches!(op, Op::DiagSsm(DiagSsm { stepping: Stepping::Fixed, .. }));
         }
         plan.takes_gaps &= !fixed_rate;

@@ -243,7 +243,9 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
         if samples.is_empty() || channels == 0 || !samples.len().is_multiple_of(channels) {
             return Err(Error::FrameWidth { got: samples.len() as u32, want: channels as u32 });
         }
-        if let Some(at) = samples.iter().position(|&x| !number(x).is_finite()) {
+        let takes_missing = self.model.plan().missing.is_some();
+        let is_bad = |x: f32| !(x.is_finite() || takes_missing && x.is_nan());
+        if let Some(at) = samples.iter().position(|&x| is_bad(number(x))) {
             return Err(Error::FrameNotFinite { channel: (at % channels) as u32 });
         }
         Ok(samples.len() / channels)

@@ -41,6 +41,11 @@ impl Config {
         self.object.get(key).filter(|v| !v.is_null())
     }
 
+    /// Whether `key` is there, and null: Python's `None`.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
+    }
+
     /// An error about `key`.
     pub fn error(&self, key: &str, problem: impl std::fmt::Display) -> Error {
         Error::invalid(&self.path, format!("key `{}{key}`", self.prefix), problem)

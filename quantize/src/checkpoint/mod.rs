@@ -120,6 +120,14 @@ impl Checkpoint {
         Err(Error::invalid(&self.dir, format!("tensor `{name}`"), format!("has no numbers {range:?}")))
     }
 
+    /// Tensor `name`, which must be one whole number that is not negative.
+    pub fn whole_number(&self, name: &str) -> Result<u64, Error> {
+        let shard = self.shard(name)?;
+        shard.whole_number(name)?.ok_or_else(|| {
+            Error::invalid(shard.path(), format!("tensor `{name}`"), "is not one whole number of type I64 or I32, zero or above")
+        })
+    }
+
     /// Refuses a tensor `name` that is missing or has other sizes (ones left out on both sides).
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
         if self.is_random { Ok(()) } else { self.shaped(name, shape).map(|_| ()) }

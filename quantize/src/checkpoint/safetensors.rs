@@ -43,6 +43,16 @@ impl Shard {
         Ok(self.view(name)?.shape().to_vec())
     }
 
+    /// The tensor's one number, if it is whole and not negative.
+    pub(super) fn whole_number(&self, name: &str) -> Result<Option<u64>, Error> {
+        let view = self.view(name)?;
+        Ok(match (view.dtype(), view.data()) {
+            (Dtype::I64, &[a, b, c, d, e, f, g, h]) => u64::try_from(i64::from_le_bytes([a, b, c, d, e, f, g, h])).ok(),
+            (Dtype::I32, &[a, b, c, d]) => u64::try_from(i32::from_le_bytes([a, b, c, d])).ok(),
+            _ => None,
+        })
+    }
+
     /// The tensor's numbers, or those in `range` alone; refuses types that are no floats, and numbers that are not finite.
     pub(super) fn read(&self, name: &str, range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
         let view = self.view(name)?;

@@ -1,68 +1,17 @@
-//! Time-invariant diagonal state-space mixers, S4D and S5: discretised here for the model's own rate, or left to the runtime
-//! where frames come at irregular times.
+//! Time-invariant diagonal state-space mixers: S4D and S5.
 
 use super::Names;
+use super::discretise::{Complex, Discretisation, complex, finite, planes};
 use crate::checkpoint::Config;
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
-use brooklet::ops::{Activation, Stepping, TensorId};
-use std::f64::consts::TAU;
-
-/// A complex number.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Complex {
-    pub(super) re: f64,
-    pub(super) im: f64,
-}
-
-impl Complex {
-    pub(super) fn new(re: impl Into<f64>, im: impl Into<f64>) -> Self {
-        Complex { re: re.into(), im: im.into() }
-    }
-
-    fn times(self, other: Complex) -> Complex {
-        Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
-    }
-
-    fn scale(self, by: f64) -> Complex {
-        Complex { re: self.re * by, im: self.im * by }
-    }
-
-    /// Not for zero.
-    fn over(self, other: Complex) -> Complex {
-        let square = other.re * other.re + other.im * other.im;
-        self.times(Complex { re: other.re / square, im: -other.im / square })
-    }
-
-    /// `e^z - 1`, exact for small `z` too.
-    fn exp_minus_one(self) -> Complex {
-        let half = (0.5 * self.im).sin();
-        let fallen = 2.0 * half * half;
-        let grown = self.re.exp_m1();
-        Complex { re: grown * (1.0 - fallen) - fallen, im: (grown + 1.0) * self.im.sin() }
-    }
-}
-
-/// How a continuous model becomes one that steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rule {
-    /// Exact for an input that stays as it is between steps.
-    Zoh,
-    /// The trapezoidal rule.
-    Bilinear,
-    /// The gap ages the state; the input counts as over one step of the model's own rate (Event-SSM's asynchronous rule).
-    Async,
-    /// The gap ages the state; the input is an impulse.
-    Dirac,
-}
+use brooklet::ops::Activation;
 
 /// What both mixers share.
 pub(super) struct Diagonal {
     /// Complex modes: per channel (S4D) or in all (S5).
     modes: usize,
-    rule: Rule,
-    /// Whether the runtime discretises at every step.
-    irregular: bool,
+    steps: Discretisation,
     kind: Kind,
 }
 
@@ -82,12 +31,6 @@ enum Output {
     HalfGlu2,
     /// `out1 v * sigmoid(out2 v)`, `v = gelu(y)`
     FullGlu,
-}
-
-/// A mode ready for the runtime: its number for `a`, and the factor of what it takes in.
-struct Stepped {
-    a: Complex,
-    gain: Complex,
 }
 
 impl Diagonal {
@@ -121,16 +64,7 @@ impl Diagonal {
     }
 
     fn read(config: &Config, modes: usize, kind: Kind) -> Result<Self, Error> {
-        let rule = match config.maybe_text("discretization")?.unwrap_or("zoh") {
-            "zoh" => Rule::Zoh,
-            "bilinear" => Rule::Bilinear,
-            "async" => Rule::Async,
-            "dirac" => Rule::Dirac,
-            other => {
-                return Err(config.error("discretization", format!("is \"{other}\"; supported are zoh, bilinear, async and dirac")));
-            }
-        };
-        Ok(Diagonal { modes, rule, irregular: config.flag_or("irregular", false)?, kind })
+        Ok(Diagonal { modes, steps: Discretisation::read(config)?, kind })
     }
 
     /// The mixer of a normed input, (d_model) to (d_model).
@@ -139,36 +73,6 @@ impl Diagonal {
             Kind::S4d => self.build_s4d(g, names, x),
             Kind::S5 { conjugate, clip, output } => self.build_s5(g, names, x, conjugate, clip, output),
         }
-    }
-
-    fn stepping(&self) -> Stepping {
-        match (self.irregular, self.rule) {
-            (false, _) => Stepping::Fixed,
-            (true, Rule::Zoh) => Stepping::Hold,
-            (true, Rule::Bilinear) => Stepping::Bilinear,
-            (true, Rule::Async | Rule::Dirac) => Stepping::Impulse,
-        }
-    }
-
-    /// The mode of eigenvalue `lambda` at steps of `dt`.
-    fn stepped(&self, lambda: Complex, dt: f64) -> Stepped {
-        let z = lambda.scale(dt);
-        let one = Complex { re: 1.0, im: 0.0 };
-        // One less than the factor of a step at the model's own rate.
-        let fixed = match self.rule {
-            Rule::Bilinear => z.over(Complex { re: 1.0 - 0.5 * z.re, im: -0.5 * z.im }),
-            Rule::Zoh | Rule::Async | Rule::Dirac => z.exp_minus_one(),
-        };
-        let gain = match self.rule {
-            Rule::Dirac => one,
-            // The runtime keeps lambda times the state, so that one complex factor serves decay and input.
-            Rule::Zoh | Rule::Bilinear if self.irregular => one.over(lambda),
-            // Without decay the input only adds up: the limit of the other.
-            _ if z == (Complex { re: 0.0, im: 0.0 }) => one.scale(dt),
-            _ => fixed.over(lambda),
-        };
-        let a = if self.irregular { Complex { re: z.re, im: z.im / TAU } } else { fixed };
-        Stepped { a, gain }
     }
 
     fn build_s4d<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, x: Operand) -> Result<Operand, Error> {
@@ -180,15 +84,15 @@ impl Diagonal {
         let c = kernel.read("C", &[channels, modes, 2])?;
         let mode = |channel: usize, mode: usize| {
             let i = channel * modes + mode;
-            let lambda = Complex::new(-f64::from(log_a_real[i]).exp(), a_imag[i]);
-            let stepped = self.stepped(lambda, f64::from(log_dt[channel]).exp());
+            let lambda = Complex::new(-f64::from(log_a_real[i]).exp(), f64::from(a_imag[i]));
+            let stepped = self.steps.stepped(lambda, f64::from(log_dt[channel]).exp());
             // Twice: the conjugate modes are not computed.
-            (stepped.a, Complex::new(c[2 * i], c[2 * i + 1]).times(stepped.gain).scale(2.0))
+            (stepped.a, complex(&c, i) * stepped.gain * 2.0)
         };
         let a = finite(g, &kernel, "A", planes(channels, modes, |h, n| mode(h, n).0))?;
         let c = finite(g, &kernel, "C", planes(channels, modes, |h, n| mode(h, n).1))?;
         let d = names.array(g, "D", &[channels])?;
-        let y = g.diag_ssm(x, channels, a, Some(c), Some(d), self.stepping());
+        let y = g.diag_ssm(x, channels, a, Some(c), Some(d), self.steps.stepping());
         g.activate(Activation::Gelu, y);
         let wide = names.linear(g, "output_linear.0", 2 * channels, y, true)?;
         let [y, gate] = wide.split([channels, channels]);
@@ -211,7 +115,7 @@ impl Diagonal {
         let log_step = names.read("log_step", &[modes])?;
         let stepped = |p: usize| {
             let re = if clip { re[p].min(-1e-4) } else { re[p] };
-            self.stepped(Complex::new(re, im[p]), f64::from(log_step[p]).exp())
+            self.steps.stepped(Complex::new(f64::from(re), f64::from(im[p])), f64::from(log_step[p]).exp())
         };
         let gains: Vec<Complex> = (0..modes).map(|p| stepped(p).gain).collect();
         if gains.iter().any(|gain| !(gain.re.is_finite() && gain.im.is_finite())) {
@@ -226,7 +130,7 @@ impl Diagonal {
         let of = b_name.clone();
         let b = g.matrix(b_name, 2 * modes, channels, Role::Projection, move || {
             let b = checkpoint.tensor(&of, &[modes, channels, 2])?.data;
-            let entry = |i: usize| Complex::new(b[2 * i], b[2 * i + 1]).times(gains[i / channels]);
+            let entry = |i: usize| complex(&b, i) * gains[i / channels];
             let cells = modes * channels;
             Ok((0..2 * cells).map(|i| if i < cells { entry(i).re } else { entry(i - cells).im } as f32).collect())
         });
@@ -241,7 +145,7 @@ impl Diagonal {
             Ok((0..channels).flat_map(row).collect())
         });
         let drive = g.linear(b, None, x);
-        let states = g.diag_ssm(drive, modes, a, None, None, self.stepping());
+        let states = g.diag_ssm(drive, modes, a, None, None, self.steps.stepping());
         let y = g.linear(c, None, states);
         // D is a convolution of one tap.
         let skip = g.concat([x]);
@@ -260,20 +164,4 @@ impl Diagonal {
         g.multiply(out, gate);
         Ok(out)
     }
-}
-
-/// An array of derived numbers, which `f32` may not hold.
-fn finite<'a>(g: &mut Graph<'a>, names: &Names<'a>, name: &str, data: Vec<f32>) -> Result<TensorId, Error> {
-    let name = names.full(name);
-    if data.iter().all(|x| x.is_finite()) {
-        return Ok(g.array(name, data));
-    }
-    let problem = "is beyond the range of numbers when discretised; the rates or step sizes are no sane ones";
-    Err(Error::invalid(names.checkpoint.dir(), format!("tensor `{name}`"), problem))
-}
-
-/// (modes, 2, channels) from `entry(channel, mode)`: real parts, then imaginary ones.
-pub(super) fn planes(channels: usize, modes: usize, entry: impl Fn(usize, usize) -> Complex) -> Vec<f32> {
-    let plane = |mode: usize, part: fn(Complex) -> f64| (0..channels).map(|h| part(entry(h, mode)) as f32).collect::<Vec<_>>();
-    (0..modes).flat_map(|n| [plane(n, |c| c.re), plane(n, |c| c.im)].concat()).collect()
 }

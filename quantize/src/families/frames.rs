@@ -8,11 +8,21 @@ use brooklet::ops::PoolKind;
 
 /// A graph with its card and its normalised input.
 pub(super) fn frame_graph<'a>(config: &Config, output: Output) -> Result<(Graph<'a>, Operand), Error> {
-    let input = input(&config.object("input")?)?;
+    let keys = config.object("input")?;
+    let input = input(&keys)?;
     let Input::Frames { mean, std, .. } = &input else { return Err(config.error("input", "is not made of frames")) };
-    let (mean, inv_std) = (mean.clone(), std.iter().map(|s| 1.0 / s).collect());
+    let (mean, inv_std): (_, Vec<f32>) = (mean.clone(), std.iter().map(|s| 1.0 / s).collect());
+    // As the runtime normalises a zero.
+    let zeros = mean.iter().zip(&inv_std).map(|(mean, inv_std)| (0.0 - mean) * inv_std).collect();
     let mut g = Graph::new(card(config)?, input, output);
     let frame = g.frame(mean, inv_std);
+    match keys.maybe_text("missing")? {
+        None => {}
+        Some("hold") => g.hold_missing(frame),
+        Some("mean") => g.average_missing(frame),
+        Some("zero") => g.zero_missing(frame, zeros),
+        Some(other) => return Err(keys.error("missing", format!("is \"{other}\"; supported are hold, mean and zero"))),
+    }
     Ok((g, frame))
 }
 

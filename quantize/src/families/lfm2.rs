@@ -105,14 +105,14 @@ fn dense(checkpoint: &Checkpoint, names: &Names<'_>) -> Result<GatedMlp, Error> 
 }
 
 /// A convolution of a few steps between two gates.
-struct ShortConv {
-    taps: usize,
-    bias: bool,
+pub(super) struct ShortConv {
+    pub(super) taps: usize,
+    pub(super) bias: bool,
 }
 
 impl ShortConv {
     /// `out_proj(c * conv(b * x))` of a normed input, (d_model) to (d_model).
-    fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, input: Operand) -> Result<Operand, Error> {
+    pub(super) fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, input: Operand) -> Result<Operand, Error> {
         let d_model = input.len as usize;
         let bcx = names.linear(g, "in_proj", 3 * d_model, input, self.bias)?;
         let [b, c, x] = bcx.split([d_model; 3]);

@@ -3,6 +3,8 @@
 mod attention;
 mod bamba;
 mod diagonal;
+mod diagonalise;
+mod discretise;
 mod experts;
 mod falcon_h1;
 mod falcon_mamba;
@@ -12,17 +14,21 @@ mod granite_hybrid;
 mod hybrid;
 mod jamba;
 mod lfm2;
+mod lfm3;
 mod llama;
 mod mamba;
 mod mamba2;
 mod mixer;
 mod mlp;
+mod native_attention;
 mod native_mamba;
 mod nemotron_h;
 mod qwen3_next;
 mod recurrent;
 mod recurrent_gemma;
 mod rnn;
+mod s4;
+mod s4_kernel;
 mod sensor;
 mod shared_block;
 mod silero_vad;
@@ -50,6 +56,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("llama", llama::build),
     ("lfm2", lfm2::build),
     ("lfm2_moe", lfm2::build_moe),
+    ("lfm3", lfm3::build),
     ("recurrent_gemma", recurrent_gemma::build),
     ("falcon_mamba", falcon_mamba::build),
     ("jamba", jamba::build),
@@ -66,6 +73,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("brooklet_rnn", rnn::build),
     ("silero_vad", silero_vad::build),
     ("stripedhyena", stripedhyena::build),
+    ("s4", s4::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.

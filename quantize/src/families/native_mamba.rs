@@ -1,7 +1,8 @@
-//! Mamba and Mamba-2 as state-spaces/mamba writes them: a config of its own, without `model_type`.
+//! Mamba and Mamba-2, with or without attention, as state-spaces/mamba writes them: a config of its own, without `model_type`.
 
 use super::mamba2::dt_limit;
 use super::mixer::{Gating, Mamba1, Mamba2, StepNorms};
+use super::native_attention::NativeAttention;
 use super::{Names, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -31,10 +32,13 @@ impl Mixer {
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     config.refuse_unless("rms_norm", &json!(true))?;
-    if config.value("attn_layer_idx").is_some_and(|layers| layers.as_array().is_none_or(|layers| !layers.is_empty())) {
-        return Err(config.error("attn_layer_idx", "is not empty; the attention blocks of these models are not supported"));
-    }
     let d_model = config.size("d_model")?;
+    let layers = config.size("n_layer")?;
+    let attention_layers = attention_layers(config, layers)?;
+    let attention = match attention_layers.is_empty() {
+        true => None,
+        false => Some(NativeAttention::read(&config.object("attn_cfg")?, d_model)?),
+    };
     let vocab = config.size("vocab_size")?;
     let padded_vocab = vocab.next_multiple_of(config.maybe_size("pad_vocab_size_multiple")?.unwrap_or(8));
     let mlp_width = config.count_or("d_intermediate", 0)?.next_multiple_of(MLP_MULTIPLE);
@@ -46,10 +50,15 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let embedding = if backbone.has("embeddings.weight") { "embeddings.weight" } else { "embedding.weight" };
     let table = unpadded(&mut g, checkpoint, backbone.full(embedding), vocab, padded_vocab, d_model)?;
     let x = g.embed(table, d_model, 1.0);
-    for i in 0..config.size("n_layer")? {
+    let rotary = attention.as_ref().and_then(|attention| attention.rotary(&mut g));
+    for i in 0..layers {
         let layer = backbone.under(&format!("layers.{i}"));
         let normed = layer.rms_norm(&mut g, "norm.weight", x, EPS)?;
-        let y = mixer.build(&mut g, &layer.under("mixer"), normed)?;
+        let names = layer.under("mixer");
+        let y = match attention.as_ref().filter(|_| attention_layers.contains(&i)) {
+            Some(attention) => attention.build(&mut g, &names, normed, rotary)?,
+            None => mixer.build(&mut g, &names, normed)?,
+        };
         g.add(x, y, 1.0);
         if mlp_width > 0 {
             let normed = layer.rms_norm(&mut g, "norm2.weight", x, EPS)?;
@@ -68,6 +77,18 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     };
     g.head(head, None, normed, 1.0);
     Ok(g)
+}
+
+/// Which layers are attention.
+fn attention_layers(config: &Config, layers: usize) -> Result<Vec<usize>, Error> {
+    if config.value("attn_layer_idx").is_none() {
+        return Ok(Vec::new());
+    }
+    let listed = config.numbers("attn_layer_idx")?;
+    if let Some(bad) = listed.iter().find(|&&i| !(i >= 0.0 && i.fract() == 0.0 && (i as usize) < layers)) {
+        return Err(config.error("attn_layer_idx", format!("names layer {bad}, expected numbers from 0 to {}", layers - 1)));
+    }
+    Ok(listed.into_iter().map(|i| i as usize).collect())
 }
 
 /// The first `vocab` rows of a matrix (padded_vocab, d_model): the rest belongs to no token.

@@ -2,7 +2,7 @@
 //! attention, then a gated MLP, in every layer. Config and names as togethercomputer/stripedhyena has them.
 
 use super::attention::SelfAttention;
-use super::diagonal::{Complex, planes};
+use super::discretise::{Complex, planes};
 use super::mixer::transpose;
 use super::mlp::{GateUp, GatedMlp, activation};
 use super::{Names, text_graph};
@@ -161,7 +161,7 @@ impl Hyena {
             let values = filter.read(name, &[channels, modes, 2])?;
             let entry = |h: usize, n: usize| {
                 let at = 2 * (h * modes + n);
-                Complex::new(f64::from(values[at]) - less, values[at + 1])
+                Complex::new(f64::from(values[at]) - less, f64::from(values[at + 1]))
             };
             Ok(g.array(filter.full(name), planes(channels, modes, entry)))
         };

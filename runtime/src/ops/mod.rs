@@ -17,6 +17,7 @@ mod gru;
 mod head;
 mod linear;
 mod lstm;
+mod missing;
 mod moe;
 mod norm;
 mod pool;
@@ -39,6 +40,7 @@ pub use gru::Gru;
 pub use head::{CappedHead, Head};
 pub use linear::Linear;
 pub use lstm::Lstm;
+pub use missing::{Missing, Policy};
 pub use moe::{MAX_GROUPS, MAX_TOP_K, Moe, Router};
 pub use norm::{Gate, Norm, NormKind};
 pub use pool::{Pool, PoolKind};
@@ -181,4 +183,6 @@ operations! {
     Fill,
     /// Diagonal state-space model.
     DiagSsm,
+    /// What stands in for missing samples.
+    Missing,
 }

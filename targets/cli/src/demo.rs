@@ -2,7 +2,7 @@
 
 use crate::assets::{PROMPT, PROSE, RECORDING, RECORDING_NAME, WATCH};
 use crate::classes::{best, class_in, class_names, probabilities};
-use crate::frames::Frames;
+use crate::frames::{Frames, Wanted};
 use crate::generate::{Limits, generate, per_second};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, chosen_kernels};
@@ -93,7 +93,8 @@ fn listen(out: &mut dyn Write, stop: &AtomicBool) -> Result<()> {
     let InputSpec::Frames { rate_hz, .. } = model.header().input else { return Ok(()) };
     let rate = f64::from(rate_hz);
     introduce(out, "1. A sensor model listens to a smartwatch: which exercise is it?", &model)?;
-    let samples = Frames::new("the bundled recording", RECORDING, channels).read_all()?;
+    let wanted = Wanted::of(&model, channels, None);
+    let (samples, _) = Frames::new("the bundled recording", RECORDING, wanted).read_all(1.0 / rate_hz)?;
     let width = channels.lines().count().max(1);
     let steps = samples.len() / width;
     let every = ((rate * LINE_SECONDS).round() as usize).max(steps.div_ceil(MOST_LINES)).max(1);

@@ -2,76 +2,157 @@
 
 use crate::csv_lines::CsvLines;
 use anyhow::{Context, Result, bail};
+use brooklet::{Input, Model};
 use std::io::BufRead;
 use std::path::Path;
+
+/// What a line holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// The model's channel names, one per line.
+    pub(crate) channels: &'a str,
+    /// The column with each sample's time in seconds; without it, samples come at the model's own rate.
+    pub(crate) time_column: Option<&'a str>,
+    /// Whether the model knows what stands in for a missing sample, an empty field or `nan`.
+    pub(crate) takes_missing: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// What `model` takes, whose channel names are `channels`.
+    pub(crate) fn of(model: &Model<'_>, channels: &'a str, time_column: Option<&'a str>) -> Self {
+        Wanted { channels, time_column, takes_missing: model.plan().missing.is_some() }
+    }
+}
+
+/// One line's frame.
+pub(crate) struct Sample<'a> {
+    /// (channels)
+    pub(crate) values: &'a [f32],
+    /// Time since the line before; `None` for the model's own.
+    pub(crate) seconds: Option<f32>,
+}
+
+impl<'a> Sample<'a> {
+    pub(crate) fn input(&self) -> Input<'a> {
+        self.seconds.map_or(Input::Frame(self.values), |seconds| Input::FrameAfter(self.values, seconds))
+    }
+}
 
 /// Reads frames in the order of a model's channels.
 pub(crate) struct Frames<R> {
     lines: CsvLines<R>,
     channels: Vec<String>,
-    /// Where each channel stands in a line, and how many fields a line has; known once the first line is read.
-    columns: Option<(Vec<usize>, usize)>,
+    time_column: Option<String>,
+    takes_missing: bool,
+    /// Known once the first line is read.
+    columns: Option<Columns>,
     frame: Vec<f32>,
+    /// Of the line before.
+    time: Option<f64>,
+}
+
+/// Where things stand in a line.
+struct Columns {
+    /// (channels)
+    channels: Vec<usize>,
+    time: Option<usize>,
+    /// Fields of a line.
+    count: usize,
 }
 
 impl Frames<std::io::BufReader<std::fs::File>> {
     /// Reads the file at `path`.
-    pub(crate) fn open(path: &Path, channels: &str) -> Result<Self> {
+    pub(crate) fn open(path: &Path, wanted: Wanted<'_>) -> Result<Self> {
         let file = std::fs::File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-        Ok(Frames::new(path.display().to_string(), std::io::BufReader::new(file), channels))
+        Ok(Frames::new(path.display().to_string(), std::io::BufReader::new(file), wanted))
     }
 }
 
 impl<R: BufRead> Frames<R> {
-    /// Reads `input`, which messages call `name`; `channels` holds the model's channel names, one per line.
-    pub(crate) fn new(name: impl Into<String>, input: R, channels: &str) -> Self {
-        let channels: Vec<String> = channels.lines().map(str::to_owned).collect();
-        Frames { lines: CsvLines::new(name, input), frame: vec![0.0; channels.len()], channels, columns: None }
+    /// Reads `input`, which messages call `name`.
+    pub(crate) fn new(name: impl Into<String>, input: R, wanted: Wanted<'_>) -> Self {
+        let channels: Vec<String> = wanted.channels.lines().map(str::to_owned).collect();
+        Frames {
+            lines: CsvLines::new(name, input),
+            frame: vec![0.0; channels.len()],
+            channels,
+            time_column: wanted.time_column.map(str::to_owned),
+            takes_missing: wanted.takes_missing,
+            columns: None,
+            time: None,
+        }
     }
 
     /// The next frame; `None` at the end.
-    pub(crate) fn advance(&mut self) -> Result<Option<&[f32]>> {
+    pub(crate) fn advance(&mut self) -> Result<Option<Sample<'_>>> {
         if !self.lines.advance()? {
             return Ok(None);
         }
         if self.columns.is_none() {
             // A line of names, or already the first sample?
             let is_header = self.lines.fields().all(|field| field.parse::<f32>().is_err());
+            // A line of nothing but missing samples has no names.
+            let is_header = is_header && self.lines.fields().any(|field| !field.is_empty());
             if is_header {
                 self.columns = Some(self.match_header()?);
                 if !self.lines.advance()? {
                     return Ok(None);
                 }
+            } else if let Some(time) = &self.time_column {
+                bail!("{}: is no line of column names, which --time-column {time} looks for", self.lines.place());
             }
         }
         let count = self.channels.len();
-        let (columns, width) = self.columns.get_or_insert_with(|| ((0..count).collect(), count));
-        let found = self.lines.fields().count();
-        if found != *width {
-            let names = self.channels.join(",");
-            bail!("{}: {found} values where {width} belong (the model's channels are {names})", self.lines.place());
-        }
+        let columns = self.columns.get_or_insert_with(|| Columns { channels: (0..count).collect(), time: None, count });
         let fields: Vec<&str> = self.lines.fields().collect();
-        for ((value, &column), channel) in self.frame.iter_mut().zip(columns.iter()).zip(&self.channels) {
-            let field = fields.get(column).copied().unwrap_or_default();
+        if fields.len() != columns.count {
+            let (place, names) = (self.lines.place(), self.channels.join(","));
+            bail!("{place}: {} values where {} belong (the model's channels are {names})", fields.len(), columns.count);
+        }
+        let field = |column: usize| fields.get(column).copied().unwrap_or_default();
+        for ((value, &column), channel) in self.frame.iter_mut().zip(&columns.channels).zip(&self.channels) {
+            let field = field(column);
             *value = match field.parse::<f32>() {
                 Ok(number) if number.is_finite() => number,
-                _ => bail!(
-                    "{}: channel {channel}: `{field}` is not a finite number; leave the line out, or repeat the last good sample",
-                    self.lines.place()
-                ),
+                Ok(nan) if nan.is_nan() && self.takes_missing => nan,
+                Err(_) if field.is_empty() && self.takes_missing => f32::NAN,
+                parsed => {
+                    let place = self.lines.place();
+                    let missing = field.is_empty() || parsed.is_ok_and(f32::is_nan);
+                    let policy = if missing { "; the model has no policy for missing samples (`input.missing` in its config)" } else { "" };
+                    bail!(
+                        "{place}: channel {channel}: `{field}` is not a finite number; leave the line out, or repeat the last good sample{policy}"
+                    )
+                }
             };
         }
-        Ok(Some(&self.frame))
+        let mut seconds = None;
+        if let Some(column) = columns.time {
+            let field = field(column);
+            let Some(time) = field.parse::<f64>().ok().filter(|t| t.is_finite()) else {
+                bail!("{}: time: `{field}` is not a finite number of seconds", self.lines.place());
+            };
+            if let Some(before) = self.time {
+                if time <= before {
+                    let place = self.lines.place();
+                    bail!("{place}: time: {time} does not come after {before}, the time before it; sort the lines, drop what comes twice");
+                }
+                seconds = Some((time - before) as f32);
+            }
+            self.time = Some(time);
+        }
+        Ok(Some(Sample { values: &self.frame, seconds }))
     }
 
-    /// All frames that are left, one behind the other.
-    pub(crate) fn read_all(&mut self) -> Result<Vec<f32>> {
-        let mut all = Vec::new();
-        while let Some(frame) = self.advance()? {
-            all.extend_from_slice(frame);
+    /// All frames that are left, one behind the other, and the seconds before each; a sample without a time of its own comes after
+    /// `own_seconds`.
+    pub(crate) fn read_all(&mut self, own_seconds: f32) -> Result<(Vec<f32>, Vec<f32>)> {
+        let (mut all, mut times) = (Vec::new(), Vec::new());
+        while let Some(sample) = self.advance()? {
+            all.extend_from_slice(sample.values);
+            times.push(sample.seconds.unwrap_or(own_seconds));
         }
-        Ok(all)
+        Ok((all, times))
     }
 
     /// What messages call the input.
@@ -79,37 +160,44 @@ impl<R: BufRead> Frames<R> {
         self.lines.name()
     }
 
+    /// File and line of the latest frame, for messages.
+    pub(crate) fn place(&self) -> String {
+        self.lines.place()
+    }
+
     /// Values of a frame.
     pub(crate) fn width(&self) -> usize {
         self.channels.len()
     }
 
-    fn match_header(&self) -> Result<(Vec<usize>, usize)> {
+    fn match_header(&self) -> Result<Columns> {
         let header: Vec<&str> = self.lines.fields().collect();
-        let place = self.lines.place();
-        let mut columns = Vec::with_capacity(self.channels.len());
-        for channel in &self.channels {
-            let mut same = header.iter().enumerate().filter(|(_, name)| name.eq_ignore_ascii_case(channel.trim()));
+        let column = |name: &str, who: &str| {
+            let mut same = header.iter().enumerate().filter(|(_, field)| field.eq_ignore_ascii_case(name.trim()));
             match (same.next(), same.next()) {
-                (Some((column, _)), None) => columns.push(column),
-                (None, _) => bail!(
-                    "{place}: no column `{channel}`; the model takes {}, the header has {}",
-                    self.channels.join(","),
-                    header.join(",")
-                ),
-                (Some(_), Some(_)) => bail!("{place}: two columns `{channel}`; rename or remove one"),
+                (Some((column, _)), None) => Ok(column),
+                (None, _) => bail!("{}: no column `{name}`; {who}, the header has {}", self.lines.place(), header.join(",")),
+                (Some(_), Some(_)) => bail!("{}: two columns `{name}`; rename or remove one", self.lines.place()),
             }
-        }
-        Ok((columns, header.len()))
+        };
+        let takes = format!("the model takes {}", self.channels.join(","));
+        let channels = self.channels.iter().map(|channel| column(channel, &takes)).collect::<Result<_>>()?;
+        let time = self.time_column.as_ref().map(|time| column(time, "it should hold the times")).transpose()?;
+        Ok(Columns { channels, time, count: header.len() })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Frames;
+    use super::{Frames, Wanted};
+
+    fn read_timed(text: &str, time_column: Option<&str>) -> Result<(Vec<f32>, Vec<f32>), String> {
+        let wanted = Wanted { channels: "ax\nay", time_column, takes_missing: false };
+        Frames::new("f.csv", text.as_bytes(), wanted).read_all(9.0).map_err(|e| e.to_string())
+    }
 
     fn read(text: &str) -> Result<Vec<f32>, String> {
-        Frames::new("f.csv", text.as_bytes(), "ax\nay").read_all().map_err(|e| e.to_string())
+        read_timed(text, None).map(|(frames, _)| frames)
     }
 
     #[test]
@@ -132,6 +220,47 @@ mod tests {
             ("ax,ay,ax\n1,2,3\n", ["f.csv, line 1", "two columns `ax`"]),
         ] {
             let error = read(text).unwrap_err();
+            assert!(parts.iter().all(|p| error.contains(p)), "{error}");
+        }
+    }
+
+    #[test]
+    fn missing_samples_are_told_from_bad_ones() {
+        let read = |text: &str, takes_missing| {
+            let wanted = Wanted { channels: "ax\nay", time_column: None, takes_missing };
+            let frames = Frames::new("f.csv", text.as_bytes(), wanted).read_all(1.0);
+            frames.map(|(frames, _)| frames.iter().map(f32::to_string).collect::<Vec<_>>().join(" ")).map_err(|e| e.to_string())
+        };
+        assert_eq!(read("1,\n,2\nnan,NaN\n,\n", true).as_deref(), Ok("1 NaN NaN 2 NaN NaN NaN NaN"));
+        assert_eq!(read(",\n1,2\n", true).as_deref(), Ok("NaN NaN 1 2"));
+        for text in ["1,inf\n", "1,-\n", "1,2,\n"] {
+            let error = read(text, true).unwrap_err();
+            assert!(error.contains("line 1") && !error.contains("policy"), "{error}");
+        }
+        for text in ["1,\n", "1,nan\n"] {
+            let error = read(text, false).unwrap_err();
+            assert!(error.contains("line 1: channel ay"), "{error}");
+            assert!(error.contains("no policy for missing samples"), "{error}");
+        }
+    }
+
+    #[test]
+    fn times_are_told_apart_in_double_precision() {
+        // A clock's seconds since 1970: an f32 of them counts minutes.
+        let text = "ax,ay,T\n1,2,1700000000.25\n3,4,1700000000.5\n5,6,1700000060.5\n";
+        assert_eq!(read_timed(text, Some("t")), Ok((vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], vec![9.0, 0.25, 60.0])));
+        assert_eq!(read_timed(text, None).unwrap().1, [9.0; 3]);
+        for (text, parts) in [
+            ("1,2,3\n", ["f.csv, line 1", "no line of column names"]),
+            ("ax,ay,time\n1,2,3\n", ["f.csv, line 1", "no column `t`"]),
+            ("ax,ay,t,t\n1,2,3,4\n", ["f.csv, line 1", "two columns `t`"]),
+            ("ax,ay,t\n1,2,3\n1,2,\n", ["f.csv, line 3", "time: `` is not"]),
+            ("ax,ay,t\n1,2,x\n", ["f.csv, line 2", "time: `x` is not"]),
+            ("ax,ay,t\n1,2,nan\n", ["f.csv, line 2", "time: `nan` is not"]),
+            ("ax,ay,t\n1,2,3\n\n1,2,3\n", ["f.csv, line 4", "3 does not come after 3"]),
+            ("ax,ay,t\n1,2,3\n1,2,-1\n", ["f.csv, line 3", "-1 does not come after 3"]),
+        ] {
+            let error = read_timed(text, Some("t")).unwrap_err();
             assert!(parts.iter().all(|p| error.contains(p)), "{error}");
         }
     }

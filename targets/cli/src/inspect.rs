@@ -5,7 +5,7 @@ use crate::sheet::{Sheet, grouped, short};
 use anyhow::Result;
 use brooklet::Model;
 use brooklet::artifact::{Artifact, InputSpec, Keep, OutputSpec, Section, Slot, SlotKind};
-use brooklet::ops::{Op, Span};
+use brooklet::ops::{Op, Policy, Span};
 use brooklet::plan::slot_bytes;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -79,6 +79,14 @@ fn print_card(model: &Model<'_>, out: &mut dyn Write) -> io::Result<()> {
         }
         InputSpec::Frames { channels, units, rate_hz } => {
             writeln!(out, "{:<10} frames at {rate_hz} Hz: {}", "input", with_units(channels, units))?;
+            if let Some(policy) = model.plan().missing {
+                let stands_in = match policy {
+                    Policy::Hold { .. } => "the channel's last one stands in",
+                    Policy::Mean => "the channel's mean stands in",
+                    Policy::Zero { .. } => "zero stands in",
+                };
+                writeln!(out, "{:<10} \"{}\": for a missing sample (NaN) {stands_in}", "missing", policy.name())?;
+            }
         }
     }
     match model.header().output {
@@ -190,7 +198,10 @@ fn as_json(model: &Model<'_>) -> Value {
         InputSpec::Tokens { vocab, bos, eos, tokenizer } => {
             json!({ "tokens": vocab, "bos": bos, "eos": eos, "tokenizer": tokenizer.is_some() })
         }
-        InputSpec::Frames { channels, units, rate_hz } => json!({ "channels": lines(channels), "units": lines(units), "rate_hz": rate_hz }),
+        InputSpec::Frames { channels, units, rate_hz } => json!({
+            "channels": lines(channels), "units": lines(units), "rate_hz": rate_hz,
+            "missing": model.plan().missing.map(|policy| policy.name()),
+        }),
     };
     let output = match header.output {
         OutputSpec::Logits { count } => json!({ "logits": count }),

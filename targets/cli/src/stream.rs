@@ -1,14 +1,14 @@
 //! `brooklet stream`: a sensor model listens, sample by sample.
 
 use crate::classes::{Named, best, class_in, class_names, gives_values, most_voted, probabilities};
-use crate::frames::Frames;
+use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::output::write_file;
 use crate::term;
 use anyhow::{Context, Result, bail};
 use brooklet::artifact::InputSpec;
-use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
+use brooklet::{Line, Model, Session, State, snapshot_bytes};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -21,6 +21,7 @@ Examples:
   brooklet stream watch.brook recording.csv
   sensor-reader | brooklet stream watch.brook --every 25
   brooklet stream watch.brook recording.csv --json --rate 50
+  brooklet stream events.brook events.csv --time-column t
   brooklet stream watch.brook first.csv --save-state now.state
   brooklet stream watch.brook second.csv --load-state now.state";
 
@@ -29,7 +30,8 @@ Examples:
 pub(crate) struct Args {
     /// Sensor model (.brook)
     model: PathBuf,
-    /// Samples as CSV, one per line, with or without a line of column names; `-` for standard input
+    /// Samples as CSV, one per line, with or without a line of column names; `-` for standard input. An empty field or `nan` is a
+    /// missing sample, for models with a policy for it
     #[arg(default_value = "-")]
     file: PathBuf,
     /// Print one JSON object per step (the verdict goes to standard error)
@@ -41,6 +43,10 @@ pub(crate) struct Args {
     /// Play the samples back at this many per second
     #[arg(long, value_name = "HZ", value_parser = rate)]
     rate: Option<f64>,
+    /// The column that holds each sample's time, in seconds: the model is told how long it waited for it (the first sample counts as
+    /// one step of the model's own rate, and a line that is missing as a longer wait)
+    #[arg(long, value_name = "NAME")]
+    time_column: Option<String>,
     /// Save the stream's state to this file at the end
     #[arg(long, value_name = "FILE")]
     save_state: Option<PathBuf>,
@@ -81,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let opened = File::open(&args.file).with_context(|| format!("{}: cannot be opened", args.file.display()))?;
         (args.file.display().to_string(), Box::new(BufReader::new(opened)))
     };
-    let mut frames = Frames::new(input.0, input.1, channels);
+    let mut frames = Frames::new(input.0, input.1, Wanted::of(&model, channels, args.time_column.as_deref()));
     if gives_values(&model) {
         follow(args, &mut session, &mut frames, &names)?;
     } else {
@@ -133,10 +139,10 @@ fn follow<R: BufRead>(args: &Args, session: &mut Session<'_, '_, '_>, frames: &m
     let start = Instant::now();
     let mut steps = 0u32;
     while !stop.load(Ordering::Relaxed)
-        && let Some(frame) = frames.advance()?
+        && let Some(sample) = frames.advance()?
     {
         wait(args, start, steps);
-        session.step(Input::Frame(frame))?;
+        session.step(sample.input()).with_context(|| frames.place())?;
         steps += 1;
         let step = session.state().position();
         if step % args.every != 0 {
@@ -177,10 +183,10 @@ fn listen<R: BufRead>(
     let mut votes = vec![0; names.len()];
     let mut steps = 0u32;
     while !stop.load(Ordering::Relaxed)
-        && let Some(frame) = frames.advance()?
+        && let Some(sample) = frames.advance()?
     {
         wait(args, start, steps);
-        probabilities(session.step(Input::Frame(frame))?, &mut probs);
+        probabilities(session.step(sample.input()).with_context(|| frames.place())?, &mut probs);
         steps += 1;
         let class = best(&probs);
         if let Some(votes) = votes.get_mut(class) {

@@ -242,6 +242,113 @@ fn the_verdict_compares_with_the_label() {
     assert!(out.contains(&format!("label: {class}: last step agrees")), "{out}");
 }
 
+/// A checkpoint's model, at a place of its own, and its fixture's frames and gaps as CSV with a column of times.
+fn timed(checkpoint: &str) -> (String, String, Vec<f32>) {
+    let dir = folder(&format!("timed-{checkpoint}"));
+    let model = dir.join("timed.brook").to_str().expect("a plain path").to_owned();
+    ok(&["quantize", &format!("{FIXTURES}/{checkpoint}"), "-o", &model, "--format", "f32"]);
+    let read = |name: &str| std::fs::read_to_string(format!("{FIXTURES}/{checkpoint}/{name}")).expect("the fixture");
+    let seconds: Vec<f32> = read("gaps.csv").lines().map(|x| x.parse().expect("a number")).collect();
+    let (mut clock, mut csv) = (1.7e9, String::from("time,ax,ay,az\n"));
+    for (i, (line, &gap)) in read("frames.csv").lines().zip(&seconds).enumerate() {
+        clock += if i == 0 { 0.0 } else { f64::from(gap) };
+        csv += &format!("{clock},{line}\n");
+    }
+    (model, write(&dir, "timed.csv", csv), seconds)
+}
+
+#[test]
+fn times_reach_the_model() {
+    let (path, csv, seconds) = timed("s4-dplr-irregular");
+    let file = MappedFile::open(&path).expect("a model");
+    let model = Model::from_bytes(file.bytes()).expect("a sound model");
+    let mut state = vec![Line::ZERO; model.state_bytes().div_ceil(64)];
+    let mut scratch = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];
+    let mut state = State::new(&model, Line::bytes_mut(&mut state)).expect("room");
+    let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch)).expect("room");
+    let out = ok(&["stream", &path, &csv, "--json", "--time-column", "Time"]);
+    let text = std::fs::read_to_string(&csv).expect("the file");
+    assert_eq!(out.lines().count(), seconds.len());
+    let mut before = None;
+    for (line, printed) in text.lines().skip(1).zip(out.lines()) {
+        let fields: Vec<f64> = line.split(',').map(|x| x.parse().expect("a number")).collect();
+        let frame: Vec<f32> = fields.iter().skip(1).map(|&x| x as f32).collect();
+        let input = before.map_or(Input::Frame(&frame), |t: f64| Input::FrameAfter(&frame, (fields[0] - t) as f32));
+        let mut probabilities = session.step(input).expect("a good frame").to_vec();
+        softmax(&mut probabilities);
+        let printed: Value = serde_json::from_str(printed).expect("JSON");
+        let most = probabilities.iter().copied().fold(f32::MIN, f32::max);
+        assert_eq!(printed["p"].as_f64().map(|p| p as f32), Some(most));
+        before = Some(fields[0]);
+    }
+    assert_ne!(out, ok(&["stream", &path, &csv, "--json"]), "the times have no effect");
+    // By eval, both ways, from the same reader.
+    let dir = folder("timed-eval");
+    let [step, prefill] = ["step.npy", "prefill.npy"].map(|name| dir.join(name).to_str().expect("a plain path").to_owned());
+    ok(&["eval", &path, "--frames", &csv, "--time-column", "time", "--logits", &step]);
+    ok(&["eval", &path, "--frames", &csv, "--time-column", "time", "--logits", &prefill, "--prefill"]);
+    assert_eq!(std::fs::read(step).expect("outputs"), std::fs::read(prefill).expect("outputs"));
+    std::fs::copy(&csv, dir.join("walk.csv")).expect("a copy");
+    write(&dir, "labels.csv", "walk.csv,walk\n");
+    let dir = dir.to_str().expect("a plain path");
+    assert_ne!(ok(&["eval", &path, "--recordings", dir, "--time-column", "time"]), "");
+}
+
+#[test]
+fn times_that_a_model_cannot_take_name_their_line() {
+    let header = "t,ax,ay,az,gx,gy,gz\n";
+    let rows = |times: &[&str]| times.iter().fold(header.to_owned(), |csv, t| csv + t + ",1,2,3,4,5,6\n");
+    let dir = folder("fixed-rate");
+    let fixed = dir.join("fixed.brook").to_str().expect("a plain path").to_owned();
+    ok(&["quantize", &format!("{FIXTURES}/sensor-s4d-zoh"), "-o", &fixed]);
+    let csv = write(&dir, "fixed.csv", rows(&["0", "0.02", "0.05"]));
+    let ran = run(&["stream", &fixed, &csv, "--json", "--time-column", "t"]);
+    assert!(!ran.ok && ran.err.contains("fixed.csv, line 4") && ran.err.contains("own rate alone"), "{}", ran.err);
+    assert_eq!(ran.out.lines().count(), 2, "the model's own rate is no gap: {}", ran.out);
+    for (csv, parts) in [
+        (rows(&["1", "0.5"]), ["line 3", "0.5 does not come after 1"]),
+        (rows(&["1", "soon"]), ["line 3", "time: `soon`"]),
+        (rows(&["1", "1e39"]), ["line 3", "not a finite number of seconds above 0"]),
+        ("1,2,3,4,5,6\n".to_owned(), ["line 1", "--time-column t"]),
+    ] {
+        let ran = run_with(&csv, &["stream", sensor(), "-", "--time-column", "t"]);
+        assert!(!ran.ok && parts.iter().all(|part| ran.err.contains(part)), "{}", ran.err);
+    }
+}
+
+#[test]
+fn missing_samples_go_by_the_models_policy() {
+    let dir = folder("missing");
+    let make = |checkpoint: &str| {
+        let model = dir.join(format!("{checkpoint}.brook")).to_str().expect("a plain path").to_owned();
+        ok(&["quantize", &format!("{FIXTURES}/{checkpoint}"), "-o", &model]);
+        model
+    };
+    let holds = make("sensor-missing-mean");
+    assert!(ok(&["inspect", &holds]).contains("missing    \"mean\""), "{}", ok(&["inspect", &holds]));
+    let json: Value = serde_json::from_str(&ok(&["inspect", &holds, "--json"])).expect("JSON");
+    assert_eq!(json["input"]["missing"], "mean");
+    let json: Value = serde_json::from_str(&ok(&["inspect", sensor(), "--json"])).expect("JSON");
+    assert_eq!(json["input"]["missing"], Value::Null);
+    // The fixture's own frames, missing ones written as `nan`, and as nothing; by stream and by eval.
+    let named = std::fs::read_to_string(format!("{FIXTURES}/sensor-missing-mean/frames.csv")).expect("the frames");
+    let empty = named.replace("nan", "");
+    assert_ne!(named, empty);
+    let out = run_with(&named, &["stream", &holds, "-", "--json"]);
+    assert!(out.ok && out.out == run_with(&empty, &["stream", &holds, "-", "--json"]).out, "{}", out.err);
+    let csv = write(&dir, "empty.csv", empty);
+    ok(&["eval", &holds, "--frames", &csv, "--logits", dir.join("out.npy").to_str().expect("a plain path"), "--prefill"]);
+    for (csv, parts) in [
+        ("1,2,3,,5,6\n", ["line 1: channel gx: ``", "no policy for missing samples"]),
+        ("1,2,3,4,5,NaN\n", ["line 1: channel gz: `NaN`", "no policy for missing samples"]),
+    ] {
+        let ran = run_with(csv, &["stream", sensor(), "-"]);
+        assert!(!ran.ok && parts.iter().all(|part| ran.err.contains(part)), "{}", ran.err);
+    }
+    let ran = run_with("1,inf,3\n", &["stream", &holds, "-"]);
+    assert!(!ran.ok && ran.err.contains("channel ay: `inf`"), "{}", ran.err);
+}
+
 /// A live source: each sample is judged when it comes, not when the next one does.
 #[test]
 fn a_live_stream_answers_at_once() {

@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Samples as CSV: writes the outputs of every step
     #[arg(long, value_name = "F.csv", group = "what", requires = "logits")]
     frames: Option<PathBuf>,
+    /// The column that holds each sample's time, in seconds; windows still count samples
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["text", "tokens"])]
+    time_column: Option<String>,
     /// NumPy file for the outputs, float32 (steps, outputs)
     #[arg(long, value_name = "OUT.npy")]
     logits: Option<PathBuf>,
@@ -72,7 +75,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return pool.install(|| perplexity::run(&args.model, text, window, windows, against, args.json));
     }
     if let Some(dir) = &args.recordings {
-        return pool.install(|| recordings::run(&args.model, dir, args.window_seconds, args.json));
+        return pool.install(|| recordings::run(&args.model, dir, args.window_seconds, args.time_column.as_deref(), args.json));
     }
-    outputs::run(&args.model, args.tokens.as_deref(), args.frames.as_deref(), args.logits.as_deref(), args.prefill)
+    let (tokens, frames, time_column) = (args.tokens.as_deref(), args.frames.as_deref(), args.time_column.as_deref());
+    outputs::run(&args.model, tokens, frames, time_column, args.logits.as_deref(), args.prefill)
 }

@@ -1,11 +1,12 @@
 //! The raw outputs of every step, for other programs.
 
-use crate::frames::Frames;
+use crate::frames::{Frames, Wanted};
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::npy;
 use crate::output::write_file;
 use crate::stream::channel_names;
 use anyhow::{Context, Result, anyhow, bail};
+use brooklet::artifact::InputSpec;
 use brooklet::{Error, Input, Model, Session};
 use serde_json::Value;
 use std::path::Path;
@@ -15,22 +16,29 @@ const PREFILL_BATCH: usize = 64;
 
 enum Inputs {
     Tokens(Vec<u32>),
-    /// (steps, channels)
-    Frames(Vec<f32>, usize),
+    /// (steps, channels), channels, and the seconds before each step, (steps)
+    Frames(Vec<f32>, usize, Vec<f32>),
 }
 
-pub(super) fn run(model: &Path, tokens: Option<&Path>, frames: Option<&Path>, logits: Option<&Path>, prefill: bool) -> Result<()> {
+pub(super) fn run(
+    model: &Path,
+    tokens: Option<&Path>,
+    frames: Option<&Path>,
+    time_column: Option<&str>,
+    logits: Option<&Path>,
+    prefill: bool,
+) -> Result<()> {
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
     let (path, inputs) = match (tokens, frames) {
         (Some(path), _) => (path, Inputs::Tokens(read_tokens(path)?)),
-        (None, Some(path)) => (path, read_frames(&model, &file.name(), path)?),
+        (None, Some(path)) => (path, read_frames(&model, &file.name(), path, time_column)?),
         (None, None) => bail!("give --tokens or --frames"),
     };
     let steps = match &inputs {
         Inputs::Tokens(tokens) => tokens.len(),
-        Inputs::Frames(frames, channels) => frames.len() / (*channels).max(1),
+        Inputs::Frames(_, _, seconds) => seconds.len(),
     };
     if steps == 0 {
         bail!("{}: holds no steps", path.display());
@@ -55,10 +63,11 @@ pub(super) fn run(model: &Path, tokens: Option<&Path>, frames: Option<&Path>, lo
 fn each_output(session: &mut Session<'_, '_, '_>, inputs: &Inputs, prefill: bool, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
     match inputs {
         Inputs::Tokens(tokens) if prefill => session.prefill_tokens_each(tokens, &mut |_, row| each(row)),
-        Inputs::Frames(frames, _) if prefill => session.prefill_frames_each(frames, &mut |_, row| each(row)),
+        Inputs::Frames(frames, _, seconds) if prefill => session.prefill_frames_after_each(frames, seconds, &mut |_, row| each(row)),
         Inputs::Tokens(tokens) => tokens.iter().try_for_each(|&token| session.step(Input::Token(token)).map(&mut *each)),
-        Inputs::Frames(frames, channels) => {
-            frames.chunks_exact(*channels).try_for_each(|frame| session.step(Input::Frame(frame)).map(&mut *each))
+        Inputs::Frames(frames, channels, seconds) => {
+            let mut steps = frames.chunks_exact(*channels).zip(seconds);
+            steps.try_for_each(|(frame, &seconds)| session.step(Input::FrameAfter(frame, seconds)).map(&mut *each))
         }
     }
 }
@@ -75,7 +84,9 @@ fn read_tokens(path: &Path) -> Result<Vec<u32>> {
     list.iter().enumerate().map(id).collect()
 }
 
-fn read_frames(model: &Model<'_>, name: &str, path: &Path) -> Result<Inputs> {
+fn read_frames(model: &Model<'_>, name: &str, path: &Path, time_column: Option<&str>) -> Result<Inputs> {
     let channels = channel_names(model, name)?;
-    Ok(Inputs::Frames(Frames::open(path, channels)?.read_all()?, channels.lines().count()))
+    let InputSpec::Frames { rate_hz, .. } = model.header().input else { bail!("{name}: takes no sensor frames") };
+    let (frames, seconds) = Frames::open(path, Wanted::of(model, channels, time_column))?.read_all(1.0 / rate_hz)?;
+    Ok(Inputs::Frames(frames, channels.lines().count(), seconds))
 }

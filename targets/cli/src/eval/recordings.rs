@@ -2,13 +2,13 @@
 
 use crate::classes::{best, class_names, gives_values, most_voted};
 use crate::csv_lines::CsvLines;
-use crate::frames::Frames;
+use crate::frames::{Frames, Wanted};
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::stream::channel_names;
 use anyhow::{Context, Result, anyhow, bail};
+use brooklet::Model;
 use brooklet::artifact::InputSpec;
 use brooklet::kernels::KernelTable;
-use brooklet::{Input, Model};
 use rayon::prelude::*;
 use std::fs::File;
 use std::io::{self, BufReader, Write};
@@ -23,11 +23,11 @@ struct Recording {
 /// Judgements counted by true class and judged class.
 struct Confusion(Vec<Vec<u64>>);
 
-pub(super) fn run(model: &Path, dir: &Path, window_seconds: f64, json: bool) -> Result<()> {
+pub(super) fn run(model: &Path, dir: &Path, window_seconds: f64, time_column: Option<&str>, json: bool) -> Result<()> {
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
-    let channels = channel_names(&model, &file.name())?;
+    let wanted = Wanted::of(&model, channel_names(&model, &file.name())?, time_column);
     if gives_values(&model) {
         bail!("{}: gives values, not classes; use --frames and --logits", file.name());
     }
@@ -41,7 +41,7 @@ pub(super) fn run(model: &Path, dir: &Path, window_seconds: f64, json: bool) -> 
             || Memory::new(&model, 1),
             |memory, recording| {
                 let memory = memory.as_mut().map_err(|e| anyhow!("{e:#}"))?;
-                judge(&model, memory, kernels, recording, channels, window, names.len())
+                judge(&model, memory, kernels, recording, wanted, window, names.len())
             },
         )
         .collect::<Result<_>>()?;
@@ -86,18 +86,18 @@ fn judge(
     memory: &mut Memory,
     kernels: &'static KernelTable,
     recording: &Recording,
-    channels: &str,
+    wanted: Wanted<'_>,
     window: u64,
     classes: usize,
 ) -> Result<Vec<u64>> {
-    let mut frames = Frames::open(&recording.path, channels)?;
+    let mut frames = Frames::open(&recording.path, wanted)?;
     let hop = (window / 2).max(1);
     let mut votes = vec![0; classes];
     memory.with_session(model, kernels, |session| {
         let mut step = 0;
         let mut last = None;
-        while let Some(frame) = frames.advance()? {
-            let class = best(session.step(Input::Frame(frame))?);
+        while let Some(sample) = frames.advance()? {
+            let class = best(session.step(sample.input()).with_context(|| frames.place())?);
             step += 1;
             if step >= window && (step - window).is_multiple_of(hop) {
                 votes[class] += 1;
