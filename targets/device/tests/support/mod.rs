@@ -10,7 +10,7 @@ use brooklet_tests::{Buffers, File, Sequence, family_fixtures};
 
 /// What reads find in a word whose write was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Torn {
+pub(crate) enum Torn {
     /// Some bits, always the same.
     Settled,
     /// A read error, as flash with error correction gives.
@@ -24,8 +24,8 @@ const ERASE_UNITS: u64 = 8;
 
 /// Flash with words of `R` (read) and `W` (written) bytes and blocks of `E`. Panics if a word is written twice.
 #[derive(Clone)]
-pub struct MockFlash<const R: usize, const W: usize, const E: usize> {
-    pub bytes: Vec<u8>,
+pub(crate) struct MockFlash<const R: usize, const W: usize, const E: usize> {
+    pub(crate) bytes: Vec<u8>,
     /// Per word: written since its block was erased, if only in part.
     written: Vec<bool>,
     torn_words: Vec<bool>,
@@ -34,17 +34,17 @@ pub struct MockFlash<const R: usize, const W: usize, const E: usize> {
     left: Option<u64>,
     is_off: bool,
     /// Words written and pieces of erases done so far.
-    pub units: u64,
+    pub(crate) units: u64,
     /// Per block.
-    pub erases: Vec<u32>,
+    pub(crate) erases: Vec<u32>,
     /// A block that takes no writes.
-    pub bad_block: Option<usize>,
+    pub(crate) bad_block: Option<usize>,
     random: Random,
 }
 
 impl<const R: usize, const W: usize, const E: usize> MockFlash<R, W, E> {
     /// A flash of `blocks` blocks as it comes from the factory.
-    pub fn new(blocks: usize, torn: Torn, seed: u64) -> Self {
+    pub(crate) fn new(blocks: usize, torn: Torn, seed: u64) -> Self {
         MockFlash {
             bytes: vec![0xff; blocks * E],
             written: vec![false; blocks * E / W],
@@ -60,13 +60,13 @@ impl<const R: usize, const W: usize, const E: usize> MockFlash<R, W, E> {
     }
 
     /// Cuts power after `units` more words and pieces of erases, within the next.
-    pub fn cut_after(&mut self, units: u64, seed: u64) {
+    pub(crate) fn cut_after(&mut self, units: u64, seed: u64) {
         self.left = Some(units);
         self.random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     }
 
     /// Power comes back.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.left = None;
         self.is_off = false;
     }
@@ -222,44 +222,44 @@ impl<const R: usize, const W: usize, const E: usize> NorFlash for MockFlash<R, W
 
 /// Numbers that look random, and are the same in every run.
 #[derive(Clone, Copy, Debug)]
-pub struct Random(pub u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 }
 
 /// A model made from a fixture.
-pub fn fixture(name: &str, recipe: &Recipe) -> File {
+pub(crate) fn fixture(name: &str, recipe: &Recipe) -> File {
     let dir = family_fixtures().into_iter().find(|dir| dir.ends_with(name)).unwrap_or_else(|| panic!("no fixture {name}"));
     File::quantized(&dir, recipe)
 }
 
 /// The bundled sensor model.
-pub fn watch() -> File {
+pub(crate) fn watch() -> File {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/models/watch.brook");
     File::new(&std::fs::read(path).unwrap())
 }
 
 /// A stream at some step, and the outputs of its next steps.
-pub struct Moment {
-    pub position: u64,
-    pub bytes: Vec<u8>,
+pub(crate) struct Moment {
+    pub(crate) position: u64,
+    pub(crate) bytes: Vec<u8>,
     next: Vec<f32>,
 }
 
 const NEXT_STEPS: usize = 3;
 
 /// `count` moments of one stream of `model`, some steps apart.
-pub fn moments(model: &Model<'_>, count: usize) -> Vec<Moment> {
+pub(crate) fn moments(model: &Model<'_>, count: usize) -> Vec<Moment> {
     let input = Sequence::noise(model, count * 2 + NEXT_STEPS, 5);
     let mut buffers = Buffers::new(model, 1);
     let mut state = State::new(model, Line::bytes_mut(&mut buffers.state)).unwrap();
@@ -278,12 +278,12 @@ pub fn moments(model: &Model<'_>, count: usize) -> Vec<Moment> {
 
 impl Moment {
     /// Whether `state` is this moment, to the bit.
-    pub fn is(&self, state: &State<'_>) -> bool {
+    pub(crate) fn is(&self, state: &State<'_>) -> bool {
         self.position == state.position() && self.bytes == state.bytes()
     }
 
     /// Sets `state` to this moment.
-    pub fn put(&self, state: &mut State<'_>) {
+    pub(crate) fn put(&self, state: &mut State<'_>) {
         let filled: Result<(), ()> = state.refill(self.position, |bytes| {
             bytes.copy_from_slice(&self.bytes);
             Ok(())
@@ -292,7 +292,7 @@ impl Moment {
     }
 
     /// Steps on from `state` and compares the outputs with those of the stream that was never interrupted.
-    pub fn goes_on(&self, model: &Model<'_>, state: &mut State<'_>, scratch: &mut [u8], count: usize) {
+    pub(crate) fn goes_on(&self, model: &Model<'_>, state: &mut State<'_>, scratch: &mut [u8], count: usize) {
         let input = Sequence::noise(model, count * 2 + NEXT_STEPS, 5);
         let mut session = Session::new(model, kernels::detect(), state, scratch).unwrap();
         let mut out = Vec::new();
