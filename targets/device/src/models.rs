@@ -257,7 +257,7 @@ impl<F: NorFlash> ModelStore<F> {
 }
 
 fn mapped<M: MappedFlash + ?Sized>(map: &M, region: Region, file_bytes: u32) -> Option<&[u8]> {
-    map.bytes(region)?.get(..file_bytes as usize)
+    map.bytes_of(region)?.get(..file_bytes as usize)
 }
 
 impl Bench<'_> {

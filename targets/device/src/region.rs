@@ -51,20 +51,20 @@ impl Region {
 /// struct Mapped(&'static [u8]); // On a device: made from an address, in one `unsafe` line.
 ///
 /// impl MappedFlash for Mapped {
-///     fn bytes(&self, region: Region) -> Option<&[u8]> {
+///     fn bytes_of(&self, region: Region) -> Option<&[u8]> {
 ///         self.0.get(region.start as usize..)?.get(..region.len_bytes as usize)
 ///     }
 /// }
 /// ```
 ///
-/// If reads go through a cache, `bytes` must show what was written last: invalidate the cache here, or in the driver.
+/// If reads go through a cache, `bytes_of` must show what was written last: invalidate the cache here, or in the driver.
 pub trait MappedFlash {
     /// The bytes of `region`; `None` if it is not mapped.
-    fn bytes(&self, region: Region) -> Option<&[u8]>;
+    fn bytes_of(&self, region: Region) -> Option<&[u8]>;
 }
 
 impl MappedFlash for [u8] {
-    fn bytes(&self, region: Region) -> Option<&[u8]> {
+    fn bytes_of(&self, region: Region) -> Option<&[u8]> {
         self.get(region.start as usize..)?.get(..region.len_bytes as usize)
     }
 }
