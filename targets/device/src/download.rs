@@ -61,12 +61,13 @@ impl<'s, F: NorFlash> Download<'s, F> {
                 self.got_bytes += len as u32;
                 piece = rest;
             } else {
-                let (now, rest) = piece.split_at(piece.len().min(F::WRITE_SIZE - self.word_len));
-                self.word.0[self.word_len..][..now.len()].copy_from_slice(now);
+                let free = self.word.0.get_mut(self.word_len..F::WRITE_SIZE).unwrap_or_default();
+                let (now, rest) = piece.split_at(piece.len().min(free.len()));
+                free[..now.len()].copy_from_slice(now);
                 self.word_len += now.len();
                 self.got_bytes += now.len() as u32;
                 piece = rest;
-                if self.word_len == F::WRITE_SIZE {
+                if self.word_len >= F::WRITE_SIZE {
                     self.flush()?;
                 }
             }

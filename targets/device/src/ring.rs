@@ -1,7 +1,7 @@
 //! Slots in a ring: each write goes to a slot that does not hold the newest valid body, and its record is written last.
 //!
 //! A write erases a slot, writes the body, reads it back, then writes the record. Whenever power goes, the newest body that was
-//! complete before is untouched. Nothing but a count of failures is kept in memory: every write looks at the flash first.
+//! complete before is untouched. Nothing but what failed is kept in memory: every write looks at the flash first.
 
 use crate::error::{Error, LayoutFault, Refused};
 use crate::record::{RECORD_BYTES, Record};
@@ -15,8 +15,8 @@ pub(crate) struct Ring {
     start: u32,
     slot_bytes: u32,
     slots: u32,
-    /// Writes that failed since the last that did not: a bad block must not be chosen for ever.
-    failures: u32,
+    /// Slots whose writes failed since power-on, one bit each (beyond 64, shared): a bad block must not be chosen for ever.
+    failed: u64,
 }
 
 /// What the next write will do.
@@ -48,7 +48,7 @@ impl Ring {
         if (slot_bytes as usize) < Self::record_bytes::<F>() {
             return Err(LayoutFault::TooSmall);
         }
-        Ok(Ring { magic, start: region.start, slot_bytes, slots, failures: 0 })
+        Ok(Ring { magic, start: region.start, slot_bytes, slots, failed: 0 })
     }
 
     /// Bytes before a body.
@@ -116,16 +116,29 @@ impl Ring {
         }
     }
 
-    /// Where the next write goes: behind the newest valid slot of those to `keep`, never onto it.
-    pub(crate) fn turn<F: NorFlash>(&self, flash: &mut F, keep: impl Fn(&Record) -> bool) -> Turn {
+    /// Where the next write goes: the slot that holds nothing, or else the oldest, never the newest valid one of those to `keep`.
+    pub(crate) fn turn<F: NorFlash>(&mut self, flash: &mut F, keep: impl Fn(&Record) -> bool) -> Turn {
         let latest = self.newest_below(flash, None);
-        let slot = match (self.newest_valid(flash, keep), latest) {
-            (Some((kept, _)), _) => (kept + 1 + self.failures % (self.slots - 1)) % self.slots,
-            (None, Some((latest, _))) => (latest + 1 + self.failures % self.slots) % self.slots,
-            (None, None) => self.failures % self.slots,
-        };
-        let most_erases = (0..self.slots).filter_map(|s| Some(self.record(flash, s).ok()??.erases)).max().unwrap_or(0);
-        let erases = match self.record(flash, slot) {
+        let kept = self.newest_valid(flash, keep).map(|(slot, _)| slot);
+        let behind = latest.map_or(0, |(slot, _)| slot + 1);
+        if (0..self.slots).all(|slot| Some(slot) == kept || self.failed & bit(slot) != 0) {
+            // All have failed: again from the start.
+            self.failed = 0;
+        }
+        let mut most_erases = 0;
+        let mut oldest = None;
+        for i in 0..self.slots {
+            let slot = behind.wrapping_add(i).checked_rem(self.slots).unwrap_or(0);
+            let record = self.record(flash, slot);
+            let (sequence, erases) = record.ok().flatten().map_or((0, 0), |r| (r.sequence, r.erases));
+            most_erases = most_erases.max(erases);
+            let may_be = Some(slot) != kept && self.failed & bit(slot) == 0;
+            if may_be && oldest.is_none_or(|(_, s, _)| sequence < s) {
+                oldest = Some((slot, sequence, record));
+            }
+        }
+        let (slot, _, record) = oldest.unwrap_or((0, 0, Ok(None)));
+        let erases = match record {
             Ok(Some(record)) => record.erases,
             // Slots take turns: one that is due was erased once less than those before it.
             Ok(None) => most_erases.saturating_sub(1),
@@ -139,7 +152,7 @@ impl Ring {
     pub(crate) fn erase<F: NorFlash>(&mut self, flash: &mut F, turn: Turn) -> Result<(), Error<F::Error>> {
         let at = self.at(turn.slot);
         flash.erase(at, at + self.slot_bytes).map_err(|error| {
-            self.failures = self.failures.wrapping_add(1);
+            self.failed |= bit(turn.slot);
             Error::Flash(error)
         })
     }
@@ -155,7 +168,9 @@ impl Ring {
             body_crc32: crc32fast::hash(body),
         };
         let written = self.write_all(flash, turn.slot, &record, body);
-        self.failures = if written.is_ok() { 0 } else { self.failures.wrapping_add(1) };
+        if written.is_err() {
+            self.failed |= bit(turn.slot);
+        }
         written.map(|()| record)
     }
 
@@ -172,4 +187,8 @@ impl Ring {
         write(flash, self.at(slot), &record.encode(self.magic)).map_err(Error::Flash)?;
         if self.record(flash, slot) == Ok(Some(*record)) { Ok(()) } else { Err(Error::NotWritten) }
     }
+}
+
+fn bit(slot: u32) -> u64 {
+    1 << (slot % 64)
 }

@@ -71,6 +71,11 @@ impl<const R: usize, const W: usize, const E: usize> MockFlash<R, W, E> {
         self.is_off = false;
     }
 
+    /// Whether power is gone.
+    pub(crate) fn is_off(&self) -> bool {
+        self.is_off
+    }
+
     fn check_power(&self) -> Result<(), NorFlashErrorKind> {
         if self.is_off { Err(NorFlashErrorKind::Other) } else { Ok(()) }
     }
