@@ -142,7 +142,7 @@ pub enum Healed {
 ///     Verdict::Well => {}
 ///     Verdict::Ill { fault, .. } => println!("{fault:?}"), // then drop the session and `heal` the state
 /// }
-/// # Ok::<(), brooklet::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Health {

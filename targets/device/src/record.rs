@@ -91,3 +91,54 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..).and_then(|b| b.first_chunk()).map_or(u64::MAX, |b| u64::from_le_bytes(*b))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: Record = Record {
+        sequence: 0x0102_0304_0506_0708,
+        model_hash: 0x1112_1314_1516_1718,
+        position: 0x2122_2324_2526_2728,
+        body_bytes: 0x3132_3334,
+        erases: 0x4142_4344,
+        body_crc32: 0x5152_5354,
+    };
+
+    /// What is in flash stays readable: these bytes never change.
+    const BYTES: [u8; RECORD_BYTES] = [
+        b'B', b'R', b'K', b'F', 1, 0, 0, 0, //
+        0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, // sequence
+        0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11, // model hash
+        0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21, // position
+        0x34, 0x33, 0x32, 0x31, 0x44, 0x43, 0x42, 0x41, // body's length, erases
+        0x54, 0x53, 0x52, 0x51, 0x00, 0x00, 0x00, 0x00, // CRC-32 of the body, of the record (below)
+    ];
+
+    fn with_crc(mut bytes: [u8; RECORD_BYTES]) -> [u8; RECORD_BYTES] {
+        let crc32 = crc32fast::hash(&bytes[..44]);
+        bytes[44..].copy_from_slice(&crc32.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn records_have_the_documented_bytes() {
+        assert_eq!(RECORD.encode(*b"BRKF"), with_crc(BYTES));
+        assert_eq!(Record::decode(&with_crc(BYTES), *b"BRKF"), Ok(Some(RECORD)));
+        assert_eq!(Record::decode(&[0xff; RECORD_BYTES], *b"BRKF"), Ok(None));
+    }
+
+    #[test]
+    fn other_records_are_refused() {
+        assert_eq!(Record::decode(&with_crc(BYTES), *b"BRKM"), Err(Refused::Unfinished));
+        assert_eq!(Record::decode(&BYTES, *b"BRKF"), Err(Refused::Unfinished));
+        let mut newer = BYTES;
+        newer[4] = 2;
+        assert_eq!(Record::decode(&with_crc(newer), *b"BRKF"), Err(Refused::Version { found: 2 }));
+        for bit in 0..RECORD_BYTES * 8 {
+            let mut damaged = with_crc(BYTES);
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Record::decode(&damaged, *b"BRKF"), Err(Refused::Unfinished), "bit {bit}");
+        }
+    }
+}

@@ -106,3 +106,28 @@ impl Status {
         Some(Status { active, trial, images: [image(8), image(24)] })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_has_the_documented_bytes() {
+        let status = Status {
+            active: Some(Slot::B),
+            trial: Some(3),
+            images: [None, Some(Image { file_bytes: 0x0102_0304, hash: 0x1112_1314_1516_1718 })],
+        };
+        let mut want = [0; STATUS_BYTES];
+        want[..3].copy_from_slice(&[1, 1, 3]);
+        want[24..28].copy_from_slice(&[4, 3, 2, 1]);
+        want[32..].copy_from_slice(&[0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11]);
+        assert_eq!(status.encode(), want);
+        assert_eq!(Status::decode(&want), Some(status));
+        for status in [Status::EMPTY, Status { trial: None, ..status }, Status { active: Some(Slot::A), trial: Some(0), ..status }] {
+            assert_eq!(Status::decode(&status.encode()), Some(status));
+        }
+        want[0] = 2;
+        assert_eq!(Status::decode(&want), None);
+    }
+}

@@ -266,6 +266,33 @@ fn a_confirmed_model_that_rots_gives_way_and_the_built_in_one_is_the_last_resort
 }
 
 #[test]
+fn a_status_that_rots_boots_one_of_the_two_models() {
+    let (from, to) = (fixture("sensor-s5-half1", &Recipe::default()), fixture("rnn-gru-unit", &Recipe::default()));
+    let mut device = on_trial(&from, &to);
+    let mut random = Random(5);
+    let status = device.layout.status.start as usize..(device.layout.status.start + device.layout.status.len_bytes) as usize;
+    // Installed; booted once; confirmed; another download begun; a third model installed.
+    for stage in 0..5 {
+        match stage {
+            1 => assert_eq!(device.boot().trial, Some(1)),
+            2 => device.store().confirm().unwrap(),
+            3 => device.store().download(100, 0).unwrap().write(&[1; 90]).unwrap(),
+            4 => device.update(&from, 3, &mut random).unwrap(),
+            _ => {}
+        }
+        let whole = device.flash.clone();
+        for block in status.clone().step_by(1024) {
+            for at in block..block + 48 + 40 {
+                device.flash.bytes[at] ^= 1 << random.below(8);
+                let chosen = device.boot();
+                assert!(chosen.hash == hash(&from) || chosen.hash == hash(&to), "stage {stage}, byte {at}: {chosen:?}");
+                device.flash = whole.clone();
+            }
+        }
+    }
+}
+
+#[test]
 fn a_first_model_whose_trial_fails_makes_room_for_the_next() {
     let file = fixture("rnn-gru-unit", &Recipe::default());
     let mut device = Device::<4, 1024>::new(&[&file], Torn::Settled);
