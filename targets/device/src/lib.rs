@@ -10,7 +10,7 @@
 //! sizes, lifetimes, and what is guaranteed.
 //!
 //! Flash is anything that implements `embedded_storage::nor_flash::NorFlash`: the drivers of most hardware crates do. Nothing here
-//! takes memory; the largest thing on the stack is one word of the flash, 256 bytes.
+//! takes memory; the largest buffer on the stack is one word of the flash, 64 bytes.
 #![no_std]
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

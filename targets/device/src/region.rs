@@ -4,7 +4,7 @@ use crate::error::LayoutFault;
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 
 /// Largest word (the bytes a driver reads or writes at once) that is supported.
-pub const MOST_WORD_BYTES: usize = 256;
+pub const MOST_WORD_BYTES: usize = 64;
 
 /// A part of a flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ impl MappedFlash for [u8] {
 
 /// Refuses, when the program is compiled, drivers whose sizes do not fit into each other.
 pub(crate) const fn check_geometry<F: NorFlash>() {
-    assert!(F::WRITE_SIZE.is_power_of_two() && F::WRITE_SIZE <= MOST_WORD_BYTES, "WRITE_SIZE must be a power of two up to 256");
-    assert!(F::READ_SIZE.is_power_of_two() && F::READ_SIZE <= MOST_WORD_BYTES, "READ_SIZE must be a power of two up to 256");
+    assert!(F::WRITE_SIZE.is_power_of_two() && F::WRITE_SIZE <= MOST_WORD_BYTES, "WRITE_SIZE must be a power of two up to 64");
+    assert!(F::READ_SIZE.is_power_of_two() && F::READ_SIZE <= MOST_WORD_BYTES, "READ_SIZE must be a power of two up to 64");
     assert!(F::ERASE_SIZE > 0 && F::ERASE_SIZE.is_multiple_of(F::WRITE_SIZE), "ERASE_SIZE must be a multiple of WRITE_SIZE");
     assert!(F::ERASE_SIZE.is_multiple_of(F::READ_SIZE), "ERASE_SIZE must be a multiple of READ_SIZE");
 }

@@ -178,7 +178,7 @@ fn power_cut_at_any_point_of_a_change_boots_one_of_the_two_models() {
     add("watch to small, words 4, blocks 1024", sweep::<4, 1024>(&big, &small, Torn::Unreadable, 13, 2));
     add("small to watch, words 32, blocks 8192", sweep::<32, 8192>(&small, &big, Torn::Unreadable, 13, 3));
     add("watch to small, words 1, blocks 2048", sweep::<1, 2048>(&big, &small, Torn::Settled, 97, 4));
-    add("watch to small, words 256, blocks 4096", sweep::<256, 4096>(&big, &small, Torn::Settled, 3, 5));
+    add("watch to small, words 64, blocks 4096", sweep::<64, 4096>(&big, &small, Torn::Settled, 3, 5));
     println!("all: {} cuts, {} booted the new model", all.0, all.1);
     assert!(all.0 > 20_000 && all.1 > 500);
 }

@@ -109,7 +109,7 @@ fn power_cut_at_any_point_leaves_the_old_state_or_the_new_one() {
                 add(&name("words 8, blocks 128, 3 slots"), sweep::<1, 8, 128>(&tiny, 3, torn, prior, seed));
                 add(&name("words 32, blocks 512, 2 slots"), sweep::<1, 32, 512>(&mamba, 2, torn, prior, seed));
                 add(&name("words 16 (reads 32), blocks 2048, 4 slots"), sweep::<32, 16, 2048>(&mamba, 4, torn, prior, seed));
-                add(&name("words 256, blocks 4096, 2 slots"), sweep::<1, 256, 4096>(&mamba, 2, torn, prior, seed));
+                add(&name("words 64, blocks 4096, 2 slots"), sweep::<1, 64, 4096>(&mamba, 2, torn, prior, seed));
             }
         }
         add("words 4, blocks 4096, 2 slots", sweep::<4, 4, 4096>(&mamba, 2, Torn::Settled, 2, seed));
