@@ -188,18 +188,21 @@ impl Health {
 
     /// Looks at a whole state: before a save, say, for a snapshot is worth no more than what it holds.
     pub fn check_state(&mut self, model: &Model<'_>, state: &State<'_>) -> Option<Fault> {
-        let worst = worst_of(state.numbers(model).flatten(), self.limits.state);
-        match worst {
-            Worst::Fine => None,
-            Worst::Beyond(_) => {
-                count(&mut self.counters.states_saturated);
-                Some(Fault::StateSaturated)
-            }
-            Worst::NotFinite(_) => {
-                count(&mut self.counters.states_not_finite);
-                Some(Fault::StateNotFinite)
+        let mut is_saturated = false;
+        for numbers in state.numbers(model) {
+            match worst_of(numbers, self.limits.state) {
+                Worst::Fine => {}
+                Worst::Beyond(_) => is_saturated = true,
+                Worst::NotFinite(_) => {
+                    count(&mut self.counters.states_not_finite);
+                    return Some(Fault::StateNotFinite);
+                }
             }
         }
+        if is_saturated {
+            count(&mut self.counters.states_saturated);
+        }
+        is_saturated.then_some(Fault::StateSaturated)
     }
 
     /// Does what a verdict says. A snapshot that is not well itself is not kept.
@@ -282,21 +285,16 @@ enum Worst {
 }
 
 /// The first number that is not finite, else the first beyond `limit`.
-fn worst_of<'n>(numbers: impl IntoIterator<Item = &'n f32>, limit: f32) -> Worst {
-    let mut worst = Worst::Fine;
-    for (index, x) in numbers.into_iter().enumerate() {
-        // One comparison for the many that are fine; false for what is no number.
-        if x.abs() <= limit && x.is_finite() {
-            continue;
-        }
-        if !x.is_finite() {
-            return Worst::NotFinite(index);
-        }
-        if matches!(worst, Worst::Fine) {
-            worst = Worst::Beyond(index);
-        }
+fn worst_of(numbers: &[f32], limit: f32) -> Worst {
+    // One comparison each, without a branch, for the many that are fine; it is false for what is no number.
+    let limit = limit.min(f32::MAX);
+    if numbers.iter().fold(true, |fine, x| fine & (x.abs() <= limit)) {
+        return Worst::Fine;
     }
-    worst
+    match numbers.iter().position(|x| !x.is_finite()) {
+        Some(index) => Worst::NotFinite(index),
+        None => Worst::Beyond(numbers.iter().position(|x| x.abs() > limit).unwrap_or(0)),
+    }
 }
 
 fn count(counter: &mut u32) {
