@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let first = std::fs::read(asset("models/watch.brook"))?;
     // The same weights in 4 bits: other numbers, the same slots in the state.
     let second_path = folder.path().join("watch-q4.brook");
-    let checkpoint = brooklet_quantize::Checkpoint::open(&asset("models/watch"))?;
+    let checkpoint = brooklet_quantize::Checkpoint::open(asset("models/watch"))?;
     let recipe = brooklet_quantize::Recipe { format: kernels::quant::Format::Q4, ..Default::default() };
     brooklet_quantize::quantize(&checkpoint, &recipe, &second_path, &mut |_| {})?;
     let second = std::fs::read(second_path)?;
