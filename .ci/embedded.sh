@@ -20,12 +20,12 @@ install_debian_toolchain() {
 
 for target in "${targets[@]}"; do
   if has_target "$target"; then
-    cargo build --release --target "$target" -p brooklet
+    cargo build --release --target "$target" -p brooklet -p brooklet-device
   else
     install_debian_toolchain
     rustup toolchain list | grep -q '^debian' || rustup toolchain link debian /usr
-    RUSTC_BOOTSTRAP=1 cargo +debian build --release --target "$target" -p brooklet \
+    RUSTC_BOOTSTRAP=1 cargo +debian build --release --target "$target" -p brooklet -p brooklet-device \
       -Zbuild-std=core -Zbuild-std-features=compiler-builtins-mem --target-dir target/no-std
   fi
-  echo "brooklet builds for $target without std and without alloc"
+  echo "brooklet and brooklet-device build for $target without std and without alloc"
 done

@@ -1,5 +1,6 @@
 //! I8: a restored stream continues bit for bit; what is no snapshot of this model is refused.
 
+use brooklet::kernels::quant::Format;
 use brooklet::{Error, Line, Model, Session, SnapshotFault, State, kernels, snapshot_bytes};
 use brooklet_quantize::{Cache, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
@@ -72,4 +73,63 @@ fn a_state_of_another_model_is_refused() {
     let mut scratch = Buffers::new(&other, 1).scratch;
     let session = Session::new(&other, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch));
     assert_eq!(session.err(), Some(Error::OtherModel));
+}
+
+#[test]
+fn a_state_refilled_from_its_bytes_continues_bit_for_bit() {
+    for dir in family_fixtures() {
+        let file = File::quantized(&dir, &recipe());
+        let model = file.model();
+        let input = Sequence::noise(&model, 30, 12);
+        let want = stream(&model, kernels::detect(), &input, 1);
+        let (mut first, mut second) = (Buffers::new(&model, 1), Buffers::new(&model, 1));
+        let mut state = State::new(&model, Line::bytes_mut(&mut first.state)).unwrap();
+        let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut first.scratch)).unwrap();
+        let mut got = Vec::new();
+        input.feed(&mut session, 0..15, &mut got);
+        assert_eq!(state.numbers(&model).flatten().find(|x| !x.is_finite()), None, "{}", dir.display());
+
+        let mut other = State::new(&model, Line::bytes_mut(&mut second.state)).unwrap();
+        assert_eq!(other.model_hash(), state.model_hash());
+        let filled: Result<(), ()> = other.refill(state.position(), |bytes| {
+            bytes.copy_from_slice(state.bytes());
+            Ok(())
+        });
+        assert_eq!(filled, Ok(()));
+        let mut session = Session::new(&model, kernels::detect(), &mut other, Line::bytes_mut(&mut second.scratch)).unwrap();
+        input.feed(&mut session, 15..30, &mut got);
+        assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{}", dir.display());
+
+        let broken = other.refill(7, |bytes| {
+            bytes.fill(0xa5);
+            Err("flash")
+        });
+        assert_eq!((broken, other.position()), (Err("flash"), 0));
+        assert!(other.bytes().iter().all(|&b| b == 0), "{}", dir.display());
+    }
+}
+
+#[test]
+fn a_stream_is_handed_only_to_a_model_with_the_same_slots() {
+    let dirs = family_fixtures();
+    let weights = |name: &str| {
+        let dir = dirs.iter().find(|d| d.ends_with(name)).unwrap();
+        let format = |format| File::quantized(dir, &Recipe { format, ..recipe() });
+        (format(Format::Q8), format(Format::F32))
+    };
+    let (q8, f32) = weights("sensor-mamba2-ema");
+    let (other, _) = weights("sensor-s5-full");
+    let (from, to, other) = (q8.model(), f32.model(), other.model());
+    assert_ne!(from.artifact().hash(), to.artifact().hash());
+    let (_, snapshot) = go_on(&from, None, &Sequence::noise(&from, 9, 3), 0..9);
+    let mut buffers = Buffers::new(&from, 1);
+    let mut restore = |to: &Model<'_>| {
+        let state = State::restore(&from, &snapshot, Line::bytes_mut(&mut buffers.state)).unwrap();
+        let bytes = state.bytes().to_vec();
+        let state = state.adopt(&from, to)?;
+        assert_eq!((state.position(), state.bytes(), state.model_hash()), (9, &bytes[..], to.artifact().hash()));
+        Ok(())
+    };
+    assert_eq!(restore(&to), Ok(()));
+    assert_eq!(restore(&other), Err(Error::OtherModel));
 }

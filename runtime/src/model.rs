@@ -52,6 +52,12 @@ impl<'a> Model<'a> {
         self.plan.scratch_bytes(tokens.max(1)).unwrap_or(usize::MAX)
     }
 
+    /// Whether the states of both models are laid out alike, slot by slot.
+    pub fn same_slots(&self, other: &Model<'_>) -> bool {
+        let (a, b) = (self.header().slots, other.header().slots);
+        a.count == b.count && a.bytes == b.bytes
+    }
+
     /// Channels of a sensor frame; `None` for token models.
     pub fn channels(&self) -> Option<usize> {
         match self.header().input {

@@ -103,6 +103,11 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
         self.run(Inputs::Frames(frames), Some(seconds), Some(each)).map(|_| ())
     }
 
+    /// The outputs of the latest step, (outputs).
+    pub fn output(&self) -> &[f32] {
+        self.output
+    }
+
     /// The outputs of the latest step, to change in place (for [`crate::softmax`]).
     pub fn output_mut(&mut self) -> &mut [f32] {
         self.output
@@ -116,6 +121,11 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     /// The stream's state.
     pub fn state(&self) -> &State<'b> {
         self.state
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'m> {
+        self.model
     }
 
     /// Tokens that are handled at once in a prefill.

@@ -1,6 +1,9 @@
 //! A stream's state as bytes, to continue later or elsewhere, bit for bit.
 //!
 //! Layout: a postcard header of fixed size (magic, version, model hash, position), the state's bytes, CRC-32 of both.
+//!
+//! A store that keeps streams without a copy of them in memory (flash, say) writes [`State::bytes`] from where they lie, with
+//! [`State::model_hash`] and [`State::position`], under a checksum of its own, and reads them back with [`State::refill`].
 
 use crate::error::{Error, SnapshotFault};
 use crate::mem::aligned;
@@ -68,5 +71,27 @@ impl<'b> State<'b> {
         let bytes = aligned("state", bytes, model.state_bytes())?;
         bytes.copy_from_slice(body.get(HEADER_BYTES..).ok_or(fail(SnapshotFault::Format))?);
         Ok(State { model_hash: header.model_hash, position: header.position, bytes })
+    }
+
+    /// The stream's bytes: with [`State::model_hash`] and [`State::position`], all that a snapshot keeps.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The model that the stream belongs to: [`crate::artifact::Artifact::hash`].
+    pub fn model_hash(&self) -> u64 {
+        self.model_hash
+    }
+
+    /// Continues at `position` with the bytes that `fill` brings, all of them, from a state of the same model.
+    ///
+    /// If `fill` fails, the stream begins anew.
+    pub fn refill<E>(&mut self, position: u64, fill: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<(), E> {
+        let filled = fill(self.bytes);
+        match filled {
+            Ok(()) => self.position = position,
+            Err(_) => self.reset(),
+        }
+        filled
     }
 }

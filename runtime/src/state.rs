@@ -1,8 +1,11 @@
 //! One stream's memory.
 
+use crate::artifact::{Slot, SlotKind};
 use crate::error::Error;
-use crate::mem::aligned;
+use crate::mem::{aligned, numbers};
 use crate::model::Model;
+use crate::ops::{COUNT_NUMBERS, Op, cache_scale_bytes};
+use crate::plan::slot_bytes;
 
 /// One stream's memory: convolution windows, recurrent states, attention caches. Its size never changes.
 #[derive(Debug)]
@@ -32,4 +35,40 @@ impl<'b> State<'b> {
     pub fn position(&self) -> u64 {
         self.position
     }
+
+    /// Hands a stream of `from` to `to`, whose slots must be the same. That the numbers mean the same in both is for the caller
+    /// to know: weights in another format, say, or a head that was trained further.
+    pub fn adopt(mut self, from: &Model<'_>, to: &Model<'_>) -> Result<Self, Error> {
+        if self.model_hash != from.artifact().hash() || !from.same_slots(to) {
+            return Err(Error::OtherModel);
+        }
+        self.model_hash = to.artifact().hash();
+        Ok(self)
+    }
+
+    /// The `f32` in the state, slot by slot: windows, recurrent states, caches or their scales. None, for a state of another model.
+    pub fn numbers<'s>(&'s self, model: &'s Model<'_>) -> impl Iterator<Item = &'s [f32]> {
+        let slots = &model.header().slots;
+        let count = if self.model_hash == model.artifact().hash() { slots.count } else { 0 };
+        (0..count).filter_map(move |index| {
+            let slot = slots.get(index)?;
+            let at = usize::try_from(slot.at).ok()?;
+            numbers(self.bytes.get(at..)?.get(..number_bytes(model, index, &slot)?)?)
+        })
+    }
+}
+
+/// Bytes at the start of slot `index` that are `f32`.
+fn number_bytes(model: &Model<'_>, index: u32, slot: &Slot) -> Option<usize> {
+    let bytes = match slot.kind {
+        SlotKind::CacheInt8 => cache_scale_bytes(slot)?,
+        SlotKind::CacheF32 => slot_bytes(slot)?,
+        SlotKind::Numbers => {
+            // A route's count of tokens is an integer in a slot of numbers.
+            let counts = |op: Option<Op>| matches!(op, Some(Op::Route(route)) if route.count == index);
+            let is_count = slot.capacity == COUNT_NUMBERS && model.header().program.iter().any(counts);
+            (!is_count).then_some(slot_bytes(slot)?)?
+        }
+    };
+    usize::try_from(bytes).ok()
 }

@@ -65,6 +65,12 @@ pub(crate) fn cache_bytes(slot: &Slot) -> Option<u64> {
     }
 }
 
+/// Bytes of the scales at the start of an 8-bit cache.
+pub(crate) fn cache_scale_bytes(slot: &Slot) -> Option<u64> {
+    let positions = u64::from(slot.heads).checked_mul(u64::from(slot.capacity))?;
+    positions.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN as u64)?.checked_mul(2)
+}
+
 impl Attention {
     pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
         finite(self.scale)?;

@@ -50,7 +50,7 @@ pub use scan::Scan;
 pub use ssd::Ssd;
 pub use window::Window;
 
-pub(crate) use attention::cache_bytes;
+pub(crate) use attention::{cache_bytes, cache_scale_bytes};
 pub(crate) use check::Checker;
 pub(crate) use linear::packed_bytes;
 pub(crate) use run::{Batch, Gaps, Inputs};
