@@ -1,0 +1,113 @@
+//! The C examples, from export to their output: the same numbers as Rust, on this machine and on an emulated Cortex-M4.
+
+use brooklet::mem::MappedFile;
+use brooklet::{Input, Line, Model, Session, State, kernels};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Runs `make` for an example, with the library and the model in a folder of the tests' own.
+fn make(example: &str, goals: &[&str]) -> (PathBuf, Output) {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_programs").join(example);
+    std::fs::create_dir_all(&out).expect("a folder for test files");
+    let variables = [format!("OUT={}", out.display()), format!("BROOKLET={}", env!("CARGO_BIN_EXE_brooklet"))];
+    let output = Command::new("make")
+        .args(["--silent", "-C", &format!("{ROOT}/examples/c/{example}")])
+        .args(variables)
+        .args(goals)
+        .output()
+        .expect("make starts");
+    assert!(output.status.success(), "{example}: {}", String::from_utf8_lossy(&output.stderr));
+    (out, output)
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_recording_in_c_is_judged_as_by_the_command() {
+    let (out, _) = make("linux", &[]);
+    for recording in ["subject03_ROW_right_01", "subject08_TRAP_left_01"] {
+        let recording = format!("{ROOT}/examples/recordings/{recording}.csv");
+        let in_c = Command::new(out.join("recording")).arg(&recording).output().expect("the program starts");
+        let model = format!("{ROOT}/examples/models/watch.brook");
+        let by_command =
+            Command::new(env!("CARGO_BIN_EXE_brooklet")).args(["stream", &model, &recording, "--every", "50"]).output().expect("it starts");
+        let lines = |output: &Output| stdout(output).lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        let (in_c, mut by_command) = (lines(&in_c), lines(&by_command));
+        assert!(by_command.pop().is_some_and(|verdict| verdict.starts_with("last step")));
+        assert!(in_c.len() > 5 && in_c == by_command, "{in_c:#?} {by_command:#?}");
+    }
+    // What is no recording ends with a message.
+    for (file, problem) in [("Makefile", "line 2: not 6 numbers"), ("none.csv", "none.csv")] {
+        let path = format!("{ROOT}/examples/c/linux/{file}");
+        let refused = Command::new(out.join("recording")).arg(path).output().expect("the program starts");
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(problem));
+    }
+}
+
+/// What examples/c/cortex-m/main.c computes.
+fn hash_of_1000_steps() -> u64 {
+    let file = MappedFile::open(format!("{ROOT}/examples/models/watch.brook")).expect("the model");
+    let model = Model::from_bytes(file.bytes()).expect("a model");
+    let mut state = vec![Line::ZERO; model.state_bytes().div_ceil(64)];
+    let mut scratch = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];
+    let mut state = State::new(&model, Line::bytes_mut(&mut state)).expect("a state");
+    let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch)).expect("a session");
+    let (mut hash, mut seed) = (0xcbf2_9ce4_8422_2325_u64, 1u32);
+    for _ in 0..1000 {
+        let mut frame = [0.0f32; 6];
+        for sample in &mut frame {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            *sample = ((seed >> 20) as i32 - 2048) as f32 / 512.0;
+        }
+        for output in session.step(Input::Frame(&frame)).expect("a step") {
+            for byte in output.to_bits().to_le_bytes() {
+                hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+    }
+    hash
+}
+
+fn starts(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
+}
+
+/// What is missing to build for a Cortex-M4 and to run there; `.ci/capi.sh` installs it.
+fn missing_for_cortex_m() -> Option<&'static str> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().map(|o| stdout(&o)).unwrap_or_default();
+    let target = Path::new(sysroot.trim()).join("lib/rustlib/thumbv7em-none-eabihf/lib");
+    let toolchains = Command::new("rustup").args(["toolchain", "list"]).output().map(|o| stdout(&o)).unwrap_or_default();
+    let debian =
+        toolchains.lines().any(|line| line.starts_with("debian")) && Path::new("/usr/lib/rustlib/src/rust/library/Cargo.lock").exists();
+    if !starts("arm-none-eabi-gcc") {
+        Some("arm-none-eabi-gcc")
+    } else if !starts("qemu-system-arm") {
+        Some("qemu-system-arm")
+    } else if !target.exists() && !debian {
+        Some("the target thumbv7em-none-eabihf (rustup target add)")
+    } else {
+        None
+    }
+}
+
+/// Whether to run on an emulated Cortex-M4; says why if not. With BROOKLET_ARM set, what is missing is a failure.
+fn has_cortex_m() -> bool {
+    let Some(missing) = missing_for_cortex_m() else { return true };
+    assert!(std::env::var_os("BROOKLET_ARM").is_none(), "BROOKLET_ARM is set, but {missing} is missing");
+    eprintln!("skipped: {missing} is missing");
+    false
+}
+
+#[test]
+fn a_cortex_m4_in_c_computes_the_bits_of_this_machine() {
+    if has_cortex_m() {
+        let (_, output) = make("cortex-m", &["run"]);
+        assert_eq!(stdout(&output).lines().last(), Some(format!("1000 steps give {:016x}", hash_of_1000_steps()).as_str()));
+    }
+}
