@@ -6,7 +6,7 @@
 #   package.sh lib TARGET DIR        the same for a microcontroller, without an operating system
 #   package.sh arduino DIR [MCU..]   DIR/Brooklet, an Arduino library; MCU as in the table below, all without
 #
-# RUSTFLAGS are passed on, for example -Ctarget-cpu=cortex-m7.
+# RUSTFLAGS are passed on, for example -Ctarget-cpu=cortex-m7; CARGO_PROFILE_RELEASE_OPT_LEVEL=s makes smaller, slower code.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -14,9 +14,10 @@ root=$(cd "$here/../.." && pwd)
 # Arduino's src/{build.mcu}[/{fpu}-{float-abi}], the Rust target, its flags. softfp has the calls of no FPU at all.
 arduino_mcus='
 cortex-m0plus                   thumbv6m-none-eabi
-cortex-m4/fpv4-sp-d16-hard      thumbv7em-none-eabihf   -Ctarget-cpu=cortex-m4
-cortex-m4/fpv4-sp-d16-softfp    thumbv7em-none-eabi     -Ctarget-cpu=cortex-m4 -Ctarget-feature=+vfp4d16sp
-cortex-m7/fpv5-d16-softfp       thumbv7em-none-eabi     -Ctarget-cpu=cortex-m7 -Ctarget-feature=+fp-armv8d16sp
+cortex-m4/fpv4-sp-d16-hard      thumbv7em-none-eabihf
+cortex-m4/fpv4-sp-d16-softfp    thumbv7em-none-eabi         -Ctarget-cpu=cortex-m4 -Ctarget-feature=+vfp4d16sp
+cortex-m7/fpv5-d16-softfp       thumbv7em-none-eabi         -Ctarget-cpu=cortex-m7 -Ctarget-feature=+fp-armv8d16sp
+cortex-m33/fpv5-sp-d16-hard     thumbv8m.main-none-eabihf
 '
 
 fail() { echo "package.sh: $*" >&2; exit 1; }
@@ -68,7 +69,7 @@ arduino() {
   while read -r mcu target flags; do
     [ -n "$mcu" ] || continue
     [ $# = 0 ] || [[ " $* " = *" $mcu "* ]] || continue
-    RUSTFLAGS="${RUSTFLAGS:-} $flags" lib "$target" "$library/src/$mcu"
+    (if [ -n "$flags" ]; then export RUSTFLAGS="${RUSTFLAGS:-} $flags"; fi; lib "$target" "$library/src/$mcu")
     rm "$library/src/$mcu/brooklet.h"
     echo "$library/src/$mcu/libbrooklet.a"
   done <<<"$arduino_mcus"

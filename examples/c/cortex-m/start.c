@@ -21,10 +21,10 @@ void console_write(const char *text)
     semihost(0x04, text); /* SYS_WRITE0 */
 }
 
-static _Noreturn void leave(uint32_t code)
+_Noreturn void console_leave(int code)
 {
-    const uint32_t reason[2] = {0x20026, code}; /* ADP_Stopped_ApplicationExit */
-    semihost(0x20, reason);                     /* SYS_EXIT_EXTENDED */
+    const uint32_t reason[2] = {0x20026, (uint32_t)code}; /* ADP_Stopped_ApplicationExit */
+    semihost(0x20, reason);                             /* SYS_EXIT_EXTENDED */
     for (;;) {
     }
 }
@@ -38,13 +38,13 @@ static _Noreturn void on_reset(void)
         *to++ = *from++;
     for (uint32_t *at = bss_start; at < bss_end;)
         *at++ = 0;
-    leave((uint32_t)main());
+    console_leave(main());
 }
 
 static _Noreturn void on_fault(void)
 {
     console_write("fault\n");
-    leave(2);
+    console_leave(2);
 }
 
 struct vectors {

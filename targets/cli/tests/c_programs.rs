@@ -111,3 +111,101 @@ fn a_cortex_m4_in_c_computes_the_bits_of_this_machine() {
         assert_eq!(stdout(&output).lines().last(), Some(format!("1000 steps give {:016x}", hash_of_1000_steps()).as_str()));
     }
 }
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+const PACKAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../capi/package.sh");
+const START: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/c/cortex-m");
+const STAND_INS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../capi/tests/stand-ins");
+const CORTEX_M4F: [&str; 4] = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"];
+
+/// An empty folder with the exported model.
+fn folder_with_model(name: &str) -> PathBuf {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_programs").join(name);
+    let _ = std::fs::remove_dir_all(&out);
+    std::fs::create_dir_all(&out).expect("a folder for test files");
+    let model = format!("{ROOT}/examples/models/watch.brook");
+    run(Command::new(env!("CARGO_BIN_EXE_brooklet")).args(["export", &model, "--ram", "32KiB", "--c"]).arg(&out));
+    out
+}
+
+/// Compiles one file in `dir` to an object file.
+fn compile(dir: &Path, compiler: &str, flags: &[&str], source: &str) -> String {
+    let object = format!("{}.o", Path::new(source).file_stem().expect("a name").to_string_lossy());
+    run(Command::new(compiler).current_dir(dir).args(flags).args(CORTEX_M4F).args(["-c", source, "-o", &object]));
+    object
+}
+
+/// Links with the start-up code of the Cortex-M example and runs the program in QEMU.
+fn link_and_run(dir: &Path, objects: &[String], library: &str) -> String {
+    let start = compile(dir, "arm-none-eabi-gcc", &["-std=c11", "-O2", "-ffreestanding"], &format!("{START}/start.c"));
+    run(Command::new("arm-none-eabi-gcc").current_dir(dir).args(CORTEX_M4F).args(objects).args([
+        &start,
+        library,
+        "-lgcc",
+        "-nostdlib",
+        "-Wl,--gc-sections",
+        "-T",
+        &format!("{START}/mps2-an386.ld"),
+        "-o",
+        "program.elf",
+    ]));
+    let console = ["-chardev", "stdio,id=console", "-semihosting-config", "enable=on,target=native,chardev=console"];
+    let quiet = ["-M", "mps2-an386", "-display", "none", "-monitor", "none", "-serial", "none"];
+    stdout(&run(Command::new("qemu-system-arm").args(quiet).args(console).arg("-kernel").arg(dir.join("program.elf"))))
+}
+
+#[test]
+fn the_arduino_library_and_its_sketch_run_on_a_cortex_m4() {
+    if !has_cortex_m() {
+        return;
+    }
+    let dir = folder_with_model("arduino");
+    run(Command::new(PACKAGE).arg("arduino").arg(&dir).arg("cortex-m4/fpv4-sp-d16-hard"));
+    let library = dir.join("Brooklet/src");
+    let (include, stand_in, console) = (format!("-I{}", library.display()), format!("-I{STAND_INS}/arduino"), format!("-I{START}"));
+    let sketch = dir.join("Brooklet/examples/Watch/Watch.ino");
+    // As the core of the UNO R4 calls the compiler; the sketch becomes C++ with one more line at its top.
+    let usual = ["-Os", "-Wall", "-Wextra", "-Werror", "-fno-rtti", "-fno-exceptions", "-fno-threadsafe-statics", "-fno-use-cxa-atexit"];
+    let paths = ["-ffunction-sections", "-fdata-sections", "-nostdlib", "-fsigned-char", "-I.", &include, &stand_in, &console];
+    let text = std::fs::read_to_string(sketch).expect("the sketch");
+    std::fs::write(dir.join("sketch.cpp"), format!("#include <Arduino.h>\n{text}")).expect("a source");
+    let mut objects = Vec::new();
+    for standard in ["-std=gnu++17", "-std=gnu++14", "-std=gnu++11"] {
+        let flags = [&[standard][..], &usual, &paths].concat();
+        objects = vec![
+            compile(&dir, "arm-none-eabi-g++", &flags, "sketch.cpp"),
+            compile(&dir, "arm-none-eabi-g++", &flags, &format!("{STAND_INS}/arduino/board.cpp")),
+        ];
+    }
+    objects.push(compile(&dir, "arm-none-eabi-gcc", &["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Werror", "-fsigned-char"], "watch.c"));
+    let printed = link_and_run(&dir, &objects, "Brooklet/src/cortex-m4/fpv4-sp-d16-hard/libbrooklet.a");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert!(lines.len() == 4 && lines.iter().all(|line| line.contains(" 0.")), "{printed}");
+}
+
+#[test]
+fn the_zephyr_sample_runs_on_a_cortex_m4() {
+    if !has_cortex_m() {
+        return;
+    }
+    let dir = folder_with_model("zephyr");
+    run(Command::new(PACKAGE).args(["lib", "thumbv7em-none-eabihf"]).arg(&dir));
+    let (stand_in, console) = (format!("-I{STAND_INS}/zephyr"), format!("-I{START}"));
+    let include = concat!("-I", env!("CARGO_MANIFEST_DIR"), "/../capi/include");
+    // As Zephyr calls the compiler.
+    let usual = ["-std=c17", "-Os", "-Werror", "-Wall", "-Wformat", "-Wformat-security", "-Wdouble-promotion", "-Wpointer-arith"];
+    let more = ["-fno-strict-aliasing", "-fno-common", "-ffreestanding", "-fno-pic", "-fno-pie", "-fno-defer-pop", "-ffunction-sections"];
+    let paths =
+        ["-fdata-sections", "-fno-asynchronous-unwind-tables", "-mabi=aapcs", "-mfp16-format=ieee", "-I.", include, &stand_in, &console];
+    let flags = [&usual[..], &more, &paths].concat();
+    let main = concat!(env!("CARGO_MANIFEST_DIR"), "/../capi/zephyr/samples/watch/src/main.c");
+    let sources = [main, "watch.c", &format!("{STAND_INS}/zephyr/zephyr.c")];
+    let objects = sources.map(|source| compile(&dir, "arm-none-eabi-gcc", &flags, source));
+    let printed = link_and_run(&dir, &objects, "libbrooklet.a");
+    assert!(printed.starts_with("step 50: class ") && printed.ends_with("slept 100 times\n"), "{printed}");
+}
