@@ -160,6 +160,22 @@ fn link_and_run(dir: &Path, objects: &[String], library: &str) -> String {
 }
 
 #[test]
+fn the_arduino_header_is_cpp_11_without_a_warning() {
+    let dir = folder_with_model("arduino-header");
+    let capi = concat!(env!("CARGO_MANIFEST_DIR"), "/../capi");
+    std::fs::create_dir(dir.join("c")).expect("a folder");
+    std::fs::copy(format!("{capi}/include/brooklet.h"), dir.join("c/brooklet.h")).expect("the header");
+    let text = std::fs::read_to_string(format!("{capi}/arduino/examples/Watch/Watch.ino")).expect("the sketch");
+    std::fs::write(dir.join("sketch.cpp"), format!("#include <Arduino.h>\n{text}")).expect("a source");
+    let paths = ["-I.".to_owned(), format!("-I{capi}/arduino/src"), format!("-I{STAND_INS}/arduino")];
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    for standard in ["-std=c++11", "-std=c++20"] {
+        let strict = [standard, "-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only", "sketch.cpp"];
+        run(Command::new(&compiler).current_dir(&dir).args(strict).args(&paths));
+    }
+}
+
+#[test]
 fn the_arduino_library_and_its_sketch_run_on_a_cortex_m4() {
     if !has_cortex_m() {
         return;
