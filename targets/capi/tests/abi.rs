@@ -6,6 +6,7 @@ use brooklet_capi::model::*;
 use brooklet_capi::status::brooklet_error_string;
 use brooklet_capi::stream::*;
 use core::ffi::CStr;
+use core::marker::PhantomData;
 use core::ptr::{null, null_mut};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/models");
@@ -30,25 +31,27 @@ fn lines(bytes: usize) -> Vec<Line> {
     vec![Line::ZERO; bytes.div_ceil(64)]
 }
 
-/// A stream as a C program would hold it.
-struct Stream {
+/// A stream as a C program would hold it; the file stays as long as it does.
+struct Stream<'f> {
+    file: PhantomData<&'f File>,
     model: Box<ModelHandle>,
     handle: StreamHandle,
     state: Vec<Line>,
     scratch: Vec<Line>,
 }
 
-impl Stream {
-    fn new(file: &File, tokens: usize) -> Self {
+impl<'f> Stream<'f> {
+    fn new(file: &'f File, tokens: usize) -> Self {
         let mut model = Box::new(ModelHandle::CLOSED);
         let bytes = file.bytes();
-        // SAFETY: the file outlives the stream in every test; the model does not move.
+        // SAFETY: the stream borrows the file; the model does not move.
         let (opened, state_bytes, scratch_bytes) = unsafe {
             let opened = brooklet_open(&mut *model, bytes.as_ptr(), bytes.len());
             (opened, brooklet_state_bytes(&*model), brooklet_scratch_bytes(&*model, tokens))
         };
         assert_eq!(opened, Status::Ok);
-        let mut stream = Stream { model, handle: StreamHandle::CLOSED, state: lines(state_bytes), scratch: lines(scratch_bytes) };
+        let mut stream =
+            Stream { file: PhantomData, model, handle: StreamHandle::CLOSED, state: lines(state_bytes), scratch: lines(scratch_bytes) };
         assert_eq!(stream.init(state_bytes, scratch_bytes), Status::Ok);
         stream
     }
@@ -172,7 +175,8 @@ fn a_saved_stream_goes_on_in_another() {
 
         assert_eq!(brooklet_load(&mut second.handle, snapshot.as_ptr(), snapshot.len()), Status::Ok);
         assert_eq!(brooklet_position(&second.handle), 40);
-        let mut prose = Stream::new(&File::read("prose"), 1);
+        let prose = File::read("prose");
+        let mut prose = Stream::new(&prose, 1);
         assert_eq!(brooklet_load(&mut prose.handle, snapshot.as_ptr(), snapshot.len()), Status::SnapshotOtherModel);
     }
     for step in 40..80 {
@@ -205,7 +209,8 @@ fn streams_that_take_turns_share_model_and_scratch() {
 
 #[test]
 fn the_model_answers_what_it_takes_and_gives() {
-    let stream = Stream::new(&File::read("watch"), 1);
+    let file = File::read("watch");
+    let stream = Stream::new(&file, 1);
     let model = &*stream.model;
     let name_of = |index| {
         let mut name = [b'x'; 16];
@@ -309,7 +314,8 @@ fn mistakes_are_answered_with_a_status() {
 
 #[test]
 fn a_device_proves_itself() {
-    let mut stream = Stream::new(&File::read("watch"), 1);
+    let file = File::read("watch");
+    let mut stream = Stream::new(&file, 1);
     let (state, scratch) = (&mut stream.state, &mut stream.scratch);
     // SAFETY: the vectors' memory, which the stream does not use again.
     let status = unsafe {
