@@ -19,9 +19,15 @@ impl Extent {
     }
 }
 
-/// Refuses buffers that share memory.
+/// Refuses buffers that share memory, and lengths that no memory has.
 pub(crate) fn apart(one: Extent, others: &[Extent]) -> Result<(), Status> {
-    if others.iter().any(|&other| one.overlaps(other)) { Err(Status::Overlap) } else { Ok(()) }
+    if others.iter().chain([&one]).any(|extent| extent.bytes > isize::MAX as usize) {
+        Err(Status::TooLong)
+    } else if others.iter().any(|&other| one.overlaps(other)) {
+        Err(Status::Overlap)
+    } else {
+        Ok(())
+    }
 }
 
 /// Refuses what cannot be a slice of `count` values at `pointer`.

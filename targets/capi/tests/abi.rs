@@ -249,7 +249,7 @@ fn mistakes_are_answered_with_a_status() {
         assert_eq!(brooklet_open(&mut closed, null(), 0), Status::NullPointer);
         assert_eq!(brooklet_open(&mut closed, bytes.as_ptr(), 3), Status::NotBrook);
         assert_eq!(brooklet_open(&mut closed, bytes.as_ptr(), bytes.len() - 64), Status::FileLength);
-        assert_eq!(brooklet_open(&mut closed, bytes.as_ptr(), usize::MAX), Status::Overlap);
+        assert_eq!(brooklet_open(&mut closed, bytes.as_ptr(), usize::MAX), Status::TooLong);
         let mut moved = lines(file.len + 16);
         let moved = &mut Line::bytes_mut(&mut moved)[16..16 + file.len];
         moved.copy_from_slice(bytes);

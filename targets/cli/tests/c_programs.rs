@@ -185,9 +185,11 @@ fn the_arduino_library_and_its_sketch_run_on_a_cortex_m4() {
     let library = dir.join("Brooklet/src");
     let (include, stand_in, console) = (format!("-I{}", library.display()), format!("-I{STAND_INS}/arduino"), format!("-I{START}"));
     let sketch = dir.join("Brooklet/examples/Watch/Watch.ino");
-    // As the core of the UNO R4 calls the compiler; the sketch becomes C++ with one more line at its top.
+    // As the core of the UNO R4 calls the compiler, but that no C library need be there; the sketch becomes C++ with one more
+    // line at its top.
     let usual = ["-Os", "-Wall", "-Wextra", "-Werror", "-fno-rtti", "-fno-exceptions", "-fno-threadsafe-statics", "-fno-use-cxa-atexit"];
-    let paths = ["-ffunction-sections", "-fdata-sections", "-nostdlib", "-fsigned-char", "-I.", &include, &stand_in, &console];
+    let paths =
+        ["-ffreestanding", "-ffunction-sections", "-fdata-sections", "-nostdlib", "-fsigned-char", "-I.", &include, &stand_in, &console];
     let text = std::fs::read_to_string(sketch).expect("the sketch");
     std::fs::write(dir.join("sketch.cpp"), format!("#include <Arduino.h>\n{text}")).expect("a source");
     let mut objects = Vec::new();
@@ -198,7 +200,12 @@ fn the_arduino_library_and_its_sketch_run_on_a_cortex_m4() {
             compile(&dir, "arm-none-eabi-g++", &flags, &format!("{STAND_INS}/arduino/board.cpp")),
         ];
     }
-    objects.push(compile(&dir, "arm-none-eabi-gcc", &["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Werror", "-fsigned-char"], "watch.c"));
+    objects.push(compile(
+        &dir,
+        "arm-none-eabi-gcc",
+        &["-std=gnu11", "-Os", "-Wall", "-Wextra", "-Werror", "-fsigned-char", "-ffreestanding"],
+        "watch.c",
+    ));
     let printed = link_and_run(&dir, &objects, "Brooklet/src/cortex-m4/fpv4-sp-d16-hard/libbrooklet.a");
     let lines: Vec<&str> = printed.lines().collect();
     assert!(lines.len() == 4 && lines.iter().all(|line| line.contains(" 0.")), "{printed}");
