@@ -94,4 +94,13 @@ impl<'b> State<'b> {
         }
         filled
     }
+
+    /// Continues the stream of a snapshot in this state's own memory. On an error the stream is as it was before.
+    pub fn load(&mut self, model: &Model<'_>, snapshot: &[u8]) -> Result<(), Error> {
+        if self.model_hash != model.artifact().hash() {
+            return Err(Error::OtherModel);
+        }
+        self.position = State::restore(model, snapshot, self.bytes)?.position;
+        Ok(())
+    }
 }

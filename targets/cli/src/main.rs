@@ -7,6 +7,7 @@ mod classes;
 mod csv_lines;
 mod demo;
 mod eval;
+mod export;
 mod frames;
 mod generate;
 mod inspect;
@@ -60,6 +61,8 @@ enum Verb {
     Eval(eval::Args),
     /// Measure how fast a model is
     Bench(bench::Args),
+    /// Make a model part of a program: source code for Rust or C, sizes as constants
+    Export(export::Args),
     /// Prove that this machine computes what the file says
     Verify(verify::Args),
 }
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Stream(args) => stream::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Export(args) => export::run(&args),
         Verb::Verify(args) => verify::run(&args),
     };
     match done {

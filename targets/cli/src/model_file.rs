@@ -30,6 +30,11 @@ impl ModelFile {
         Model::from_bytes(self.file.bytes()).with_context(|| self.name())
     }
 
+    /// The file's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.file.bytes()
+    }
+
     /// The path, for messages.
     pub(crate) fn name(&self) -> String {
         self.path.display().to_string()
