@@ -1,0 +1,31 @@
+//! A machine that QEMU emulates: its entry point, its console, and how it ends.
+#![no_std]
+
+pub mod model {
+    //! The model in this board's flash.
+    include!(concat!(env!("OUT_DIR"), "/model.rs"));
+}
+
+pub mod recording {
+    //! The recording in this board's flash.
+    include!(concat!(env!("OUT_DIR"), "/recording.rs"));
+}
+
+mod uart;
+
+#[cfg(target_arch = "arm")]
+pub use cortex_m_rt::entry;
+#[cfg(target_arch = "riscv32")]
+pub use riscv_rt::entry;
+pub use uart::Uart;
+
+/// Ends the emulation with an exit status, 0 for success.
+pub fn exit(status: i32) -> ! {
+    semihosting::process::exit(status)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let _ = core::fmt::Write::write_fmt(&mut Uart::console(), format_args!("{info}\n"));
+    exit(101)
+}
