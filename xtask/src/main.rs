@@ -8,6 +8,7 @@ mod qemu;
 mod toolchain;
 
 use clap::Parser;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Chores of this repository", disable_help_subcommand = true)]
@@ -18,9 +19,16 @@ enum Task {
     Libraries(libraries::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let done = match Task::parse() {
         Task::Firmware(options) => firmware::run(&options),
         Task::Libraries(options) => libraries::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

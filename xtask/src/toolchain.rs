@@ -45,11 +45,11 @@ pub(crate) fn cargo_build(target: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Runs a command that must succeed, with its output on the terminal.
+/// Runs a `cargo` that must succeed, with its output on the terminal.
 pub(crate) fn must_succeed(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("{}: cannot be started", command.get_program().display()))?;
     if !status.success() {
-        bail!("{command:?} ended with {status}");
+        bail!("cargo ended with {status}; its messages are above");
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::Path;
 
-const BOARDS: [&str; 8] = ["mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "microbit", "virt", "netduinoplus2"];
+const BOARDS: [&str; 7] = ["mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547", "microbit", "virt"];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=BOARD");
@@ -21,6 +21,10 @@ fn main() {
     brooklet_bundle::model(&examples.join("models").join(format!("{model}.brook")));
     brooklet_bundle::recording(&examples.join("recordings/subject08_TRAP_left_01.csv"));
     brooklet_bundle::memory(&here.join("memory").join(format!("{board}.x")));
+    if target.starts_with("riscv32") {
+        // Cortex-M's link.x includes memory.x itself.
+        println!("cargo::rustc-link-arg-bins=-Tmemory.x");
+    }
     println!("cargo::rustc-link-arg-bins=-Tlink.x");
     println!("cargo::rustc-link-arg-bins=--nmagic");
 }

@@ -13,6 +13,9 @@ pub mod recording {
 
 mod uart;
 
+// Brings the critical section.
+#[cfg(target_arch = "arm")]
+use cortex_m as _;
 #[cfg(target_arch = "arm")]
 pub use cortex_m_rt::entry;
 #[cfg(target_arch = "riscv32")]
