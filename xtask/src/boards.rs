@@ -18,7 +18,8 @@ pub(crate) const BOARDS: [Board; 7] = [
     Board { name: "mps2-an500", core: "Cortex-M7", target: "thumbv7em-none-eabihf", model: "watch" },
     Board { name: "mps2-an505", core: "Cortex-M33", target: "thumbv8m.main-none-eabihf", model: "watch" },
     Board { name: "mps3-an547", core: "Cortex-M55", target: "thumbv8m.main-none-eabihf", model: "watch" },
-    Board { name: "mps2-an385", core: "M0 code on M3", target: "thumbv6m-none-eabi", model: "watch" },
+    // The Cortex-M0's instructions, with memory for the larger model.
+    Board { name: "mps2-an385", core: "Cortex-M3", target: "thumbv6m-none-eabi", model: "watch" },
     Board { name: "microbit", core: "Cortex-M0", target: "thumbv6m-none-eabi", model: "watch-small" },
     Board { name: "virt", core: "RV32IMAC", target: "riscv32imac-unknown-none-elf", model: "watch" },
 ];

@@ -16,13 +16,18 @@ pub(crate) struct Run {
 }
 
 /// Runs `elf` on `board` until it ends; one that does not end within `limit` is stopped, and an error.
-pub(crate) fn run(board: &Board, elf: &Path, limit: Duration) -> Result<Run> {
+///
+/// In emulated time an instruction takes a nanosecond, and sleep takes none of ours.
+pub(crate) fn run(board: &Board, elf: &Path, in_emulated_time: bool, limit: Duration) -> Result<Run> {
     let program = if board.target.starts_with("riscv32") { "qemu-system-riscv32" } else { "qemu-system-arm" };
     let mut command = Command::new(program);
     command.args(["-M", board.name, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
     command.args(["-semihosting-config", "enable=on,target=native"]);
     if program == "qemu-system-riscv32" {
         command.args(["-bios", "none"]);
+    }
+    if in_emulated_time {
+        command.args(["-icount", "shift=0,sleep=off"]);
     }
     command.arg("-kernel").arg(elf).stdin(Stdio::null()).stdout(Stdio::piped());
     let started = Instant::now();

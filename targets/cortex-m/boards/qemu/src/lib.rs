@@ -11,15 +11,15 @@ pub mod recording {
     include!(concat!(env!("OUT_DIR"), "/recording.rs"));
 }
 
-mod uart;
-
-// Brings the critical section.
 #[cfg(target_arch = "arm")]
-use cortex_m as _;
+mod tick;
+mod uart;
 #[cfg(target_arch = "arm")]
 pub use cortex_m_rt::entry;
 #[cfg(target_arch = "riscv32")]
 pub use riscv_rt::entry;
+#[cfg(target_arch = "arm")]
+pub use tick::{Uptime, start_ticks, wait_for_interrupt};
 pub use uart::Uart;
 
 /// Ends the emulation with an exit status, 0 for success.

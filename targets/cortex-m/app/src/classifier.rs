@@ -1,0 +1,47 @@
+//! The main loop's half: takes samples from the queue, steps the model, reports.
+
+use crate::clock::Clock;
+use crate::imu::Sample;
+use crate::report::{MAX_CLASSES, Report};
+use brooklet::{Error, Input, Session, softmax};
+use heapless::Vec;
+use heapless::spsc::Consumer;
+
+/// A model at work on a queue of samples.
+pub struct Classifier<'q, 's, 'm, 'b, C> {
+    samples: Consumer<'q, Sample>,
+    session: Session<'s, 'm, 'b>,
+    clock: C,
+    /// Number of the sample that comes next if none is lost.
+    next: u32,
+    lost: u32,
+}
+
+impl<'q, 's, 'm, 'b, C: Clock> Classifier<'q, 's, 'm, 'b, C> {
+    /// Steps `session` on `samples`; [`crate::boot`] made sure that the model's channels are the sensor's.
+    pub fn new(samples: Consumer<'q, Sample>, session: Session<'s, 'm, 'b>, clock: C) -> Self {
+        Classifier { samples, session, clock, next: 0, lost: 0 }
+    }
+
+    /// One step, if there is a sample.
+    pub fn poll(&mut self) -> Result<Option<Report>, Error> {
+        let Some(Sample { number, values }) = self.samples.dequeue() else { return Ok(None) };
+        self.lost = self.lost.wrapping_add(number.wrapping_sub(self.next));
+        self.next = number.wrapping_add(1);
+
+        let started_us = self.clock.now_us();
+        self.session.step(Input::Frame(&values))?;
+        let step_us = self.clock.now_us().wrapping_sub(started_us);
+
+        let outputs = self.session.output_mut();
+        softmax(outputs);
+        let mut best = (0, f32::NEG_INFINITY);
+        for (class, &probability) in (0u8..).zip(outputs.iter()) {
+            if probability > best.1 {
+                best = (class, probability);
+            }
+        }
+        let probabilities = Vec::from_slice(outputs.get(..MAX_CLASSES).unwrap_or(outputs)).unwrap_or_default();
+        Ok(Some(Report { sample: number, lost: self.lost, step_us, class: best.0, probabilities }))
+    }
+}
