@@ -5,6 +5,7 @@ mod firmware;
 mod host;
 mod libraries;
 mod qemu;
+mod reports;
 mod toolchain;
 
 use clap::Parser;
@@ -17,12 +18,15 @@ enum Task {
     Firmware(firmware::Options),
     /// Build the library crates for targets without an operating system: no std, no alloc
     Libraries(libraries::Options),
+    /// Show what a board says: its serial port on standard input
+    Reports(reports::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Firmware(options) => firmware::run(&options),
         Task::Libraries(options) => libraries::run(&options),
+        Task::Reports(options) => reports::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
