@@ -1,0 +1,30 @@
+//! `cargo xtask libraries`: the proof that the library crates need neither std nor a heap, on every kind of processor.
+
+use crate::toolchain::{cargo_build, must_succeed};
+use anyhow::Result;
+
+/// Without an operating system but the last two, whose `core` alone is used.
+const TARGETS: [&str; 6] = [
+    "thumbv6m-none-eabi",
+    "thumbv7em-none-eabihf",
+    "thumbv8m.main-none-eabihf",
+    "riscv32imac-unknown-none-elf",
+    "aarch64-unknown-linux-gnu",
+    "x86_64-unknown-linux-gnu",
+];
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Targets to build for, instead of all
+    targets: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let chosen = options.targets.iter().map(String::as_str);
+    let all = TARGETS.iter().copied().filter(|_| options.targets.is_empty());
+    for target in chosen.chain(all) {
+        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet"]))?;
+        println!("brooklet builds for {target} without std and without alloc");
+    }
+    Ok(())
+}

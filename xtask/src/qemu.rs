@@ -1,0 +1,55 @@
+//! A firmware in QEMU: what it sent over its serial port, and how it ended.
+
+use crate::boards::Board;
+use anyhow::{Context, Result, bail};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// A run that came to its end.
+pub(crate) struct Run {
+    /// What the firmware sent over its first serial port.
+    pub(crate) serial: Vec<u8>,
+    pub(crate) status: ExitStatus,
+    pub(crate) wall: Duration,
+}
+
+/// Runs `elf` on `board` until it ends; one that does not end within `limit` is stopped, and an error.
+///
+/// In emulated time an instruction takes a nanosecond, and sleep takes none of ours.
+pub(crate) fn run(board: &Board, elf: &Path, in_emulated_time: bool, limit: Duration) -> Result<Run> {
+    let program = if board.target.starts_with("riscv32") { "qemu-system-riscv32" } else { "qemu-system-arm" };
+    let mut command = Command::new(program);
+    command.args(["-M", board.name, "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
+    command.args(["-semihosting-config", "enable=on,target=native"]);
+    if program == "qemu-system-riscv32" {
+        command.args(["-bios", "none"]);
+    }
+    if in_emulated_time {
+        command.args(["-icount", "shift=0,sleep=off"]);
+    }
+    command.arg("-kernel").arg(elf).stdin(Stdio::null()).stdout(Stdio::piped());
+    let started = Instant::now();
+    let mut child =
+        command.spawn().with_context(|| format!("{program}: cannot be started; install QEMU (`.ci/install_embedded.sh qemu`)"))?;
+    let mut serial = child.stdout.take().context("QEMU's output is a pipe")?;
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        serial.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if started.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            let sent = reader.join().expect("reading does not panic")?;
+            bail!("{}: no end after {} s; it sent {:?}", board.name, limit.as_secs(), String::from_utf8_lossy(&sent));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let serial = reader.join().expect("reading does not panic")?;
+    Ok(Run { serial, status, wall: started.elapsed() })
+}
