@@ -55,7 +55,8 @@ pub(crate) fn matmul(
     out: Outputs<'_>,
     expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8]),
 ) {
-    let groups = matrix.groups();
+    // Nothing to sum without a column; the bounds below tell the optimiser so.
+    let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
         (Weights::F32(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
         (Weights::F16(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
@@ -163,8 +164,9 @@ impl Stored for u16 {
 #[inline(always)]
 fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, x: &[f32], stride: usize, out: Outputs<'_>) {
     let mut buffer = [[0.0; TILE_ROWS]; GROUP];
-    for (i, words) in words.chunks_exact(groups * GROUP).enumerate() {
-        for (b, xs) in x.chunks(stride * BATCH).enumerate() {
+    let stride = stride.max(1);
+    for (i, words) in words.chunks_exact(groups.saturating_mul(GROUP)).enumerate() {
+        for (b, xs) in x.chunks(stride.saturating_mul(BATCH)).enumerate() {
             let len = xs.len() / stride;
             let mut acc = [[0.0; TILE_ROWS]; BATCH];
             for (g, words) in words.as_chunks::<GROUP>().0.iter().enumerate() {

@@ -51,7 +51,7 @@ impl Frame {
         inv_std: &[f32],
         number: impl Fn(T) -> f32,
     ) -> Option<()> {
-        let mut samples = samples.chunks_exact(mean.len());
+        let mut samples = samples.chunks_exact(mean.len().max(1));
         batch.each(|_, mut frame| {
             let sample = samples.next()?;
             for (((out, &x), mean), inv_std) in frame.get(self.out)?.iter_mut().zip(sample).zip(mean).zip(inv_std) {
