@@ -1,10 +1,14 @@
 //! Chores of this repository, one file per verb.
 
 mod boards;
+mod elf;
 mod firmware;
 mod host;
 mod libraries;
+mod panics;
 mod qemu;
+mod size;
+mod stack;
 mod toolchain;
 
 use clap::Parser;
@@ -17,12 +21,21 @@ enum Task {
     Firmware(firmware::Options),
     /// Build the library crates for targets without an operating system: no std, no alloc
     Libraries(libraries::Options),
+    /// Prove that a step on a Cortex-M4F reaches no panic, no allocation and no formatting, and that this would be seen
+    Panics(panics::Options),
+    /// Compare firmware's flash and RAM with `targets/cortex-m/budget.json`
+    Size(size::Options),
+    /// Bound the stack from the ELF, and compare with what QEMU saw used
+    Stack(stack::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Firmware(options) => firmware::run(&options),
         Task::Libraries(options) => libraries::run(&options),
+        Task::Panics(options) => panics::run(&options),
+        Task::Size(options) => size::run(&options),
+        Task::Stack(options) => stack::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
