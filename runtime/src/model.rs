@@ -1,6 +1,6 @@
 //! A model: a checked file and its memory plan.
 
-use crate::artifact::{Artifact, Header, InputSpec};
+use crate::artifact::{Artifact, Header, InputSpec, line_count};
 use crate::error::Error;
 use crate::plan::Plan;
 
@@ -21,7 +21,7 @@ impl<'a> Model<'a> {
         let artifact = Artifact::from_bytes(bytes)?;
         let plan = Plan::new(&artifact)?;
         let channels = match artifact.header().input {
-            InputSpec::Frames { channels, .. } => Some(channels.lines().count()),
+            InputSpec::Frames { channels, .. } => Some(line_count(channels)),
             InputSpec::Tokens { .. } => None,
         };
         Ok(Model { artifact, plan, channels })

@@ -2,6 +2,7 @@
 //!
 //! Layout: a postcard header of fixed size (magic, version, model hash, position), the state's bytes, CRC-32 of both.
 
+use crate::checksum::crc32;
 use crate::error::{Error, SnapshotFault};
 use crate::mem::aligned;
 use crate::model::Model;
@@ -40,7 +41,7 @@ impl<'b> State<'b> {
         let fields = SnapshotHeader { magic: MAGIC, version: VERSION, model_hash: self.model_hash, position: self.position };
         postcard::to_slice(&fields, header).map_err(|_| short)?;
         state.copy_from_slice(self.bytes);
-        crc.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        crc.copy_from_slice(&crc32(body).to_le_bytes());
         Ok(needed)
     }
 
@@ -62,7 +63,7 @@ impl<'b> State<'b> {
             return Err(fail(SnapshotFault::Format));
         }
         let (body, crc) = snapshot.split_at_checked(snapshot.len() - CRC_BYTES).ok_or(fail(SnapshotFault::Format))?;
-        if crc32fast::hash(body).to_le_bytes() != *crc {
+        if crc32(body).to_le_bytes() != *crc {
             return Err(fail(SnapshotFault::Checksum));
         }
         let bytes = aligned("state", bytes, model.state_bytes())?;
