@@ -68,7 +68,8 @@ pub(crate) fn stack_used(board: &Board, elf: &Path, program: &Program, steps: u3
         .args(["-M", board.name, "-display", "none", "-monitor", "stdio", "-serial", "null", "-no-reboot", "-kernel"])
         .arg(elf)
         .arg("-device")
-        .arg(format!("loader,file={},addr={:#x},force-raw=on", paint.display(), stack.start))
+        // The emulator's own view has secure memory at its other address.
+        .arg(format!("loader,file={},addr={:#x},force-raw=on", paint.display(), stack.start & !(1 << 28)))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -78,7 +79,7 @@ pub(crate) fn stack_used(board: &Board, elf: &Path, program: &Program, steps: u3
     let result = loop {
         std::thread::sleep(Duration::from_millis(100));
         // The number of steps is the second word.
-        writeln!(monitor, "pmemsave {:#x} 4 \"{}\"", answer + 4, counted.display())?;
+        writeln!(monitor, "memsave {:#x} 4 \"{}\"", answer + 4, counted.display())?;
         let done = std::fs::read(&counted).ok().and_then(|bytes| Some(u32::from_le_bytes(*bytes.first_chunk()?)));
         if done.is_some_and(|done| done >= steps) {
             break Ok(());
@@ -87,7 +88,7 @@ pub(crate) fn stack_used(board: &Board, elf: &Path, program: &Program, steps: u3
             break Err(anyhow::anyhow!("{}: {done:?} of {steps} steps in two minutes", board.name));
         }
     };
-    writeln!(monitor, "stop\npmemsave {:#x} {} \"{}\"\nquit", stack.start, stack.len(), after.display())?;
+    writeln!(monitor, "stop\nmemsave {:#x} {} \"{}\"\nquit", stack.start, stack.len(), after.display())?;
     drop(monitor);
     child.wait()?;
     result?;
