@@ -24,6 +24,7 @@ mod table;
 mod detect;
 pub mod portable;
 pub mod quant;
+mod sqrt;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 

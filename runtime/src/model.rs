@@ -1,6 +1,6 @@
 //! A model: a checked file and its memory plan.
 
-use crate::artifact::{Artifact, Header, InputSpec};
+use crate::artifact::{Artifact, Header, InputSpec, line_count};
 use crate::error::Error;
 use crate::plan::Plan;
 
@@ -9,6 +9,8 @@ use crate::plan::Plan;
 pub struct Model<'a> {
     artifact: Artifact<'a>,
     plan: Plan,
+    /// Counted once: a step compares its frame with it.
+    channels: Option<usize>,
 }
 
 impl<'a> Model<'a> {
@@ -18,7 +20,11 @@ impl<'a> Model<'a> {
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
         let artifact = Artifact::from_bytes(bytes)?;
         let plan = Plan::new(&artifact)?;
-        Ok(Model { artifact, plan })
+        let channels = match artifact.header().input {
+            InputSpec::Frames { channels, .. } => Some(line_count(channels)),
+            InputSpec::Tokens { .. } => None,
+        };
+        Ok(Model { artifact, plan, channels })
     }
 
     /// The file.
@@ -60,9 +66,6 @@ impl<'a> Model<'a> {
 
     /// Channels of a sensor frame; `None` for token models.
     pub fn channels(&self) -> Option<usize> {
-        match self.header().input {
-            InputSpec::Frames { channels, .. } => Some(channels.lines().count()),
-            InputSpec::Tokens { .. } => None,
-        }
+        self.channels
     }
 }

@@ -3,7 +3,7 @@
 //! The quantizer calls it to lay a state out, `inspect` to print the sheet, and a device to check what it was given. Nothing
 //! here is stored in the file, so it cannot disagree with the code that runs.
 
-use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind};
+use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind, line_count};
 use crate::error::{Error, HeaderFault, OpFault};
 use crate::mem::BUFFER_ALIGN;
 use crate::ops::{Checker, DiagSsm, Op, Policy, Span, Stepping, cache_bytes, packed_bytes};
@@ -60,7 +60,7 @@ impl Plan {
             macs_per_step: 0,
             outputs: match header.output {
                 OutputSpec::Logits { count } => count,
-                OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().count() as u32,
+                OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => line_count(names) as u32,
             },
             takes_gaps: false,
             missing: None,

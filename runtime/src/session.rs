@@ -1,13 +1,14 @@
 //! A session: the public face of the runtime. It walks a model's program over a stream.
 
 use crate::artifact::InputSpec;
-use crate::error::{Error, OpFault};
+use crate::error::{Error, HeaderFault, OpFault};
 use crate::input::Input;
 use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
 use crate::model::Model;
 use crate::ops::{Batch, Gaps, Inputs, Op, Route};
 use crate::state::State;
+use core::num::NonZeroUsize;
 
 /// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
 const MAX_BATCH: usize = 256;
@@ -20,7 +21,7 @@ pub struct Session<'s, 'm, 'b> {
     state: &'s mut State<'b>,
     /// (batch, stride)
     frames: &'s mut [f32],
-    stride: usize,
+    stride: NonZeroUsize,
     packed: &'s mut [u8],
     scores: &'s mut [f32],
     /// (outputs)
@@ -51,12 +52,14 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
             needed_bytes: u64::MAX,
             have_bytes: have as u64,
         })?;
+        // Every operation has operands, and they lie in the frame: it is never empty.
+        let stride = NonZeroUsize::new(parts.stride).ok_or(Error::Header(HeaderFault::Inconsistent))?;
         let short = Error::BufferTooSmall { what: "scratch", needed_bytes: model.scratch_bytes(batch) as u64, have_bytes: have as u64 };
         let frames = take(&mut scratch, parts.stride * batch).ok_or(short)?;
         let packed = take(&mut scratch, parts.packed_bytes).ok_or(short)?;
         let scores = numbers_mut(take(&mut scratch, parts.scores_bytes).ok_or(short)?).ok_or(short)?;
         let output = take(&mut scratch, model.outputs()).ok_or(short)?;
-        Ok(Session { model, kernels, state, frames, stride: parts.stride, packed, scores, output })
+        Ok(Session { model, kernels, state, frames, stride, packed, scores, output })
     }
 
     /// One step: a token or a frame in, the outputs out, (outputs).
@@ -130,7 +133,7 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
 
     /// Tokens that are handled at once in a prefill.
     pub fn batch(&self) -> usize {
-        self.frames.len() / self.stride.max(1)
+        self.frames.len() / self.stride
     }
 
     fn run(

@@ -5,6 +5,7 @@
 //! A store that keeps streams without a copy of them in memory (flash, say) writes [`State::bytes`] from where they lie, with
 //! [`State::model_hash`] and [`State::position`], under a checksum of its own, and reads them back with [`State::refill`].
 
+use crate::checksum::crc32;
 use crate::error::{Error, SnapshotFault};
 use crate::mem::aligned;
 use crate::model::Model;
@@ -43,7 +44,7 @@ impl<'b> State<'b> {
         let fields = SnapshotHeader { magic: MAGIC, version: VERSION, model_hash: self.model_hash, position: self.position };
         postcard::to_slice(&fields, header).map_err(|_| short)?;
         state.copy_from_slice(self.bytes);
-        crc.copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        crc.copy_from_slice(&crc32(body).to_le_bytes());
         Ok(needed)
     }
 
@@ -65,7 +66,7 @@ impl<'b> State<'b> {
             return Err(fail(SnapshotFault::Format));
         }
         let (body, crc) = snapshot.split_at_checked(snapshot.len() - CRC_BYTES).ok_or(fail(SnapshotFault::Format))?;
-        if crc32fast::hash(body).to_le_bytes() != *crc {
+        if crc32(body).to_le_bytes() != *crc {
             return Err(fail(SnapshotFault::Checksum));
         }
         let bytes = aligned("state", bytes, model.state_bytes())?;

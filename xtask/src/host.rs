@@ -115,3 +115,26 @@ struct NoDelay;
 impl DelayNs for NoDelay {
     fn delay_ns(&mut self, _: u32) {}
 }
+
+/// Bytes that a model needs on any device.
+pub(crate) struct ModelMemory {
+    pub(crate) file_bytes: u64,
+    pub(crate) state_bytes: u64,
+    pub(crate) scratch_bytes: u64,
+}
+
+impl ModelMemory {
+    pub(crate) fn ram_bytes(&self) -> u64 {
+        self.state_bytes + self.scratch_bytes
+    }
+}
+
+pub(crate) fn memory(model: &str) -> Result<ModelMemory> {
+    let file = MappedFile::open(root().join("examples/models").join(format!("{model}.brook"))).with_context(|| format!("{model}.brook"))?;
+    let model = Model::from_bytes(file.bytes())?;
+    Ok(ModelMemory {
+        file_bytes: file.bytes().len() as u64,
+        state_bytes: model.state_bytes() as u64,
+        scratch_bytes: model.scratch_bytes(1) as u64,
+    })
+}

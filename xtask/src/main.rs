@@ -1,11 +1,15 @@
 //! Chores of this repository, one file per verb.
 
 mod boards;
+mod elf;
 mod firmware;
 mod host;
 mod libraries;
+mod panics;
 mod qemu;
 mod reports;
+mod size;
+mod stack;
 mod toolchain;
 
 use clap::Parser;
@@ -20,6 +24,12 @@ enum Task {
     Libraries(libraries::Options),
     /// Show what a board says: its serial port on standard input
     Reports(reports::Options),
+    /// Prove that a step on a Cortex-M4F reaches no panic, no allocation and no formatting, and that this would be seen
+    Panics(panics::Options),
+    /// Compare firmware's flash and RAM with `targets/cortex-m/budget.json`
+    Size(size::Options),
+    /// Bound the stack from the ELF, and compare with what QEMU saw used
+    Stack(stack::Options),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +37,9 @@ fn main() -> ExitCode {
         Task::Firmware(options) => firmware::run(&options),
         Task::Libraries(options) => libraries::run(&options),
         Task::Reports(options) => reports::run(&options),
+        Task::Panics(options) => panics::run(&options),
+        Task::Size(options) => size::run(&options),
+        Task::Stack(options) => stack::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

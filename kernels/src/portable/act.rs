@@ -120,7 +120,7 @@ pub fn tanh(x: f32) -> f32 {
 /// Square root, of zero where x is negative. Correctly rounded everywhere.
 #[inline(always)]
 pub fn sqrt(x: f32) -> f32 {
-    libm::sqrtf(if x > 0.0 { x } else { 0.0 })
+    crate::sqrt::sqrt(if x > 0.0 { x } else { 0.0 })
 }
 
 /// The error function.

@@ -18,14 +18,16 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
         match a.cache {
             Cache::F32 { keys, values } => {
                 let of_head = |x: &'_ [f32]| -> core::ops::Range<usize> { first * head_dim..((first + a.len) * head_dim).min(x.len()) };
-                let keys = keys.get(of_head(keys)).unwrap_or_default();
-                for (score, key) in scores.iter_mut().zip(keys.chunks_exact(head_dim)) {
+                let mut keys = keys.get(of_head(keys)).unwrap_or_default().chunks_exact(head_dim);
+                for score in scores.iter_mut() {
+                    let Some(key) = keys.next() else { break };
                     *score = dot(q, key, |k| k) * a.scale;
                 }
                 let total = softmax_weights(scores);
-                let values = values.get(of_head(values)).unwrap_or_default();
+                let mut values = values.get(of_head(values)).unwrap_or_default().chunks_exact(head_dim);
                 out.fill(0.0);
-                for (&weight, value) in scores.iter().zip(values.chunks_exact(head_dim)) {
+                for &weight in scores.iter() {
+                    let Some(value) = values.next() else { break };
                     for (out, &v) in out.iter_mut().zip(value) {
                         *out += weight * v;
                     }
@@ -35,16 +37,18 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
             Cache::Int8 { key_scales, value_scales, keys, values } => {
                 let positions = first..first + a.len;
                 let codes = first * head_dim..(first + a.len) * head_dim;
-                let keys = keys.get(codes.clone()).unwrap_or_default().chunks_exact(head_dim);
+                let mut keys = keys.get(codes.clone()).unwrap_or_default().chunks_exact(head_dim);
                 let key_scales = key_scales.get(positions.clone()).unwrap_or_default();
-                for ((score, key), &key_scale) in scores.iter_mut().zip(keys).zip(key_scales) {
+                for (score, &key_scale) in scores.iter_mut().zip(key_scales) {
+                    let Some(key) = keys.next() else { break };
                     *score = dot(q, key, f32::from) * (key_scale * a.scale);
                 }
                 let total = softmax_weights(scores);
-                let values = values.get(codes).unwrap_or_default().chunks_exact(head_dim);
+                let mut values = values.get(codes).unwrap_or_default().chunks_exact(head_dim);
                 let value_scales = value_scales.get(positions).unwrap_or_default();
                 out.fill(0.0);
-                for ((&weight, value), &value_scale) in scores.iter().zip(values).zip(value_scales) {
+                for (&weight, &value_scale) in scores.iter().zip(value_scales) {
+                    let Some(value) = values.next() else { break };
                     let weight = weight * value_scale;
                     for (out, &v) in out.iter_mut().zip(value) {
                         *out += weight * f32::from(v);

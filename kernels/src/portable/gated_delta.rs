@@ -3,6 +3,7 @@
 use super::act::{exp, sigmoid, softplus};
 use super::reduce::{LANES, sum_of};
 use super::scan::{load, store};
+use crate::sqrt::sqrt;
 use crate::table::GatedDelta;
 
 /// With `k` and `q` divided by their lengths, `q` also multiplied by `scale`, of key head `h / (heads / key_heads)`:
@@ -25,8 +26,7 @@ pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mu
         let key = head / heads_per_key * key_dim;
         let k = delta.k.get(key..key + key_dim).unwrap_or_default();
         let q = delta.q.get(key..key + key_dim).unwrap_or_default();
-        // libm's square root is correctly rounded everywhere.
-        let inverse_length = |x: &[f32]| 1.0 / libm::sqrtf(sum_of(x, |x| x * x) + delta.eps);
+        let inverse_length = |x: &[f32]| 1.0 / sqrt(sum_of(x, |x| x * x) + delta.eps);
         let (k_factor, q_factor) = (inverse_length(k), inverse_length(q) * delta.scale);
         let first = head * value_dim;
         let mut at = 0;

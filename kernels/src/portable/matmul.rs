@@ -55,13 +55,15 @@ pub(crate) fn matmul(
     out: Outputs<'_>,
     expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8]),
 ) {
-    let groups = matrix.groups();
+    // Nothing to sum without a column; the bounds below tell the optimiser so.
+    let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
         (Weights::F32(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
         (Weights::F16(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
         (Weights::Q8(q), Activations::Int8 { codes, scales, sums: _ }) => {
-            let tile_rows = q.row_scales.iter().zip(q.sub_scales.chunks_exact(groups)).zip(q.tiles.chunks_exact(groups));
-            for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
+            let mut tile_rows = (q.sub_scales.chunks_exact(groups), q.tiles.chunks_exact(groups));
+            for (i, row_scales) in q.row_scales.iter().enumerate() {
+                let (Some(sub_scales), Some(tiles)) = (tile_rows.0.next(), tile_rows.1.next()) else { return };
                 let mut batches = Batches::new(codes, scales, &[], groups);
                 while let Some(batch) = batches.next() {
                     let mut acc = [[0.0; TILE_ROWS]; BATCH];
@@ -79,8 +81,9 @@ pub(crate) fn matmul(
         }
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             let shift = i32::from(q.shift);
-            let tile_rows = q.row_scales.iter().zip(q.sub_scales.chunks_exact(groups)).zip(q.tiles.chunks_exact(groups));
-            for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
+            let mut tile_rows = (q.sub_scales.chunks_exact(groups), q.tiles.chunks_exact(groups));
+            for (i, row_scales) in q.row_scales.iter().enumerate() {
+                let (Some(sub_scales), Some(tiles)) = (tile_rows.0.next(), tile_rows.1.next()) else { return };
                 let mut batches = Batches::new(codes, scales, sums, groups);
                 while let Some(batch) = batches.next() {
                     let mut acc = [[0.0; TILE_ROWS]; BATCH];
@@ -163,8 +166,9 @@ impl Stored for u16 {
 #[inline(always)]
 fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, x: &[f32], stride: usize, out: Outputs<'_>) {
     let mut buffer = [[0.0; TILE_ROWS]; GROUP];
-    for (i, words) in words.chunks_exact(groups * GROUP).enumerate() {
-        for (b, xs) in x.chunks(stride * BATCH).enumerate() {
+    let stride = stride.max(1);
+    for (i, words) in words.chunks_exact((groups * GROUP).max(1)).enumerate() {
+        for (b, xs) in x.chunks((stride * BATCH).max(1)).enumerate() {
             let len = xs.len() / stride;
             let mut acc = [[0.0; TILE_ROWS]; BATCH];
             for (g, words) in words.as_chunks::<GROUP>().0.iter().enumerate() {

@@ -2,6 +2,7 @@
 
 use super::act::silu;
 use super::reduce::sum_of;
+use crate::sqrt::sqrt;
 use crate::table::{Norm, NormKind};
 
 /// Normalises `x` in place, group by group.
@@ -22,10 +23,9 @@ pub(crate) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
             }
         }
         let mean_square = sum_of(x, |v| v * v) / count;
-        // libm's square root is correctly rounded everywhere.
         let root = match norm.kind {
-            NormKind::RmsEpsOutside => libm::sqrtf(mean_square) + norm.eps,
-            NormKind::Rms | NormKind::Layer => libm::sqrtf(mean_square + norm.eps),
+            NormKind::RmsEpsOutside => sqrt(mean_square) + norm.eps,
+            NormKind::Rms | NormKind::Layer => sqrt(mean_square + norm.eps),
         };
         let inverse = 1.0 / root;
         for v in x.iter_mut() {

@@ -9,15 +9,20 @@ pub const LANES: usize = 16;
 /// Adds sixteen partial sums by the fixed tree.
 #[inline(always)]
 pub fn tree(lanes: [f32; LANES]) -> f32 {
-    let mut v = lanes;
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            v[i] += v[i + half];
-        }
-        half /= 2;
+    let eight: [f32; 8] = add_halves(bytemuck::cast(lanes));
+    let four: [f32; 4] = add_halves(bytemuck::cast(eight));
+    let [even, odd]: [f32; 2] = add_halves(bytemuck::cast(four));
+    even + odd
+}
+
+/// Adds the upper half of a vector to the lower.
+#[inline(always)]
+fn add_halves<const N: usize>([low, high]: [[f32; N]; 2]) -> [f32; N] {
+    let mut sum = low;
+    for (sum, high) in sum.iter_mut().zip(&high) {
+        *sum += high;
     }
-    v[0]
+    sum
 }
 
 /// Sum of `term(x)` over `x`.

@@ -1,6 +1,7 @@
 //! One step of the real-gated linear recurrent unit (Griffin, equations 1 to 4).
 
 use super::act::{exp, sigmoid, tanh};
+use crate::sqrt::sqrt;
 use crate::table::RgLru;
 
 /// `a = exp(decay * sigmoid(recurrence_gate))`, `h <- a * h + sqrt(1 - a^2) * sigmoid(input_gate) * x`, `x <- h`.
@@ -13,8 +14,7 @@ pub(crate) fn rg_lru_step(unit: &RgLru<'_>, h: &mut [f32], x: &mut [f32]) {
         let log_a = decay * sigmoid(recurrence);
         // 1 - a^2 = 2t / (1 + t) with t = tanh(-ln a): nothing cancels where a is close to 1.
         let t = tanh(-log_a);
-        // libm's square root is correctly rounded everywhere.
-        let share = if unit.is_first { 1.0 } else { libm::sqrtf(2.0 * t / (1.0 + t)) };
+        let share = if unit.is_first { 1.0 } else { sqrt(2.0 * t / (1.0 + t)) };
         *h = exp(log_a) * *h + share * (sigmoid(input) * *x);
         *x = *h;
     }

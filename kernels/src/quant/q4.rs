@@ -54,7 +54,7 @@ impl<'a> Q4<'a> {
             let (Some(tile), Some(sub_scale)) = (self.tiles.get(first + group), self.sub_scales.get(first + group)) else { return };
             let factor = i32::from(sub_scale[lane] >> 1);
             let shift = i32::from(sub_scale[lane] & 1) * i32::from(self.shift);
-            for (col, out) in out.iter_mut().enumerate() {
+            for (col, out) in (0..GROUP).zip(out) {
                 let byte = tile[col / 8][lane * 4 + col % 4];
                 let code = if col % 8 < 4 { byte & 15 } else { byte >> 4 };
                 *out = ((i32::from(self.table[usize::from(code)]) + shift) * factor) as f32 * row_scale;

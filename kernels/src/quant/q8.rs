@@ -29,7 +29,7 @@ impl<'a> Q8<'a> {
         let first = tile_row * groups;
         for (group, out) in out.chunks_mut(GROUP).enumerate() {
             let (Some(tile), Some(sub_scale)) = (self.tiles.get(first + group), self.sub_scales.get(first + group)) else { return };
-            for (col, out) in out.iter_mut().enumerate() {
+            for (col, out) in (0..GROUP).zip(out) {
                 let code = tile[col / 4][lane * 4 + col % 4];
                 *out = (i32::from(code) * i32::from(sub_scale[lane])) as f32 * row_scale;
             }

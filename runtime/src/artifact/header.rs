@@ -90,6 +90,12 @@ pub enum OutputSpec<'a> {
     },
 }
 
+/// Lines of a list of names.
+pub(crate) fn line_count(names: &str) -> usize {
+    let ended = names.bytes().filter(|&byte| byte == b'\n').count();
+    ended + usize::from(!names.is_empty() && !names.ends_with('\n'))
+}
+
 /// What a section holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {

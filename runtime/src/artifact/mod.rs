@@ -9,6 +9,7 @@ mod table;
 #[cfg(feature = "alloc")]
 mod write;
 
+pub(crate) use header::line_count;
 pub use header::{Card, Content, Golden, Header, InputSpec, Keep, OutputSpec, Section, Slot, SlotKind};
 pub use read::Artifact;
 pub use table::{Record, Table};

@@ -4,8 +4,9 @@
 
 use super::{
     Content, Header, InputSpec, MAGIC, MAX_CHANNELS, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Record, SECTION_ALIGN,
-    Section, Slot, VERSION,
+    Section, Slot, VERSION, line_count,
 };
+use crate::checksum::crc32;
 use crate::error::{Error, HeaderFault, SectionFault};
 use brooklet_kernels::quant::Matrix;
 
@@ -40,7 +41,7 @@ impl<'a> Artifact<'a> {
         let needed_bytes = PRELUDE_BYTES as u64 + u64::from(header_len);
         let rest = bytes.get(PRELUDE_BYTES..).ok_or(short)?;
         let (header_bytes, rest) = rest.split_at_checked(header_len as usize).ok_or(Error::Length { needed_bytes, have_bytes })?;
-        if crc32fast::hash(header_bytes) != header_crc {
+        if crc32(header_bytes) != header_crc {
             return Err(Error::Header(HeaderFault::Checksum));
         }
         let (header, after) = postcard::take_from_bytes::<Header<'a>>(header_bytes).map_err(|_| Error::Header(HeaderFault::Encoding))?;
@@ -82,7 +83,7 @@ impl<'a> Artifact<'a> {
                 (1, tokenizer.is_none_or(|index| self.section(index).is_some_and(|s| s.content == Content::Tokenizer)))
             }
             InputSpec::Frames { channels, .. } => {
-                let width = channels.lines().count();
+                let width = line_count(channels);
                 (width, (1..=MAX_CHANNELS).contains(&width))
             }
         };
@@ -108,7 +109,7 @@ impl<'a> Artifact<'a> {
                 return Err(fail(SectionFault::Place));
             }
             let bytes = self.blob.get(start..).and_then(|b| b.get(..usize::try_from(len).ok()?)).ok_or(missing)?;
-            if crc32fast::hash(bytes) != section.crc32 {
+            if crc32(bytes) != section.crc32 {
                 return Err(fail(SectionFault::Checksum));
             }
             if let Some(format) = section.content.format() {

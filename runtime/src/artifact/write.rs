@@ -1,6 +1,7 @@
 //! The writer: lays sections out, fills in their checksums, and puts prelude and header before them.
 
 use super::{Content, Header, MAGIC, PRELUDE_BYTES, SECTION_ALIGN, Section, Slot, Table, VERSION};
+use crate::checksum::crc32;
 use crate::ops::Op;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -57,7 +58,7 @@ pub fn write(header: Header<'_>, sections: &[SectionSource], slots: &[Slot], pro
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&VERSION.to_le_bytes());
     out.extend_from_slice(&(header.len() as u32).to_le_bytes());
-    out.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+    out.extend_from_slice(&crc32(&header).to_le_bytes());
     out.extend_from_slice(&header);
     out.resize(out.len().next_multiple_of(SECTION_ALIGN), 0);
     Ok(out)

@@ -63,6 +63,13 @@ pub(crate) fn take<'a, T: NoUninit + AnyBitPattern>(bytes: &mut &'a mut [u8], co
     numbers_mut(head)?.get_mut(..count)
 }
 
+/// Copies numbers; `None` if there are not as many places.
+///
+/// `copy_from_slice` would panic, and the optimiser cannot see that the plan has compared the lengths.
+pub(crate) fn copy<T: Copy>(to: &mut [T], from: &[T]) -> Option<()> {
+    (to.len() == from.len()).then(|| to.copy_from_slice(from))
+}
+
 /// Views bytes as numbers; `None` if they are not aligned for it.
 pub(crate) fn numbers_mut<T: NoUninit + AnyBitPattern>(bytes: &mut [u8]) -> Option<&mut [T]> {
     bytemuck::try_cast_slice_mut(bytes).ok()

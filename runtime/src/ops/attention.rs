@@ -7,7 +7,7 @@ use crate::artifact::{Artifact, Keep, MAX_CONTEXT, Slot, SlotKind};
 use crate::error::OpFault;
 use crate::kernels::portable::act::round_to_i8;
 use crate::kernels::{self, Cache};
-use crate::mem::{BUFFER_ALIGN, take};
+use crate::mem::{BUFFER_ALIGN, copy, take};
 use serde::{Deserialize, Serialize};
 
 /// A rotary position embedding of queries and keys.
@@ -108,7 +108,7 @@ impl Attention {
         let cache = batch.state.get_mut(at..at.checked_add(bytes)?)?;
         let mut store = Store::new(&slot, cache)?;
         let head_dim = slot.head_dim as usize;
-        for (token, frame) in batch.frames.chunks_exact_mut(batch.stride).take(batch.tokens).enumerate() {
+        for (token, frame) in batch.frames.chunks_exact_mut(batch.stride.get()).take(batch.tokens).enumerate() {
             let (position, cached) = (batch.position + token as u64, batch.cached + token as u64);
             let spans = [self.q, self.k, self.v, self.out].map(Span::range);
             let [q, k, v, out] = frame.get_disjoint_mut(spans).ok()?;
@@ -145,7 +145,7 @@ fn slot_position(slot: &Slot, position: u64) -> Option<usize> {
     let at = match slot.keep {
         _ if position < capacity => position,
         Keep::Stop => return None,
-        Keep::SinkAndWindow => sink + (position - sink) % (capacity - sink),
+        Keep::SinkAndWindow => sink + position.saturating_sub(sink).checked_rem(capacity.checked_sub(sink)?)?,
     };
     usize::try_from(at).ok()
 }
@@ -193,14 +193,14 @@ impl<'s> Store<'s> {
     fn put(&mut self, position: usize, k: &[f32], v: &[f32]) -> Option<()> {
         match self {
             Store::F32 { keys, values, capacity, head_dim } => {
-                for (head, (k, v)) in k.chunks_exact(*head_dim).zip(v.chunks_exact(*head_dim)).enumerate() {
+                for (head, (k, v)) in k.chunks_exact((*head_dim).max(1)).zip(v.chunks_exact((*head_dim).max(1))).enumerate() {
                     let at = (head * *capacity + position) * *head_dim;
-                    keys.get_mut(at..at + *head_dim)?.copy_from_slice(k);
-                    values.get_mut(at..at + *head_dim)?.copy_from_slice(v);
+                    copy(keys.get_mut(at..at + *head_dim)?, k)?;
+                    copy(values.get_mut(at..at + *head_dim)?, v)?;
                 }
             }
             Store::Int8 { key_scales, value_scales, keys, values, capacity, head_dim } => {
-                for (head, (k, v)) in k.chunks_exact(*head_dim).zip(v.chunks_exact(*head_dim)).enumerate() {
+                for (head, (k, v)) in k.chunks_exact((*head_dim).max(1)).zip(v.chunks_exact((*head_dim).max(1))).enumerate() {
                     let at = head * *capacity + position;
                     let codes = at * *head_dim..(at + 1) * *head_dim;
                     *key_scales.get_mut(at)? = round_head(k, keys.get_mut(codes.clone())?);

@@ -23,28 +23,10 @@ impl<'c, 'a> Checker<'c, 'a> {
     /// Checks that `op` reads and writes inside the frame, and that what it writes overlaps nothing else.
     pub(crate) fn operands(&self, op: &Op) -> Result<(), OpFault> {
         let frame_len = self.artifact.header().frame_len;
-        let mut spans = [Span { at: 0, len: 0 }; 8];
-        let mut count = 0;
-        let mut fault = Ok(());
-        let _ = op.map(|span, _| {
-            if span.len == 0 || span.at.checked_add(span.len).is_none_or(|end| end > frame_len) {
-                fault = Err(OpFault::Span);
-            }
-            for other in spans.iter().take(count) {
-                let apart = span.at >= other.at.saturating_add(other.len) || other.at >= span.at.saturating_add(span.len);
-                // Only a norm may write where it reads.
-                let allowed = apart || (matches!(op, Op::Norm(_)) && span == *other);
-                if !allowed {
-                    fault = fault.and(Err(OpFault::Overlap));
-                }
-            }
-            match spans.get_mut(count) {
-                Some(free) => *free = span,
-                None => fault = Err(OpFault::Encoding),
-            }
-            count += 1;
-        });
-        fault
+        // Only a norm may write where it reads.
+        let mut operands = Operands { frame_len, in_place: matches!(op, Op::Norm(_)), spans: [None; 8], fault: Ok(()) };
+        let _ = op.map(|span, _| operands.add(span));
+        operands.fault
     }
 
     /// The array `id`, which must have `len` numbers.
@@ -94,6 +76,36 @@ impl<'c, 'a> Checker<'c, 'a> {
     pub(crate) fn numbers(&mut self, id: u32, count: Option<u32>) -> Result<(), OpFault> {
         let slot = self.slot(id)?;
         if slot.kind == SlotKind::Numbers && Some(slot.capacity) == count { Ok(()) } else { Err(OpFault::Slot) }
+    }
+}
+
+/// An operation's operands, one after the other.
+struct Operands {
+    frame_len: u32,
+    /// Whether two operands may be the same span.
+    in_place: bool,
+    spans: [Option<Span>; 8],
+    fault: Result<(), OpFault>,
+}
+
+impl Operands {
+    /// Once in flash, not once per operand of every operation.
+    #[inline(never)]
+    fn add(&mut self, span: Span) {
+        if span.len == 0 || span.at.checked_add(span.len).is_none_or(|end| end > self.frame_len) {
+            self.fault = Err(OpFault::Span);
+        }
+        for place in &mut self.spans {
+            let Some(other) = place else {
+                *place = Some(span);
+                return;
+            };
+            let apart = span.at >= other.at.saturating_add(other.len) || other.at >= span.at.saturating_add(span.len);
+            if !apart && !(self.in_place && span == *other) {
+                self.fault = self.fault.and(Err(OpFault::Overlap));
+            }
+        }
+        self.fault = Err(OpFault::Encoding);
     }
 }
 

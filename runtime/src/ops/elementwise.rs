@@ -5,6 +5,7 @@ use super::run::Batch;
 use super::{Access, Span};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// An operation that sets `x` from `x` and `y`, element by element.
@@ -57,7 +58,7 @@ pairwise! {
 
 pairwise! {
     /// `x <- y`: joins vectors, or keeps one for later.
-    Copy, Write, |_kernels, x, y| x.copy_from_slice(y)
+    Copy, Write, |_kernels, x, y| copy(x, y)?
 }
 
 /// `x <- x + scale * y`: the residual.

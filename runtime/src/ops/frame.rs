@@ -3,7 +3,7 @@
 use super::check::Checker;
 use super::run::{Batch, Inputs};
 use super::{Access, Span, TensorId};
-use crate::artifact::{Artifact, InputSpec};
+use crate::artifact::{Artifact, InputSpec, line_count};
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,7 @@ impl Frame {
         checker.array(self.mean, self.out.len)?;
         checker.array(self.inv_std, self.out.len)?;
         match checker.artifact().header().input {
-            InputSpec::Frames { channels, .. } if channels.lines().count() as u64 == u64::from(self.out.len) => Ok(()),
+            InputSpec::Frames { channels, .. } if line_count(channels) as u64 == u64::from(self.out.len) => Ok(()),
             _ => Err(OpFault::Shape),
         }
     }
@@ -51,7 +51,7 @@ impl Frame {
         inv_std: &[f32],
         number: impl Fn(T) -> f32,
     ) -> Option<()> {
-        let mut samples = samples.chunks_exact(mean.len());
+        let mut samples = samples.chunks_exact(mean.len().max(1));
         batch.each(|_, mut frame| {
             let sample = samples.next()?;
             for (((out, &x), mean), inv_std) in frame.get(self.out)?.iter_mut().zip(sample).zip(mean).zip(inv_std) {

@@ -7,6 +7,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// Gated recurrent unit. The input's product comes from a [`super::Linear`] over all tokens of a batch; the product of the
@@ -57,12 +58,12 @@ impl Gru {
         for token in 0..batch.tokens {
             // A matrix takes its input from the frame: the previous output waits where the new one will be.
             let (_, mut frame, h) = batch.token_with_state(token, self.state)?;
-            frame.get(self.out)?.copy_from_slice(h);
+            copy(frame.get(self.out)?, h)?;
             multiply(batch, self.w, self.out, token, 1, Some(self.recurrent))?;
             let (kernels, mut frame, h) = batch.token_with_state(token, self.state)?;
             let [input, recurrent, out] = frame.split([self.input, self.recurrent, self.out])?;
             kernels.gru_step(&kernels::Gru { input, recurrent, bias }, h);
-            out.copy_from_slice(h);
+            copy(out, h)?;
         }
         Some(())
     }

@@ -5,7 +5,7 @@ use super::check::{Checker, finite};
 use super::linear::multiply;
 use super::run::Batch;
 use super::{Access, Op, Span, TensorId};
-use crate::artifact::{Artifact, OutputSpec};
+use crate::artifact::{Artifact, OutputSpec, line_count};
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ impl Head {
         let outputs = match checker.artifact().header().output {
             OutputSpec::Logits { count } => count,
             OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => {
-                u32::try_from(names.lines().count()).map_err(|_| OpFault::Shape)?
+                u32::try_from(line_count(names)).map_err(|_| OpFault::Shape)?
             }
         };
         checker.matrix(self.w, outputs, self.x.len)?;

@@ -7,7 +7,7 @@ use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::quant::{Format, GROUP};
 use crate::kernels::{Activations, Outputs};
-use crate::mem::take;
+use crate::mem::{copy, take};
 use serde::{Deserialize, Serialize};
 
 /// Matrix times vector.
@@ -71,24 +71,25 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
     let matrix = batch.artifact.matrix(w)?;
     let format = batch.artifact.section(w)?.content.format()?;
     let kernels = batch.kernels;
-    let stride = batch.stride;
-    let padded = matrix.groups() * GROUP;
+    let stride = batch.stride.get();
+    let groups = matrix.groups().max(1);
+    let padded = groups.saturating_mul(GROUP);
     let mut packed: &mut [u8] = &mut *batch.packed;
     let inputs = batch.frames.chunks_exact(stride).skip(first).take(tokens).map(|frame| frame.get(x.range()));
     let activations = if format.is_quantized() {
         let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
-        let scales: &mut [f32] = take(&mut packed, padded / GROUP * tokens)?;
-        let sums: &mut [i32] = take(&mut packed, padded / GROUP * tokens)?;
-        let rows = codes.chunks_exact_mut(padded).zip(scales.chunks_exact_mut(padded / GROUP)).zip(sums.chunks_exact_mut(padded / GROUP));
-        for (x, ((codes, scales), sums)) in inputs.zip(rows) {
-            kernels.quantize_activations(x?, codes, scales, sums);
+        let scales: &mut [f32] = take(&mut packed, groups * tokens)?;
+        let sums: &mut [i32] = take(&mut packed, groups * tokens)?;
+        let mut rows = (codes.chunks_exact_mut(padded), scales.chunks_exact_mut(groups), sums.chunks_exact_mut(groups));
+        for x in inputs {
+            kernels.quantize_activations(x?, rows.0.next()?, rows.1.next()?, rows.2.next()?);
         }
         Activations::Int8 { codes, scales, sums }
     } else {
         let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
         for (x, row) in inputs.zip(rows.chunks_exact_mut(padded)) {
             let (values, padding) = row.split_at_mut_checked(x?.len())?;
-            values.copy_from_slice(x?);
+            copy(values, x?)?;
             padding.fill(0.0);
         }
         Activations::Float { x: rows, stride: padded }

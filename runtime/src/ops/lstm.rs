@@ -7,6 +7,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// Long short-term memory. The input's product comes from a [`super::Linear`] over all tokens of a batch; the product of the
@@ -53,13 +54,13 @@ impl Lstm {
         for token in 0..batch.tokens {
             // A matrix takes its input from the frame: the previous output waits where the new one will be.
             let (_, mut frame, state) = batch.token_with_state(token, self.state)?;
-            frame.get(self.out)?.copy_from_slice(state.get(..hidden)?);
+            copy(frame.get(self.out)?, state.get(..hidden)?)?;
             multiply(batch, self.w, self.out, token, 1, Some(self.recurrent))?;
             let (kernels, mut frame, state) = batch.token_with_state(token, self.state)?;
             let (h, c) = state.split_at_mut_checked(hidden)?;
             let [input, recurrent, out] = frame.split([self.input, self.recurrent, self.out])?;
             kernels.lstm_step(&kernels::Lstm { input, recurrent }, c, h);
-            out.copy_from_slice(h);
+            copy(out, h)?;
         }
         Some(())
     }

@@ -155,7 +155,7 @@ impl Moe {
             Router::TopKSoftmax => {}
             Router::Sigmoid { groups, top_groups, .. } => {
                 scores.iter_mut().for_each(|s| *s = sigmoid(*s));
-                per_group = scores.len() / groups as usize;
+                per_group = scores.len().checked_div(groups as usize)?;
                 if top_groups < groups {
                     open = best_groups(scores, bias, per_group, groups as usize, top_groups as usize);
                 }
@@ -164,7 +164,8 @@ impl Moe {
         for i in 0..chosen.len() {
             let (before, rest) = chosen.split_at_mut_checked(i)?;
             let candidates = scores.iter().enumerate().filter(|&(e, _)| {
-                open.get(e / per_group).copied().unwrap_or(false) && before.iter().all(|&(taken, _)| taken as usize != e)
+                e.checked_div(per_group).and_then(|g| open.get(g)).copied().unwrap_or(false)
+                    && before.iter().all(|&(taken, _)| taken as usize != e)
             });
             let rank = |e: usize, s: f32| s + bias.and_then(|b| b.get(e)).copied().unwrap_or(0.0);
             let best = candidates.fold(None, |best: Option<(usize, f32, f32)>, (e, &s)| match best {
@@ -201,7 +202,7 @@ impl Moe {
 /// The groups whose two best experts sum highest.
 fn best_groups(scores: &[f32], bias: Option<&[f32]>, per_group: usize, groups: usize, top_groups: usize) -> [bool; MAX_GROUPS] {
     let mut sums = [f32::NEG_INFINITY; MAX_GROUPS];
-    for (g, (sum, scores)) in sums.iter_mut().zip(scores.chunks_exact(per_group)).enumerate() {
+    for (g, (sum, scores)) in sums.iter_mut().zip(scores.chunks_exact(per_group.max(1))).enumerate() {
         let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
         for (e, s) in scores.iter().enumerate() {
             let s = s + bias.and_then(|b| b.get(g * per_group + e)).copied().unwrap_or(0.0);

@@ -6,6 +6,7 @@ use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// Which statistics a norm divides by. Files store the variant's number: new ones go to the end.
@@ -92,7 +93,7 @@ impl Norm {
         batch.each(|kernels, mut frame| {
             if self.x != self.out {
                 let [x, out] = frame.split([self.x, self.out])?;
-                out.copy_from_slice(x);
+                copy(out, x)?;
             }
             match self.gate {
                 Some(gate) => {

@@ -3,6 +3,7 @@
 use super::Span;
 use crate::artifact::Artifact;
 use crate::kernels::KernelTable;
+use core::num::NonZeroUsize;
 
 /// The inputs of a batch of consecutive tokens.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,7 @@ pub(crate) struct Batch<'b, 'a> {
     /// (tokens, stride): one frame per token.
     pub(crate) frames: &'b mut [f32],
     /// Distance between frames.
-    pub(crate) stride: usize,
+    pub(crate) stride: NonZeroUsize,
     /// The stream's state.
     pub(crate) state: &'b mut [u8],
     /// Room for the packed inputs of one matrix, all tokens.
@@ -75,7 +76,7 @@ impl<'b, 'a> Batch<'b, 'a> {
             cached,
             tokens: 1,
             gaps: Gaps { seconds: self.gaps.seconds.get(token..).unwrap_or_default(), rate_hz: self.gaps.rate_hz },
-            frames: self.frames.chunks_exact_mut(self.stride).nth(token)?,
+            frames: self.frames.chunks_exact_mut(self.stride.get()).nth(token)?,
             stride: self.stride,
             state: self.state,
             packed: self.packed,
@@ -86,7 +87,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// The frame of one token.
     pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
-        self.frames.chunks_exact_mut(self.stride).nth(token).map(TokenFrame)
+        self.frames.chunks_exact_mut(self.stride.get()).nth(token).map(TokenFrame)
     }
 
     /// The numbers of a state slot.
@@ -112,7 +113,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], u64) -> Option<()>,
     ) -> Option<()> {
         let state = Self::slot_numbers(self.artifact, self.state, slot)?;
-        for (token, frame) in self.frames.chunks_exact_mut(self.stride).take(self.tokens).enumerate() {
+        for (token, frame) in self.frames.chunks_exact_mut(self.stride.get()).take(self.tokens).enumerate() {
             step(self.kernels, TokenFrame(frame), state, self.position + token as u64)?;
         }
         Some(())
@@ -121,7 +122,7 @@ impl<'b, 'a> Batch<'b, 'a> {
     /// The kernels, the frame of one token, and the numbers of a state slot.
     pub(crate) fn token_with_state(&mut self, token: usize, slot: u32) -> Option<(&'b KernelTable, TokenFrame<'_>, &mut [f32])> {
         let state = Self::slot_numbers(self.artifact, self.state, slot)?;
-        let frame = self.frames.chunks_exact_mut(self.stride).nth(token).map(TokenFrame)?;
+        let frame = self.frames.chunks_exact_mut(self.stride.get()).nth(token).map(TokenFrame)?;
         Some((self.kernels, frame, state))
     }
 
@@ -138,7 +139,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// Runs `step` on each token's frame in order.
     pub(crate) fn each(&mut self, mut step: impl FnMut(&KernelTable, TokenFrame<'_>) -> Option<()>) -> Option<()> {
-        for frame in self.frames.chunks_exact_mut(self.stride).take(self.tokens) {
+        for frame in self.frames.chunks_exact_mut(self.stride.get()).take(self.tokens) {
             step(self.kernels, TokenFrame(frame))?;
         }
         Some(())

@@ -5,6 +5,7 @@ use super::run::Batch;
 use super::{Access, SlotId, Span};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// `out <- the last numbers before x, then x`; zeros before the stream began.
@@ -34,9 +35,9 @@ impl Window {
         batch.each_with_state(self.state, |_, mut frame, past, _| {
             let [x, out] = frame.split([self.x, self.out])?;
             let (before, now) = out.split_at_mut_checked(past.len())?;
-            before.copy_from_slice(past);
-            now.copy_from_slice(x);
-            past.copy_from_slice(out.get(x.len()..)?);
+            copy(before, past)?;
+            copy(now, x)?;
+            copy(past, out.get(x.len()..)?)?;
             Some(())
         })
     }

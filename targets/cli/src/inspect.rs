@@ -1,5 +1,6 @@
 //! `brooklet inspect`: what is in a file, and what memory it takes.
 
+use crate::firmware::Firmware;
 use crate::model_file::ModelFile;
 use crate::sheet::{Sheet, grouped, short};
 use anyhow::Result;
@@ -52,7 +53,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         print_ops(&model, &mut out)?;
     }
     writeln!(out)?;
-    Sheet::of(&model).print(&mut out)?;
+    let sheet = Sheet::of(&model);
+    sheet.print(&mut out)?;
+    Firmware::print(&sheet, &mut out)?;
     writeln!(out, "\nNext:\n  {}", next_step(&model, &file.name()))?;
     Ok(())
 }
@@ -222,6 +225,7 @@ fn as_json(model: &Model<'_>) -> Value {
         "output": output,
         "context": model.plan().context,
         "memory": Sheet::of(model),
+        "firmware": Firmware::of(&Sheet::of(model)),
         "tensors": sections(model.artifact()).map(tensor).collect::<Vec<_>>(),
         "program": header.program.iter().flatten().map(op).collect::<Vec<_>>(),
         "slots": slots(model).iter().map(|s| json!({ "at": s.at, "bytes": slot_bytes(s), "holds": describe(s) })).collect::<Vec<_>>(),

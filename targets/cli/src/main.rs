@@ -8,6 +8,7 @@ mod csv_lines;
 mod demo;
 mod eval;
 mod export;
+mod firmware;
 mod frames;
 mod generate;
 mod inspect;

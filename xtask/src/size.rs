@@ -1,0 +1,134 @@
+//! `cargo xtask size`: flash and RAM of firmware, from the linked ELF, against `targets/cortex-m/budget.json`.
+//!
+//! The file has two tables: limits that must hold, and what the least firmware takes besides its model, which `brooklet inspect`
+//! adds to a model's own numbers. The second is written here and must stay within 2 %.
+
+use crate::boards::{BOARDS, Board};
+use crate::elf::Program;
+use crate::stack::bound;
+use crate::toolchain::root;
+use crate::{firmware, host};
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Write what is measured to `targets/cortex-m/budget.json` instead of comparing
+    #[arg(long)]
+    write: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Budget {
+    limits: Vec<Limit>,
+    /// What a firmware takes besides its model.
+    firmware: Vec<Firmware>,
+}
+
+/// A program's limits, everything included.
+#[derive(Serialize, Deserialize)]
+struct Limit {
+    board: String,
+    /// In `tests/firmware/`.
+    program: String,
+    flash_bytes: u64,
+    ram_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Firmware {
+    target: String,
+    core: String,
+    flash_bytes: u64,
+    static_bytes: u64,
+    stack_bytes: u64,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let path = budget_path();
+    let mut budget: Budget =
+        serde_json::from_str(&std::fs::read_to_string(&path)?).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut faults = Vec::new();
+    println!("{:<12} {:<8} {:<12} {:>9} {:>9} {:>9} {:>9}  bytes", "board", "program", "model", "flash", "static", "stack", "RAM");
+    for limit in &budget.limits {
+        let board = BOARDS.iter().find(|b| b.name == limit.board).with_context(|| format!("there is no board {}", limit.board))?;
+        let sizes = measure(board, &limit.program)?;
+        println!(
+            "{:<12} {:<8} {:<12} {:>9} {:>9} {:>9} {:>9}",
+            board.name,
+            limit.program,
+            board.model,
+            sizes.flash_bytes,
+            sizes.static_bytes,
+            sizes.stack_bytes.map_or("?".to_owned(), |bytes| bytes.to_string()),
+            sizes.ram_bytes(),
+        );
+        for (what, bytes, most) in [("flash", sizes.flash_bytes, limit.flash_bytes), ("RAM", sizes.ram_bytes(), limit.ram_bytes)] {
+            if bytes > most {
+                faults.push(format!("{} on {}: {bytes} bytes of {what}, and {most} are allowed", limit.program, board.name));
+            }
+        }
+    }
+    let mut measured = Vec::new();
+    for board in BOARDS.iter().filter(|board| board.target.starts_with("thumb")) {
+        let memory = host::memory(board.model)?;
+        let sizes = measure(board, "least")?;
+        let firmware = Firmware {
+            target: board.target.to_owned(),
+            core: board.core.to_owned(),
+            flash_bytes: sizes.flash_bytes - memory.file_bytes,
+            static_bytes: sizes.static_bytes - memory.state_bytes - memory.scratch_bytes,
+            stack_bytes: sizes.stack_bytes.context("the least firmware has a stack bound")?,
+        };
+        // Boards of one target, and their models, share its numbers.
+        match budget.firmware.iter().chain(&measured).find(|f| f.target == firmware.target) {
+            Some(stored) if !options.write || measured.contains(stored) => {
+                let total = |f: &Firmware| (f.flash_bytes + memory.file_bytes, f.static_bytes + f.stack_bytes + memory.ram_bytes());
+                let (want, got) = (total(stored), total(&firmware));
+                println!(
+                    "{:<12} least    {:<12} flash {} and RAM {}, foretold {} and {}",
+                    board.name, board.model, got.0, got.1, want.0, want.1
+                );
+                if want.0.abs_diff(got.0) * 50 > got.0 || want.1.abs_diff(got.1) * 50 > got.1 {
+                    faults.push(format!(
+                        "{}: {stored:?} foretells more than 2 % off {firmware:?}; run `cargo xtask size --write`",
+                        board.name
+                    ));
+                }
+            }
+            _ if options.write => measured.push(firmware),
+            _ => faults.push(format!("{}: not in the table of firmware; run `cargo xtask size --write`", board.target)),
+        }
+    }
+    if options.write {
+        budget.firmware = measured;
+        let unfinished = path.with_extension("json.tmp");
+        std::fs::write(&unfinished, serde_json::to_string_pretty(&budget)? + "\n")?;
+        std::fs::rename(unfinished, &path)?;
+    }
+    if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
+}
+
+struct Sizes {
+    flash_bytes: u64,
+    static_bytes: u64,
+    /// `None` where calls through pointers may go round in circles.
+    stack_bytes: Option<u64>,
+}
+
+impl Sizes {
+    fn ram_bytes(&self) -> u64 {
+        self.static_bytes + self.stack_bytes.unwrap_or(0)
+    }
+}
+
+fn measure(board: &Board, program: &str) -> Result<Sizes> {
+    let program = Program::read(&firmware::build(board, program)?)?;
+    let stack_bytes = bound(&program, "Reset").ok().map(|(bytes, _)| u64::from(bytes));
+    Ok(Sizes { flash_bytes: program.flash_bytes, static_bytes: program.static_ram_bytes, stack_bytes })
+}
+
+fn budget_path() -> PathBuf {
+    root().join("targets/cortex-m/budget.json")
+}
