@@ -44,6 +44,15 @@ impl<'b> State<'b> {
         Ok(needed)
     }
 
+    /// Continues the stream of a snapshot in this state's own memory. On an error the stream is as it was before.
+    pub fn load(&mut self, model: &Model<'_>, snapshot: &[u8]) -> Result<(), Error> {
+        if self.model_hash != model.artifact().hash() {
+            return Err(Error::OtherModel);
+        }
+        self.position = State::restore(model, snapshot, self.bytes)?.position;
+        Ok(())
+    }
+
     /// Continues the stream of a snapshot in `bytes`, as [`State::new`] would take them.
     pub fn restore(model: &Model<'_>, snapshot: &[u8], bytes: &'b mut [u8]) -> Result<Self, Error> {
         let fail = Error::Snapshot;
@@ -68,14 +77,5 @@ impl<'b> State<'b> {
         let bytes = aligned("state", bytes, model.state_bytes())?;
         bytes.copy_from_slice(body.get(HEADER_BYTES..).ok_or(fail(SnapshotFault::Format))?);
         Ok(State { model_hash: header.model_hash, position: header.position, bytes })
-    }
-
-    /// Continues the stream of a snapshot in this state's own memory. On an error the stream is as it was before.
-    pub fn load(&mut self, model: &Model<'_>, snapshot: &[u8]) -> Result<(), Error> {
-        if self.model_hash != model.artifact().hash() {
-            return Err(Error::OtherModel);
-        }
-        self.position = State::restore(model, snapshot, self.bytes)?.position;
-        Ok(())
     }
 }
