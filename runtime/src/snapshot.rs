@@ -48,6 +48,15 @@ impl<'b> State<'b> {
         Ok(needed)
     }
 
+    /// Continues the stream of a snapshot in this state's own memory. On an error the stream is as it was before.
+    pub fn load(&mut self, model: &Model<'_>, snapshot: &[u8]) -> Result<(), Error> {
+        if self.model_hash != model.artifact().hash() {
+            return Err(Error::OtherModel);
+        }
+        self.position = State::restore(model, snapshot, self.bytes)?.position;
+        Ok(())
+    }
+
     /// Continues the stream of a snapshot in `bytes`, as [`State::new`] would take them.
     pub fn restore(model: &Model<'_>, snapshot: &[u8], bytes: &'b mut [u8]) -> Result<Self, Error> {
         let fail = Error::Snapshot;
@@ -94,14 +103,5 @@ impl<'b> State<'b> {
             Err(_) => self.reset(),
         }
         filled
-    }
-
-    /// Continues the stream of a snapshot in this state's own memory. On an error the stream is as it was before.
-    pub fn load(&mut self, model: &Model<'_>, snapshot: &[u8]) -> Result<(), Error> {
-        if self.model_hash != model.artifact().hash() {
-            return Err(Error::OtherModel);
-        }
-        self.position = State::restore(model, snapshot, self.bytes)?.position;
-        Ok(())
     }
 }
