@@ -24,7 +24,7 @@ impl Complex {
         Complex { re: self.re * other.re - self.im * other.im, im: self.re * other.im + self.im * other.re }
     }
 
-    fn scale(self, by: f64) -> Complex {
+    pub(super) fn scale(self, by: f64) -> Complex {
         Complex { re: self.re * by, im: self.im * by }
     }
 
@@ -35,7 +35,7 @@ impl Complex {
     }
 
     /// `e^z - 1`, exact for small `z` too.
-    fn exp_minus_one(self) -> Complex {
+    pub(super) fn exp_minus_one(self) -> Complex {
         let half = (0.5 * self.im).sin();
         let fallen = 2.0 * half * half;
         let grown = self.re.exp_m1();
@@ -263,7 +263,7 @@ impl Diagonal {
 }
 
 /// An array of derived numbers, which `f32` may not hold.
-fn finite<'a>(g: &mut Graph<'a>, names: &Names<'a>, name: &str, data: Vec<f32>) -> Result<TensorId, Error> {
+pub(super) fn finite<'a>(g: &mut Graph<'a>, names: &Names<'a>, name: &str, data: Vec<f32>) -> Result<TensorId, Error> {
     let name = names.full(name);
     if data.iter().all(|x| x.is_finite()) {
         return Ok(g.array(name, data));

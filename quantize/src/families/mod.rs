@@ -1,6 +1,7 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
 mod attention;
+mod attenuate;
 mod bamba;
 mod diagonal;
 mod experts;
@@ -66,6 +67,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("brooklet_rnn", rnn::build),
     ("silero_vad", silero_vad::build),
     ("stripedhyena", stripedhyena::build),
+    ("attenuate", attenuate::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.
