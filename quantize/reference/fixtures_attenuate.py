@@ -24,8 +24,8 @@ SPEC = {"channels", "resample_factors", "num_coeffs", "repeat", "pre_conv", "in_
 ATTENUATE = {
     "attenuate": dict(channels=[4, 6, 8], resample_factors=[4, 2, 2], num_coeffs=5, repeat=7, pre_conv=True, in_channels=1),
     "attenuate-no-conv": dict(channels=[5, 7], resample_factors=[2, 3], num_coeffs=4, repeat=8, pre_conv=False, in_channels=1),
-    "attenuate-two-channels": dict(channels=[4, 3, 6], resample_factors=[3, 1, 2], num_coeffs=4, repeat=3, pre_conv=True,
-                                   in_channels=2),
+    "attenuate-three-channels": dict(channels=[4, 3, 6], resample_factors=[3, 1, 2], num_coeffs=4, repeat=3, pre_conv=True,
+                                     in_channels=3),
 }
 
 
@@ -123,7 +123,7 @@ def make_attenuate(name, spec, folder, steps, rng):
     moved = []
     for t in range(steps - lowest, steps):
         other = recording.copy()
-        other[t + delay:] += 1.0
+        other[t + delay:] *= -30.0
         moved.append(np.abs(answers(other) - first)[t].max())
     assert max(moved) > 1e-10, f"{name}: looks less far ahead than {delay} samples"
     return whole, None, weights
