@@ -8,13 +8,14 @@ use super::run::Batch;
 use super::{Access, Span};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
+use core::fmt;
 use core::marker::PhantomData;
 use serde::{Deserialize, Serialize};
 
 /// Runs the next operations at the steps `start`, `start + period`, `start + 2 * period`, ..
 ///
 /// The position that they see is how often the block has run before.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Every<V = Span> {
     /// Steps from one run to the next.
@@ -37,6 +38,13 @@ impl<V> Every<V> {
 
     pub(super) fn map<W>(self, _: &mut impl FnMut(V, Access) -> W) -> Every<W> {
         Every { period: self.period, start: self.start, ops: self.ops, bytes: self.bytes, operands: PhantomData }
+    }
+}
+
+impl<V> fmt::Debug for Every<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Every { period, start, ops, bytes, .. } = self;
+        write!(f, "Every {{ period: {period}, start: {start}, ops: {ops}, bytes: {bytes} }}")
     }
 }
 
