@@ -4,9 +4,9 @@
 
 use crate::error::Error;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Delay, DepthToTime, DiagSsm, Embed, Every, Fill, Frame, Gate, GatedDelta, Gru,
-    Head, Linear, Lstm, Moe, Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan, SiluMultiply,
-    SlotId, Ssd, Stepping, TensorId, Window,
+    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Delay, DepthToTime, DiagSsm, Embed, Every, Fill, Frame,
+    Gate, GatedDelta, Gru, Head, Linear, Lstm, Moe, Multiply, Norm, NormKind, Op, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy,
+    Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId, Window,
 };
 
 /// A stretch of a value.
