@@ -10,6 +10,7 @@ use super::diagonal::{Complex, finite, planes};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role};
+use brooklet::artifact::MAX_CHANNELS;
 use brooklet::ops::{Activation, NormKind, Stepping, TensorId};
 
 /// Taps of the convolutions, one of them ahead.
@@ -18,8 +19,8 @@ const TAPS: usize = 3;
 const NORM_EPS: f32 = 1e-5;
 /// A layer of one channel lays its modes out in so many lanes.
 const LANES: usize = 16;
-/// Most samples that one frame of the lowest level may hold, and most that the answer may come late.
-const MOST_SAMPLES: usize = 1 << 20;
+/// Most samples that the answer may come late.
+const MOST_SAMPLES: usize = 1 << 18;
 
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
@@ -96,27 +97,34 @@ impl Denoiser {
     fn read(config: &Config) -> Result<Self, Error> {
         let sizes = |key: &str| {
             let sizes = config.numbers(key)?;
-            if sizes.iter().all(|n| n.fract() == 0.0 && (1.0..=65536.0).contains(n)) {
+            if sizes.iter().all(|n| n.fract() == 0.0 && (1.0..=MAX_CHANNELS as f32).contains(n)) {
                 Ok(sizes.into_iter().map(|n| n as usize).collect::<Vec<_>>())
             } else {
-                Err(config.error(key, "must hold whole numbers from 1 to 65536"))
+                Err(config.error(key, format!("must hold whole numbers from 1 to {MAX_CHANNELS}")))
             }
         };
         let (levels, factors) = (sizes("channels")?, sizes("resample_factors")?);
         if levels.len() != factors.len() || levels.is_empty() {
             return Err(config.error("resample_factors", format!("has {} entries for {} levels", factors.len(), levels.len())));
         }
-        if factors.iter().try_fold(1usize, |all, &r| all.checked_mul(r).filter(|&all| all <= MOST_SAMPLES)).is_none() {
-            return Err(config.error("resample_factors", format!("multiply to more than {MOST_SAMPLES}")));
-        }
+        let samples = factors.iter().try_fold(1, |all: usize, &r| all.checked_mul(r)).filter(|&all| all <= MOST_SAMPLES);
+        samples.ok_or_else(|| config.error("resample_factors", format!("multiply to more than {MOST_SAMPLES}")))?;
         let (coeffs, repeat) = (config.size("num_coeffs")?, config.size("repeat")?);
         if coeffs * repeat > 1 << 16 {
             return Err(config.error("repeat", format!("times num_coeffs is {}; at most 65536 modes are supported", coeffs * repeat)));
         }
-        let channels = [vec![config.maybe_size("in_channels")?.unwrap_or(1)], levels].concat();
-        let net = Denoiser { channels, factors, modes: coeffs * repeat, pre_conv: config.flag_or("pre_conv", true)? };
+        let sound = config.maybe_size("in_channels")?.unwrap_or(1);
+        if sound > MAX_CHANNELS {
+            return Err(config.error("in_channels", format!("is {sound}, at most {MAX_CHANNELS} are supported")));
+        }
+        let net = Denoiser {
+            channels: [vec![sound], levels].concat(),
+            factors,
+            modes: coeffs * repeat,
+            pre_conv: config.flag_or("pre_conv", true)?,
+        };
         if net.delay(0) > MOST_SAMPLES {
-            return Err(config.error("channels", format!("make the answer come more than {MOST_SAMPLES} samples late")));
+            return Err(config.error("resample_factors", format!("make the answer come more than {MOST_SAMPLES} samples late")));
         }
         Ok(net)
     }
