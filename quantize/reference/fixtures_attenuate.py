@@ -20,10 +20,11 @@ from fixtures_draw import inverse_softplus
 
 SPEC = {"channels", "resample_factors", "num_coeffs", "repeat", "pre_conv", "in_channels"}
 
+# A frame of more than 16 samples, as in the second, has matrices that take the recipe's format.
 # Modes: 35 is 5 rows of 7 lanes in a layer of one channel, 32 fills two vectors, 12 not even one.
 ATTENUATE = {
     "attenuate": dict(channels=[4, 6, 8], resample_factors=[4, 2, 2], num_coeffs=5, repeat=7, pre_conv=True, in_channels=1),
-    "attenuate-no-conv": dict(channels=[5, 7], resample_factors=[2, 3], num_coeffs=4, repeat=8, pre_conv=False, in_channels=1),
+    "attenuate-no-conv": dict(channels=[5, 7], resample_factors=[3, 6], num_coeffs=4, repeat=8, pre_conv=False, in_channels=1),
     # A norm over two or three channels is nearly a sign, of which nothing could be measured.
     "attenuate-channels": dict(channels=[6, 5, 8], resample_factors=[3, 1, 2], num_coeffs=4, repeat=3, pre_conv=True, in_channels=6),
 }
