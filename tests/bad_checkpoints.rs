@@ -236,3 +236,22 @@ fn native_attention_is_refused_where_it_cannot_stream() {
         expect(dir.path(), &parts);
     }
 }
+
+#[test]
+fn levels_that_do_not_fit_each_other_are_refused() {
+    for (from, to, parts) in [
+        ("\"num_coeffs\": 5", "\"num_coeffs\": 6", ["down_ssms.0.0.0.", "42"]),
+        ("\"pre_conv\": true", "\"pre_conv\": false", ["down_ssms.1.0.0.A", "is missing"]),
+        ("\"in_channels\": 1", "\"in_channels\": 5000", ["`in_channels`", "4096"]),
+        ("\"repeat\": 7", "\"repeat\": 70000", ["`repeat`", "65536"]),
+        ("\"resample_factors\": [\n    4,", "\"resample_factors\": [\n    1.5,", ["`resample_factors`", "whole numbers"]),
+        ("\"resample_factors\": [\n    4,", "\"resample_factors\": [\n    4096,\n    64,\n", ["`resample_factors`", "4 entries for 3"]),
+        ("\"resample_factors\": [\n    4,\n    2,", "\"resample_factors\": [\n    4096,\n    64,", ["`resample_factors`", "multiply"]),
+        ("\"resample_factors\": [\n    4,\n    2,", "\"resample_factors\": [\n    4096,\n    32,", ["`resample_factors`", "samples late"]),
+        ("\"resample_factors\": [\n    4,", "\"resample_factors\": [", ["`resample_factors`", "2 entries for 3"]),
+    ] {
+        let dir = copy("attenuate");
+        edit_config(dir.path(), from, to);
+        expect(dir.path(), &parts);
+    }
+}

@@ -6,7 +6,8 @@ use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
 
 fn small_files() -> Vec<(String, File)> {
     let recipe = Recipe { cache: Cache { context: 16, sink: Some(1), int8: true }, ..Recipe::default() };
-    let dirs = family_fixtures().into_iter().filter(|d| ["granite-rope", "mamba-a", "sensor-mamba2-ema"].iter().any(|n| d.ends_with(n)));
+    let names = ["granite-rope", "mamba-a", "sensor-mamba2-ema", "attenuate-no-conv"];
+    let dirs = family_fixtures().into_iter().filter(|d| names.iter().any(|n| d.ends_with(n)));
     let files: Vec<_> = dirs.map(|d| (d.display().to_string(), File::quantized(&d, &recipe))).collect();
     if !files.is_empty() {
         return files;

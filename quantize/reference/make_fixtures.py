@@ -18,7 +18,7 @@ Each fixture is a folder:
     expected.npy                  f32 (steps, vocab) | (steps, classes): the logits after each step, from an empty state
 
 The weights depend only on the seed and the fixture's name, so a fresh seed is a fresh test, and --only gives the same
-files as a whole run. Needs numpy, safetensors, torch and transformers 5.
+files as a whole run. Needs numpy, safetensors, torch and transformers 5; for aTENNuate what fixtures_attenuate.py says.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fixtures_attenuate import ATTENUATE, make_attenuate
 from fixtures_draw import sensitivity, weakest_tensor
 from fixtures_hybrid import HYBRID
 from fixtures_language import CACHE_BOUND, DIFFER_BOUND, make_language
@@ -64,12 +65,14 @@ def make(name, out_dir, seed, steps):
 def make_once(name, folder, steps, rng):
     if name in SENSOR:
         whole, stepped, weights = make_sensor(name, SENSOR[name], folder, steps, rng)
+    elif name in ATTENUATE:
+        whole, stepped, weights = make_attenuate(name, ATTENUATE[name], folder, steps, rng)
     else:
         maker, spec = (make_native, NATIVE[name]) if name in NATIVE else (make_language, LANGUAGE[name])
         whole, stepped, weights = maker(spec, folder, steps, rng)
 
     expected = whole()
-    assert len(expected) == steps
+    assert len(expected) == steps or name in ATTENUATE  # which answers late, and takes as many more
     largest = np.abs(expected).max()
     cache = np.abs(stepped() - expected).max() / largest if stepped else 0.0  # some references have no step of their own
     tensor, effect = weakest_tensor(whole, weights, expected)
@@ -104,7 +107,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     args = parser.parse_args()
 
-    names = list(LANGUAGE) + list(NATIVE) + list(SENSOR)
+    names = list(LANGUAGE) + list(NATIVE) + list(SENSOR) + list(ATTENUATE)
     if args.list:
         print("\n".join(names))
         return

@@ -120,6 +120,14 @@ def table(kind, size=None):
     return read
 
 
+def sized(kind):
+    """The value, and how many bytes it took."""
+    def read(c):
+        start = c.at
+        return kind(c), c.at - start
+    return read
+
+
 # ------------------------------------------------------------------------------------ 3 and 4, header and program
 
 tensor = slot_id = u32
@@ -167,6 +175,9 @@ OP = enum(
     Fill=record(value=f32, out=span),
     DiagSsm=record(x=span, out=span, a=tensor, c=opt(tensor), d=opt(tensor), channels=u32, stepping=STEPPING, state=slot_id),
     Missing=record(policy=enum(Hold=record(last=slot_id), Mean=None, Zero=record(zeros=tensor)), x=span),
+    Every=record(period=u32, start=u32, ops=u32, bytes=u32),
+    Delay=record(x=span, out=span, steps=u32, state=slot_id),
+    DepthToTime=record(x=span, out=span, state=slot_id),
 )
 TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "c", "d", "dt_bias", "turns", "decay", "experts_at", "zeros"}
 HEADER = record(
@@ -174,7 +185,7 @@ HEADER = record(
     input=enum(Tokens=record(vocab=u32, bos=opt(u32), eos=opt(u32), tokenizer=opt(u32)),
                Frames=record(channels=text, units=text, rate_hz=f32)),
     output=enum(Logits=record(count=u32), Classes=record(names=text), Values=record(names=text, units=text)),
-    frame_len=u32, names=blob, sections=table(SECTION, 27), slots=table(SLOT, 26), program=table(OP),
+    frame_len=u32, names=blob, sections=table(SECTION, 27), slots=table(SLOT, 26), program=table(sized(OP)),
     golden=record(steps=u32, input=blob, fingerprint=u64x),
 )
 
@@ -268,6 +279,12 @@ class Brook:
         for i, slot in enumerate(self.header["slots"]):
             need(slot["at"] == self.state_bytes, f"slot {i}: starts at {slot['at']}, not {self.state_bytes}")
             self.state_bytes = round_up(self.state_bytes + slot_bytes(slot), 16)
+        program = self.header["program"]
+        for i, (op, _) in enumerate(program):
+            if op["is"] == "Every":
+                block = program[i + 1:i + 1 + op["ops"]]
+                need(op["bytes"] == sum(size for _, size in block), f"op {i}: its block takes up another number of bytes")
+        self.header["program"] = [op for op, _ in program]
         self.hash = fnv1a(self.header_bytes)
 
     def check_input(self):

@@ -4,9 +4,9 @@
 
 use crate::error::Error;
 use brooklet::ops::{
-    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, DiagSsm, Embed, Fill, Frame, Gate, GatedDelta, Gru,
-    Head, Linear, Lstm, Missing, Moe, Multiply, Norm, NormKind, Op, Policy, Pool, PoolKind, RgLru, Rotary, Route, Router, ScaleBy, Scan,
-    SiluMultiply, SlotId, Ssd, Stepping, TensorId, Window,
+    Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Delay, DepthToTime, DiagSsm, Embed, Every, Fill, Frame,
+    Gate, GatedDelta, Gru, Head, Linear, Lstm, Missing, Moe, Multiply, Norm, NormKind, Op, Policy, Pool, PoolKind, RgLru, Rotary, Route,
+    Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId, Window,
 };
 
 /// A stretch of a value.
@@ -319,6 +319,22 @@ impl<'a> Graph<'a> {
         out
     }
 
+    /// What `x` was `steps` steps ago, of the block that it is in.
+    pub fn delay(&mut self, x: Operand, steps: usize) -> Operand {
+        let out = self.value(x.len as usize);
+        let state = self.slot(SlotDecl::Numbers(steps as u32 * x.len));
+        self.ops.push(Op::Delay(Delay { x, out, steps: steps as u32, state }));
+        out
+    }
+
+    /// The equal parts of `x`, one a step of the block that it is in.
+    pub fn depth_to_time(&mut self, x: Operand, parts: usize) -> Operand {
+        let out = self.value(x.len as usize / parts);
+        let state = self.slot(SlotDecl::Numbers(x.len));
+        self.ops.push(Op::DepthToTime(DepthToTime { x, out, state }));
+        out
+    }
+
     /// `out <- value`.
     pub fn fill(&mut self, out: Operand, value: f32) {
         self.ops.push(Op::Fill(Fill { value, out }));
@@ -490,6 +506,25 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
+    /// The operations that `block` adds run at the steps `start`, `start + period`, .. of the stream, in one block with those
+    /// before them if these run at the same steps. Between steps, what they write is lost: only states stay.
+    pub fn every<T>(&mut self, period: u32, start: u32, block: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        let at = self.ops.len();
+        let written = block(self)?;
+        let added = (self.ops.len() - at) as u32;
+        if (period, start) == (1, 0) || added == 0 {
+            return Ok(written);
+        }
+        let last = self.ops[..at].iter().rposition(|op| matches!(op, Op::Every(_)));
+        match last.map(|last| (last, self.ops[last])) {
+            Some((last, Op::Every(e))) if last + 1 + e.ops as usize == at && (e.period, e.start) == (period, start) => {
+                self.ops[last] = Op::Every(Every::new(period, start, e.ops + added));
+            }
+            _ => self.ops.insert(at, Op::Every(Every::new(period, start, added))),
+        }
+        Ok(written)
+    }
+
     /// `x <- x + scale * y`.
     pub fn add(&mut self, x: Operand, y: Operand, scale: f32) {
         self.ops.push(Op::Add(Add { x, y, scale }));
@@ -509,6 +544,11 @@ impl<'a> Graph<'a> {
     /// The outputs as `cap * tanh(outputs / cap)`: the last operation.
     pub fn capped_head(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand, scale: f32, cap: f32) {
         self.ops.push(Op::CappedHead(CappedHead { head: Head { w, bias, x, scale }, cap }));
+    }
+
+    /// Steps before every part of the program has run.
+    pub fn delay_steps(&self) -> u32 {
+        self.ops.iter().map(|op| if let Op::Every(every) = op { every.start } else { 0 }).max().unwrap_or(0)
     }
 
     /// A placeholder for the operand or slot that a method fills in.

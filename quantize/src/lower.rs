@@ -56,6 +56,8 @@ pub struct TensorReport {
 const GOLDEN_STEPS: u32 = 16;
 /// Numbers after which the golden input takes no further step: it lies in the header, which must stay small.
 const GOLDEN_NUMBERS: u32 = 2048;
+/// The same for a model with a delay.
+const GOLDEN_NUMBERS_DELAYED: u32 = 1 << 14;
 
 /// Quantizes `checkpoint` by `recipe` into the file `out`.
 ///
@@ -87,6 +89,8 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     // A cache that stops when it is full must hold the golden input too.
     let width = if let Input::Frames { channels, .. } = &graph.input { channels.len() as u32 } else { 1 };
     let steps = GOLDEN_STEPS.min(recipe.cache.context).min((GOLDEN_NUMBERS / width.max(1)).max(2));
+    // What looks ahead answers late, and only answers prove something.
+    let steps = (steps + graph.delay_steps()).min((GOLDEN_NUMBERS_DELAYED / width.max(1)).max(2));
     let golden = golden_input(&graph.input, steps);
     let encode = |sections: &[SectionSource], fingerprint| {
         let header = header(graph, &texts, frame_len, Golden { steps, input: &golden, fingerprint });

@@ -6,7 +6,7 @@
 use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind, line_count};
 use crate::error::{Error, HeaderFault, OpFault};
 use crate::mem::BUFFER_ALIGN;
-use crate::ops::{Checker, DiagSsm, Op, Policy, Span, Stepping, cache_bytes, packed_bytes};
+use crate::ops::{Checker, DiagSsm, Every, Op, Policy, Span, Stepping, cache_bytes, packed_bytes};
 use brooklet_kernels::quant::Format;
 
 /// Bytes of one state slot; `None` when that overflows.
@@ -34,7 +34,8 @@ pub struct Plan {
     pub state_bytes: u64,
     /// Bytes of the file that a step reads: everything but the tokenizer.
     pub weights_bytes: u64,
-    /// Multiplications with additions of one step, about; attention counted at a full cache.
+    /// Multiplications with additions of one step, about; attention counted at a full cache, blocks with a rate of their own by
+    /// their share.
     pub macs_per_step: u64,
     /// Outputs of a step.
     pub outputs: u32,
@@ -44,6 +45,8 @@ pub struct Plan {
     pub missing: Option<Policy>,
     /// Positions after which a step is refused, if any cache was made to stop.
     pub context: Option<u32>,
+    /// Steps before every part of the program has run: a model that looks ahead answers for the input of so many steps before.
+    pub delay_steps: u32,
     frame_len: u32,
     quantized_cols: u32,
     float_cols: u32,
@@ -65,6 +68,7 @@ impl Plan {
             takes_gaps: false,
             missing: None,
             context: None,
+            delay_steps: 0,
             frame_len: header.frame_len,
             quantized_cols: 0,
             float_cols: 0,
@@ -78,11 +82,13 @@ impl Plan {
         let mut fixed_rate = false;
         let mut samples: Option<Span> = None;
         let mut checker = Checker::new(artifact);
-        let mut routed = 0;
+        // What is left of a block, and its clock if it has one of its own.
+        let (mut left, mut clock) = (0, None);
         let last = header.program.count.wrapping_sub(1);
-        for (index, op) in (0u32..).zip(header.program.iter()) {
+        let mut program = header.program.iter();
+        for index in 0..header.program.count {
             let fail = |fault| Error::Op { index, fault };
-            let op = op.ok_or(fail(OpFault::Encoding))?;
+            let op = program.next().flatten().ok_or(fail(OpFault::Encoding))?;
             let is_input = matches!(op, Op::Embed(_) | Op::Frame(_));
             if is_input != (index == 0) || op.head().is_some() != (index == last) {
                 return Err(fail(OpFault::Order));
@@ -95,15 +101,32 @@ impl Plan {
                 plan.missing = Some(missing.policy);
             }
             samples = if let Op::Frame(frame) = op { Some(frame.out) } else { None };
-            let is_routed = routed > 0;
-            // A routed block holds whole layers: no head, no block inside, nothing that counts every step.
-            if is_routed && (op.head().is_some() || matches!(op, Op::Route(_) | Op::Pool(_))) {
+            let is_routed = left > 0 && clock.is_none();
+            // A block holds whole layers: no head, no block inside, and a routed one nothing that counts every step.
+            let is_block = matches!(op, Op::Route(_) | Op::Every(_));
+            if left > 0 && (op.head().is_some() || is_block || (is_routed && matches!(op, Op::Pool(_)))) {
                 return Err(fail(OpFault::Order));
             }
-            routed = if let Op::Route(route) = op { route.ops } else { routed.saturating_sub(1) };
+            if left == 0 {
+                clock = None;
+            }
+            left = match op {
+                Op::Route(route) => route.ops,
+                Op::Every(every) => every.ops,
+                _ => left.saturating_sub(1),
+            };
+            if let Op::Every(every) = op {
+                let mut behind = program.clone();
+                behind.by_ref().take(every.ops as usize).for_each(drop);
+                if program.bytes_left() - behind.bytes_left() != every.bytes as usize {
+                    return Err(fail(OpFault::Encoding));
+                }
+                (clock, fixed_rate) = (Some(every), true);
+                plan.delay_steps = plan.delay_steps.max(every.start);
+            }
             checker.operands(&op).map_err(fail)?;
             op.check(&mut checker).map_err(fail)?;
-            plan.add(artifact, &op);
+            plan.add(artifact, &op, clock.filter(|_| !is_block));
             let knows_time = matches!(op, Op::Scan(_) | Op::Ssd(_) | Op::DiagSsm(_));
             plan.takes_gaps |= knows_time;
             // A recurrence in a routed block knows the time since the last frame, not since the last one that entered.
@@ -120,8 +143,10 @@ impl Plan {
         Ok(plan)
     }
 
-    fn add(&mut self, artifact: &Artifact<'_>, op: &Op) {
-        self.macs_per_step = self.macs_per_step.saturating_add(op.macs(artifact));
+    /// Adds what `op` takes, which runs in step with `clock`.
+    fn add(&mut self, artifact: &Artifact<'_>, op: &Op, clock: Option<Every>) {
+        let (period, start) = clock.map_or((1, 0), |every| (every.period.max(1), every.start));
+        self.macs_per_step = self.macs_per_step.saturating_add(op.macs(artifact).div_ceil(u64::from(period)));
         match op {
             Op::Linear(linear) => self.add_matrix(artifact, linear.w),
             Op::Moe(moe) => {
@@ -134,7 +159,8 @@ impl Plan {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
                     self.scores = self.scores.max(slot.capacity);
                     if slot.keep == Keep::Stop {
-                        self.context = Some(self.context.map_or(slot.capacity, |c| c.min(slot.capacity)));
+                        let steps = slot.capacity.saturating_mul(period).saturating_add(start);
+                        self.context = Some(self.context.map_or(steps, |c| c.min(steps)));
                     }
                 }
             }

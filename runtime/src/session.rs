@@ -178,14 +178,24 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
                 output: self.output,
             };
             let is_last = done + tokens == total;
-            let mut program = (0u32..).zip(self.model.header().program.iter());
-            while let Some((index, op)) = program.next() {
-                let failed = Error::Op { index, fault: OpFault::Encoding };
+            let mut program = self.model.header().program.iter();
+            let mut next = 0;
+            while let Some(op) = program.next() {
+                let failed = Error::Op { index: next, fault: OpFault::Encoding };
+                next += 1;
                 match (op.ok_or(failed)?, &mut each) {
                     (Op::Route(route), _) => {
-                        let block = program.clone().take(route.ops as usize).map(|(_, op)| op);
+                        let block = program.clone().take(route.ops as usize);
                         run_block(&mut batch, &route, block).ok_or(failed)?;
                         program.by_ref().take(route.ops as usize).for_each(drop);
+                        next += route.ops;
+                    }
+                    (Op::Every(every), _) => {
+                        let mut block = program.split_off(every.ops, every.bytes).ok_or(failed)?;
+                        if let Some(mut batch) = every.of(&mut batch) {
+                            block.try_for_each(|op| op?.run(&mut batch)).ok_or(failed)?;
+                        }
+                        next += every.ops;
                     }
                     (op, Some(each)) if op.head().is_some() => {
                         for token in 0..tokens {

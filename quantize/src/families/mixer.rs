@@ -163,11 +163,27 @@ pub(super) fn named_conv<'a>(
 ) -> Result<(), Error> {
     let channels = x.len as usize;
     let weight_name = format!("{name}.weight");
-    let weight = names.read(&weight_name, &[channels, taps])?;
+    let weight = match names.has(&format!("{name}.transform")) {
+        true => taps_of_polynomials(names, name, channels, taps)?,
+        false => names.read(&weight_name, &[channels, taps])?,
+    };
     let weight: TensorId = g.array(names.full(&weight_name), transpose(&weight, channels, taps));
     let bias = names.bias(g, &format!("{name}.bias"), channels, bias)?;
     g.conv1d(x, weight, bias, taps, silu);
     Ok(())
+}
+
+/// Taps that are sums of a few smooth functions (PLEIADES): (channels, functions) times `transform`, (functions, taps).
+fn taps_of_polynomials(names: &Names<'_>, name: &str, channels: usize, taps: usize) -> Result<Vec<f32>, Error> {
+    let transform_name = format!("{name}.transform");
+    let functions = names.checkpoint.shape(&names.full(&transform_name))?.first().copied().unwrap_or(0);
+    let transform = names.read(&transform_name, &[functions, taps])?;
+    let weight = names.read(&format!("{name}.weight"), &[channels, functions])?;
+    let tap = |i: usize| {
+        let of_function = |f: usize| f64::from(weight[i / taps * functions + f]) * f64::from(transform[f * taps + i % taps]);
+        (0..functions).map(of_function).sum::<f64>() as f32
+    };
+    Ok((0..channels * taps).map(tap).collect())
 }
 
 /// `A = -exp(A_log)`.

@@ -1,6 +1,7 @@
 //! One file per model family: from config and tensor names to a graph. The only place that knows families by name.
 
 mod attention;
+mod attenuate;
 mod bamba;
 mod diagonal;
 mod diagonalise;
@@ -74,6 +75,7 @@ const FAMILIES: &[(&str, Build)] = &[
     ("silero_vad", silero_vad::build),
     ("stripedhyena", stripedhyena::build),
     ("s4", s4::build),
+    ("attenuate", attenuate::build),
 ];
 
 /// Builds the graph of a checkpoint of any family.

@@ -31,21 +31,8 @@ impl<'a, T> Table<'a, T> {
 
 impl<'a, T: Deserialize<'a>> Table<'a, T> {
     /// The records in order; ends early with `None` inside at the first that cannot be decoded.
-    pub fn iter(&self) -> impl Iterator<Item = Option<T>> + Clone + use<'a, T> {
-        let mut rest = Some(self.bytes);
-        (0..self.count).map_while(move |_| {
-            let bytes = rest?;
-            match postcard::take_from_bytes(bytes) {
-                Ok((record, after)) => {
-                    rest = Some(after);
-                    Some(Some(record))
-                }
-                Err(_) => {
-                    rest = None;
-                    Some(None)
-                }
-            }
-        })
+    pub fn iter(&self) -> Records<'a, T> {
+        Records { left: self.count, rest: Some(self.bytes), record: PhantomData }
     }
 
     /// Whether `count` records take up exactly the bytes.
@@ -70,5 +57,47 @@ impl<'a, T: Record + Deserialize<'a>> Table<'a, T> {
         let at = usize::try_from(index).ok()?.checked_mul(T::BYTES)?;
         let bytes = self.bytes.get(at..at.checked_add(T::BYTES)?)?;
         postcard::from_bytes(bytes).ok()
+    }
+}
+
+/// Records of a table, decoded as they are asked for.
+#[derive(Debug)]
+pub struct Records<'a, T> {
+    left: u32,
+    /// Bytes of what is left; `None` behind one that could not be decoded.
+    rest: Option<&'a [u8]>,
+    record: PhantomData<T>,
+}
+
+impl<T> Clone for Records<'_, T> {
+    fn clone(&self) -> Self {
+        Records { left: self.left, rest: self.rest, record: PhantomData }
+    }
+}
+
+impl<'a, T> Records<'a, T> {
+    /// Bytes of the records that are left.
+    pub fn bytes_left(&self) -> usize {
+        self.rest.map_or(0, <[u8]>::len)
+    }
+
+    /// Steps over the next `count` records, which take up `bytes`, without decoding them; returns them.
+    pub fn split_off(&mut self, count: u32, bytes: u32) -> Option<Self> {
+        let (block, rest) = self.rest?.split_at_checked(usize::try_from(bytes).ok()?)?;
+        self.left = self.left.checked_sub(count)?;
+        self.rest = Some(rest);
+        Some(Records { left: count, rest: Some(block), record: PhantomData })
+    }
+}
+
+impl<'a, T: Deserialize<'a>> Iterator for Records<'a, T> {
+    type Item = Option<T>;
+
+    fn next(&mut self) -> Option<Option<T>> {
+        let bytes = self.rest?;
+        self.left = self.left.checked_sub(1)?;
+        let decoded = postcard::take_from_bytes(bytes);
+        self.rest = decoded.as_ref().ok().map(|&(_, after)| after);
+        Some(decoded.ok().map(|(record, _)| record))
     }
 }

@@ -45,7 +45,7 @@ pub fn write(header: Header<'_>, sections: &[SectionSource], slots: &[Slot], pro
         });
         names.push_str(&section.name);
     }
-    let (sections, slots, program) = (encode(&records)?, encode(slots)?, encode(program)?);
+    let (sections, slots, program) = (encode(&records)?, encode(slots)?, encode_program(program)?);
     let header = Header {
         names: &names,
         sections: Table::new(sections.0, &sections.1),
@@ -70,4 +70,22 @@ fn encode<T: Serialize>(records: &[T]) -> Result<(u32, Vec<u8>), postcard::Error
         bytes.extend_from_slice(&postcard::to_allocvec(record)?);
     }
     Ok((records.len() as u32, bytes))
+}
+
+/// The operations, with the bytes of each block that runs at a rate of its own.
+fn encode_program(program: &[Op]) -> Result<(u32, Vec<u8>), postcard::Error> {
+    let mut bytes = Vec::new();
+    for (i, op) in program.iter().enumerate() {
+        let op = match *op {
+            Op::Every(mut every) => {
+                let block = program.iter().skip(i + 1).take(every.ops as usize);
+                let lens = block.map(|op| Ok(postcard::to_allocvec(op)?.len() as u32)).sum::<Result<u32, postcard::Error>>();
+                every.bytes = lens?;
+                Op::Every(every)
+            }
+            op => op,
+        };
+        bytes.extend_from_slice(&postcard::to_allocvec(&op)?);
+    }
+    Ok((program.len() as u32, bytes))
 }

@@ -108,7 +108,7 @@ impl Attention {
         let cache = batch.state.get_mut(at..at.checked_add(bytes)?)?;
         let mut store = Store::new(&slot, cache)?;
         let head_dim = slot.head_dim as usize;
-        for (token, frame) in batch.frames.chunks_exact_mut(batch.stride.get()).take(batch.tokens).enumerate() {
+        for (token, frame) in batch.frames.chunks_mut(batch.stride.get()).take(batch.tokens).enumerate() {
             let (position, cached) = (batch.position + token as u64, batch.cached + token as u64);
             let spans = [self.q, self.k, self.v, self.out].map(Span::range);
             let [q, k, v, out] = frame.get_disjoint_mut(spans).ok()?;

@@ -75,7 +75,7 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
     let groups = matrix.groups().max(1);
     let padded = groups.saturating_mul(GROUP);
     let mut packed: &mut [u8] = &mut *batch.packed;
-    let inputs = batch.frames.chunks_exact(stride).skip(first).take(tokens).map(|frame| frame.get(x.range()));
+    let inputs = batch.frames.chunks(stride).skip(first).take(tokens).map(|frame| frame.get(x.range()));
     let activations = if format.is_quantized() {
         let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
         let scales: &mut [f32] = take(&mut packed, groups * tokens)?;

@@ -8,9 +8,12 @@ mod activate;
 mod attention;
 mod check;
 mod conv1d;
+mod delay;
+mod depth_to_time;
 mod diag_ssm;
 mod elementwise;
 mod embed;
+mod every;
 mod frame;
 mod gated_delta;
 mod gru;
@@ -31,9 +34,12 @@ mod window;
 pub use activate::{Activate, Activation};
 pub use attention::{Attention, Rotary};
 pub use conv1d::Conv1d;
+pub use delay::Delay;
+pub use depth_to_time::DepthToTime;
 pub use diag_ssm::{DiagSsm, Stepping};
 pub use elementwise::{Add, Copy, Fill, Multiply, ScaleBy, SiluMultiply};
 pub use embed::Embed;
+pub use every::Every;
 pub use frame::Frame;
 pub use gated_delta::GatedDelta;
 pub use gru::Gru;
@@ -185,4 +191,10 @@ operations! {
     DiagSsm,
     /// What stands in for missing samples.
     Missing,
+    /// Runs the operations behind it at every n-th step, with a clock of their own.
+    Every,
+    /// What came some steps ago.
+    Delay,
+    /// A frame of a low rate, part by part.
+    DepthToTime,
 }

@@ -48,7 +48,7 @@ pub(crate) struct Batch<'b, 'a> {
     pub(crate) tokens: usize,
     /// (tokens): time since the token before; empty for the model's own rate.
     pub(crate) gaps: Gaps<'b>,
-    /// (tokens, stride): one frame per token.
+    /// (tokens, stride): one frame per token; the last may be followed by less than a stride.
     pub(crate) frames: &'b mut [f32],
     /// Distance between frames.
     pub(crate) stride: NonZeroUsize,
@@ -76,8 +76,30 @@ impl<'b, 'a> Batch<'b, 'a> {
             cached,
             tokens: 1,
             gaps: Gaps { seconds: self.gaps.seconds.get(token..).unwrap_or_default(), rate_hz: self.gaps.rate_hz },
-            frames: self.frames.chunks_exact_mut(self.stride.get()).nth(token)?,
+            frames: self.frames.chunks_mut(self.stride.get()).nth(token)?,
             stride: self.stride,
+            state: self.state,
+            packed: self.packed,
+            scores: self.scores,
+            output: self.output,
+        })
+    }
+
+    /// The tokens `first`, `first + period`, .. of the batch as a batch of their own, the first of them at `position`.
+    pub(crate) fn every(&mut self, first: usize, period: usize, position: u64) -> Option<Batch<'_, 'a>> {
+        let after = self.tokens.checked_sub(first)?.checked_sub(1)?.checked_div(period)?;
+        // A lone token has no distance to the next; several lie inside the frames, so that nothing overflows.
+        let stride = if after == 0 { self.stride } else { self.stride.checked_mul(NonZeroUsize::new(period)?)? };
+        Some(Batch {
+            artifact: self.artifact,
+            kernels: self.kernels,
+            inputs: self.inputs,
+            position,
+            cached: position,
+            tokens: after + 1,
+            gaps: Gaps { seconds: &[], ..self.gaps },
+            frames: self.frames.get_mut(first.checked_mul(self.stride.get())?..)?,
+            stride,
             state: self.state,
             packed: self.packed,
             scores: self.scores,
@@ -87,7 +109,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// The frame of one token.
     pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
-        self.frames.chunks_exact_mut(self.stride.get()).nth(token).map(TokenFrame)
+        self.frames.chunks_mut(self.stride.get()).nth(token).map(TokenFrame)
     }
 
     /// The numbers of a state slot.
@@ -113,7 +135,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], u64) -> Option<()>,
     ) -> Option<()> {
         let state = Self::slot_numbers(self.artifact, self.state, slot)?;
-        for (token, frame) in self.frames.chunks_exact_mut(self.stride.get()).take(self.tokens).enumerate() {
+        for (token, frame) in self.frames.chunks_mut(self.stride.get()).take(self.tokens).enumerate() {
             step(self.kernels, TokenFrame(frame), state, self.position + token as u64)?;
         }
         Some(())
@@ -122,7 +144,7 @@ impl<'b, 'a> Batch<'b, 'a> {
     /// The kernels, the frame of one token, and the numbers of a state slot.
     pub(crate) fn token_with_state(&mut self, token: usize, slot: u32) -> Option<(&'b KernelTable, TokenFrame<'_>, &mut [f32])> {
         let state = Self::slot_numbers(self.artifact, self.state, slot)?;
-        let frame = self.frames.chunks_exact_mut(self.stride.get()).nth(token).map(TokenFrame)?;
+        let frame = self.frames.chunks_mut(self.stride.get()).nth(token).map(TokenFrame)?;
         Some((self.kernels, frame, state))
     }
 
@@ -139,7 +161,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// Runs `step` on each token's frame in order.
     pub(crate) fn each(&mut self, mut step: impl FnMut(&KernelTable, TokenFrame<'_>) -> Option<()>) -> Option<()> {
-        for frame in self.frames.chunks_exact_mut(self.stride.get()).take(self.tokens) {
+        for frame in self.frames.chunks_mut(self.stride.get()).take(self.tokens) {
             step(self.kernels, TokenFrame(frame))?;
         }
         Some(())

@@ -127,6 +127,14 @@ fn print_summary(model: &Model<'_>, out: &mut dyn Write) -> io::Result<()> {
     match model.plan().context {
         Some(positions) => writeln!(out, "{:<10} a step is refused after {positions} positions", "stream"),
         None => writeln!(out, "{:<10} may go on for ever", "stream"),
+    }?;
+    match (model.plan().delay_steps, model.header().input) {
+        (0, _) => Ok(()),
+        (steps, InputSpec::Frames { rate_hz, .. }) => {
+            let late = f64::from(steps) / f64::from(rate_hz) * 1e3;
+            writeln!(out, "{:<10} {steps} steps ({late:.1} ms): an output is about the frame of so many steps before", "delay")
+        }
+        (steps, InputSpec::Tokens { .. }) => writeln!(out, "{:<10} {steps} steps", "delay"),
     }
 }
 
@@ -224,6 +232,7 @@ fn as_json(model: &Model<'_>) -> Value {
         "input": input,
         "output": output,
         "context": model.plan().context,
+        "delay_steps": model.plan().delay_steps,
         "memory": Sheet::of(model),
         "firmware": Firmware::of(&Sheet::of(model)),
         "tensors": sections(model.artifact()).map(tensor).collect::<Vec<_>>(),
