@@ -69,3 +69,36 @@ fn kl_by_step(p: &[f32], q: &[f32], count: usize) -> Vec<f64> {
     let steps = p.chunks(count).zip(q.chunks(count));
     steps.map(|(p, q)| log_softmax(p).iter().zip(log_softmax(q)).map(|(p, q)| p.exp() * (p - q)).sum()).collect()
 }
+
+#[test]
+fn a_bound_on_the_divergence_holds_on_streams_the_fit_has_not_seen() {
+    let max_kl = 1e-3;
+    println!("{:30} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8}", "8 bits", "plain fit", "fit", "plain own", "own", "finer", "bytes +");
+    let cache = Cache { int8: std::env::var_os("INT8").is_some(), ..FLOAT.cache };
+    let format = if std::env::var_os("Q4").is_some() { Format::Q4 } else { Format::Q8 };
+    let mut over = 0;
+    for dir in family_fixtures() {
+        let t = std::time::Instant::now();
+        let input = Sequence::open(&dir);
+        let float = File::quantized(&dir, &FLOAT);
+        let plain = File::quantized(&dir, &Recipe { format, cache, ..FLOAT });
+        if matches!(float.model().header().output, brooklet::artifact::OutputSpec::Values { .. }) { continue; }
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("model.brook");
+        let checkpoint = brooklet_quantize::Checkpoint::open(&dir).unwrap();
+        let graph = brooklet_quantize::families::build(&checkpoint).unwrap();
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let fitted = match brooklet_quantize::fit::quantize_within(&graph, &Recipe { format, cache, ..FLOAT }, max_kl, None, &path, &mut |_| {}) {
+            Ok(f) => f,
+            Err(e) => { println!("{name} {e}"); over += 1; continue }
+        };
+        let file = File::new(brooklet::mem::MappedFile::open(&path).unwrap().bytes());
+        let count = float.model().outputs();
+        let of = |f: &File| stream(&f.model(), kernels::detect(), &input, 64);
+        let mean = |q: &File| { let s = kl_by_step(&of(&float), &of(q), count); s.iter().sum::<f64>() / s.len() as f64 };
+        let own = mean(&file);
+        println!("{name:30} {:9.1e} {:9.1e} {:9.1e} {own:9.1e} {:4}/{:4} {:7.1}% {:?} {}", fitted.plain_kl, fitted.kl, mean(&plain), fitted.finer.len(), fitted.matrices,
+            100.0 * (file.bytes().len() as f64 / plain.bytes().len() as f64 - 1.0), t.elapsed(), if own > max_kl { over += 1; "OVER" } else { "" });
+    }
+    assert_eq!(over, 0);
+}

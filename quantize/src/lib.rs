@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod error;
 pub mod families;
+pub mod fit;
 pub mod graph;
 pub mod lower;
 pub mod methods;
