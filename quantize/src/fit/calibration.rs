@@ -1,7 +1,9 @@
 //! What a model is measured on: a stream of its own kind of input, cut into segments that each begin from an empty state.
 
+use crate::error::Error;
 use crate::graph::{Graph, Input};
 use std::ops::Range;
+use std::path::Path;
 
 /// A short text for models that carry a tokenizer.
 pub const ENGLISH: &str = include_str!("english.txt");
@@ -53,6 +55,29 @@ impl Calibration {
         }
     }
 
+    /// Refuses a stream that the model does not take; `out` is the file that errors name.
+    pub(super) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
+        let problem = match (self, &graph.input) {
+            (Calibration::Tokens(tokens), Input::Tokens { vocab, .. }) => {
+                tokens.iter().find(|&id| id >= vocab).map(|id| format!("holds token {id}, but the model knows those below {vocab}"))
+            }
+            (Calibration::Frames { samples, seconds }, Input::Frames { channels, .. }) => {
+                let (width, steps) = (channels.len(), self.steps(channels.len()));
+                if steps * width != samples.len() || seconds.as_ref().is_some_and(|seconds| seconds.len() != steps) {
+                    Some(format!("holds {} samples, which are no whole frames of {width} with a time each", samples.len()))
+                } else {
+                    samples
+                        .iter()
+                        .position(|x| !x.is_finite())
+                        .map(|at| format!("holds a sample that is no number, in step {}", at / width))
+                }
+            }
+            (Calibration::Tokens(_), Input::Frames { .. }) => Some("holds tokens, but the model takes sensor frames".to_owned()),
+            (Calibration::Frames { .. }, Input::Tokens { .. }) => Some("holds sensor frames, but the model takes tokens".to_owned()),
+        };
+        problem.map_or(Ok(()), |problem| Err(Error::invalid(out, "calibration", problem)))
+    }
+
     /// Steps in the stream, for frames of `channels` samples.
     fn steps(&self, channels: usize) -> usize {
         match self {
@@ -76,13 +101,19 @@ mod tests {
 
     #[test]
     fn segments_are_spread_over_the_stream() {
-        let stream = |steps| Calibration::Tokens(vec![0; steps]);
-        assert_eq!(stream(1000).segments(0, 2, usize::MAX), [0..SEGMENT_STEPS, 1000 - SEGMENT_STEPS..1000]);
-        assert_eq!(stream(130).segments(0, 8, usize::MAX), [0..64, 66..130]);
-        assert_eq!(stream(10).segments(0, 8, 4), [0..4, 6..10]);
-        assert_eq!(stream(3).segments(0, 8, 64), [0..3]);
-        assert_eq!(stream(0).segments(0, 8, 64), []);
+        let starts = |calibration: &Calibration, channels, count, most_steps| {
+            let segments = calibration.segments(channels, count, most_steps);
+            let len = segments.first().map_or(0, ExactSizeIterator::len);
+            assert!(segments.iter().all(|segment| segment.len() == len));
+            (len, segments.iter().map(|segment| segment.start).collect::<Vec<_>>())
+        };
+        let tokens = |steps| Calibration::Tokens(vec![0; steps]);
+        assert_eq!(starts(&tokens(1000), 1, 2, usize::MAX), (SEGMENT_STEPS, vec![0, 1000 - SEGMENT_STEPS]));
+        assert_eq!(starts(&tokens(130), 1, 8, usize::MAX), (64, vec![0, 66]));
+        assert_eq!(starts(&tokens(10), 1, 8, 4), (4, vec![0, 6]));
+        assert_eq!(starts(&tokens(3), 1, 8, 64), (3, vec![0]));
+        assert_eq!(starts(&tokens(0), 1, 8, 64), (0, vec![]));
         let frames = Calibration::Frames { samples: vec![0.0; 12], seconds: None };
-        assert_eq!(frames.segments(3, 1, 64), [0..4]);
+        assert_eq!(starts(&frames, 3, 1, 64), (4, vec![0]));
     }
 }

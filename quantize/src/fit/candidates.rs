@@ -13,7 +13,6 @@ fn fineness(format: Format) -> usize {
 }
 
 /// Matrices that change their format together: one alone, or all experts of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Unit {
     /// Numbers of the tensors.
     pub(super) tensors: Vec<usize>,
@@ -44,8 +43,7 @@ pub(super) fn units(graph: &Graph<'_>, formats: &[Option<Format>]) -> Vec<Unit> 
 impl Unit {
     /// The formats finer than the coarsest of the unit's, from coarse to fine.
     pub(super) fn finer_formats(&self, plain: &[Option<Format>]) -> &'static [Format] {
-        let coarsest = self.tensors.iter().filter_map(|&t| plain[t]).map(fineness).min();
-        &FINENESS[coarsest.map_or(FINENESS.len(), |c| c + 1)..]
+        finer_than(self.tensors.iter().filter_map(|&tensor| plain[tensor]))
     }
 
     /// Puts the unit's tensors into `format`, but for those that are finer in `plain`.
@@ -63,6 +61,15 @@ impl Unit {
         };
         self.tensors.iter().map(bytes).sum()
     }
+}
+
+/// The formats finer than the coarsest of these, from coarse to fine.
+pub(super) fn finer_formats(plain: &[Option<Format>]) -> &'static [Format] {
+    finer_than(plain.iter().copied().flatten())
+}
+
+fn finer_than(formats: impl Iterator<Item = Format>) -> &'static [Format] {
+    &FINENESS[formats.map(fineness).min().map_or(FINENESS.len(), |coarsest| coarsest + 1)..]
 }
 
 fn finer(a: Format, b: Format) -> Format {

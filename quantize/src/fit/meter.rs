@@ -7,6 +7,10 @@ use brooklet::mem::Line;
 use brooklet::{Model, Session, State};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::path::Path;
+
+/// Segments that are run side by side.
+const AT_ONCE: usize = 8;
 
 /// Holds the float model's answers.
 pub(super) struct Meter<'c> {
@@ -17,9 +21,13 @@ pub(super) struct Meter<'c> {
 }
 
 impl<'c> Meter<'c> {
-    /// Runs the float model over up to `count` segments of the stream, none longer than the context.
-    pub(super) fn new(calibration: &'c Calibration, float: &Model<'_>, count: usize, context: usize) -> Result<Self, Error> {
+    /// Runs the float model over up to `count` segments of the stream, none longer than the context; `out` is the file that
+    /// errors name.
+    pub(super) fn new(calibration: &'c Calibration, float: &Model<'_>, count: usize, context: usize, out: &Path) -> Result<Self, Error> {
         let segments = calibration.segments(float.channels().unwrap_or(1), count, context);
+        if segments.is_empty() {
+            return Err(Error::invalid(out, "calibration", "holds no steps; give a longer stream"));
+        }
         let reference = segments.par_iter().map(|segment| outputs(float, calibration, segment)).collect::<Result<_, Error>>()?;
         Ok(Meter { calibration, segments, reference })
     }
@@ -29,18 +37,51 @@ impl<'c> Meter<'c> {
         self.segments.iter().map(Range::len).sum()
     }
 
-    /// Mean divergence from the float model's answers, in nats per step.
-    pub(super) fn kl(&self, model: &Model<'_>) -> Result<f64, Error> {
-        let sums: Vec<f64> = (self.segments.par_iter().zip(&self.reference))
-            .map(|(segment, reference)| {
-                let got = outputs(model, self.calibration, segment)?;
-                let steps = reference.chunks_exact(model.outputs()).zip(got.chunks_exact(model.outputs()));
-                Ok(steps.map(|(p, q)| divergence(p, q)).sum())
-            })
-            .collect::<Result<_, Error>>()?;
-        let mean = sums.iter().sum::<f64>() / self.steps().max(1) as f64;
-        // Answers that are no numbers are as far away as can be.
-        Ok(if mean.is_nan() { f64::INFINITY } else { mean })
+    /// Divergence from the float model's answers.
+    pub(super) fn divergence(&self, model: &Model<'_>) -> Result<Divergence, Error> {
+        let unlimited = Divergence { mean: f64::INFINITY, worst: f64::INFINITY };
+        Ok(self.divergence_within(model, unlimited)?.unwrap_or(unlimited))
+    }
+
+    /// Divergence from the float model's answers; `None`, and most of the work saved, if it is beyond `most`.
+    pub(super) fn divergence_within(&self, model: &Model<'_>, most: Divergence) -> Result<Option<Divergence>, Error> {
+        let (mut sum, mut worst) = (0.0, 0.0f64);
+        // A few segments at a time: enough for the threads, few enough to stop soon.
+        for (segments, references) in self.segments.chunks(AT_ONCE).zip(self.reference.chunks(AT_ONCE)) {
+            let sums = segments.par_iter().zip(references).map(|(segment, reference)| self.sum(model, segment, reference));
+            for (sum_of_one, segment) in sums.collect::<Result<Vec<f64>, Error>>()?.into_iter().zip(segments) {
+                sum += sum_of_one;
+                worst = worst.max(sum_of_one / segment.len() as f64);
+            }
+            // Sums only grow. Answers that are no numbers are beyond everything.
+            if sum.is_nan() || sum / self.steps() as f64 > most.mean || worst > most.worst {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Divergence { mean: sum / self.steps() as f64, worst }))
+    }
+
+    /// Divergence summed over one segment.
+    fn sum(&self, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
+        let got = outputs(model, self.calibration, segment)?;
+        let steps = reference.chunks_exact(model.outputs()).zip(got.chunks_exact(model.outputs()));
+        Ok(steps.map(|(p, q)| divergence(p, q)).sum())
+    }
+}
+
+/// How far answers are from the float model's, in nats per step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Divergence {
+    /// Mean over all segments.
+    pub(super) mean: f64,
+    /// Mean over the worst segment.
+    pub(super) worst: f64,
+}
+
+impl Divergence {
+    /// Whether both means are within those of `most`.
+    pub(super) fn is_within(self, most: Divergence) -> bool {
+        self.mean <= most.mean && self.worst <= most.worst
     }
 }
 

@@ -1,14 +1,16 @@
 //! A promise about a file: its answers are within so many nats of the float model's.
 //!
 //! The road: a [`Calibration`] is what both models run on; the meter measures a file; the shelf mixes files of all formats from
-//! whole ones; candidates are the matrices that may be kept finer; the selection says which to keep.
+//! whole ones; candidates are the matrices that may be kept finer; sensitivity says what each would bring; the selection picks
+//! the few that are enough.
 //!
-//! What is measured are real files, run by the runtime: the divergence includes rounded activations and caches.
+//! What is measured are real files, run by the runtime: rounded weights, rounded activations and the attention cache all count.
 
 mod calibration;
 mod candidates;
 mod meter;
 mod selection;
+mod sensitivity;
 mod shelf;
 
 pub use calibration::{Calibration, ENGLISH};
@@ -20,33 +22,45 @@ use crate::recipe::{Cache, Recipe};
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
 use brooklet::ops::Op;
-use candidates::{Unit, all_at_least, units};
-use meter::Meter;
-use selection::{Step, order, shortest};
+use calibration::SEGMENT_STEPS;
+use candidates::{all_at_least, finer_formats, units};
+use meter::{Divergence, Meter};
+use selection::{order, shortest, with_steps, without_needless};
+use sensitivity::gains;
 use shelf::Shelf;
 use std::path::Path;
 
-/// Segments of the stream that are measured.
-const SEGMENTS: usize = 8;
-/// Share of the bound that a fit may use up on the calibration stream; the rest is for streams that it has not seen.
-const AIM: f64 = 0.5;
-/// Numbers of float outputs that a measurement may hold: 256 MiB.
+/// Share of the bound that the mean over the calibration stream may take, and that its worst segment may take. The rest is for
+/// streams that the fit has not seen: one of 64 steps is easily twice as far as the mean of many, and the fit itself stops
+/// where this one stream just holds.
+const MEAN_SHARE: f64 = 0.5;
+const WORST_SHARE: f64 = 0.75;
+
+/// Segments to measure a file on.
+const SEGMENTS: usize = 32;
+/// The same for models that decide (experts, routed layers): a decision that flips is rare, and outweighs all rounding.
+const SEGMENTS_OF_DECIDERS: usize = 128;
+/// Segments that are measured at least, and that tell which matrices are worth more than others.
+const FEW_SEGMENTS: usize = 8;
+/// Multiplications that one measurement of a large model may take: seconds.
+const MOST_MACS: u64 = 16_000_000_000;
+/// Float outputs that are held meanwhile: 256 MiB of them.
 const MOST_HELD_NUMBERS: usize = 64 << 20;
-/// Divergence of half floats over that of 8 bits, about.
-const HALF_FLOAT_SHARE: f64 = 1e-3;
+
+const OPTION: &str = "option --max-kl";
 
 /// How far a fit has come.
 #[derive(Clone, Copy, Debug)]
 pub enum FitProgress<'a> {
-    /// A file is being written: the measured ones, then the result.
+    /// A file is written: those to measure, at last the result.
     Writing(Progress<'a>),
     /// Files are measured.
     Measuring {
-        /// What is measured.
+        /// What for.
         what: &'a str,
         /// Measurements done.
         done: usize,
-        /// Measurements that there will be, about.
+        /// Measurements that there will be, as far as that is known.
         total: usize,
     },
 }
@@ -58,20 +72,50 @@ pub struct Fitted {
     pub report: Report,
     /// Steps that were measured.
     pub steps: usize,
-    /// Divergence of the recipe's file, in nats per step.
+    /// Divergence of the recipe's own file from the float model, in nats per step.
     pub plain_kl: f64,
-    /// Divergence of what was written, in nats per step.
+    /// Divergence of what was written.
     pub kl: f64,
-    /// Bytes of the recipe's file.
+    /// Bytes of the recipe's own file.
     pub plain_bytes: u64,
-    /// Numbers of the tensors that are in a finer format than the recipe's.
-    pub finer: Vec<usize>,
-    /// Matrices whose format the recipe chooses.
-    pub matrices: usize,
+    /// Matrices that the recipe would have rounded.
+    pub rounded: usize,
+    /// Those of them that were kept finer.
+    pub finer: Vec<Finer>,
+}
+
+/// A matrix that was kept finer than the recipe says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finer {
+    /// Its number among the tensors.
+    pub tensor: usize,
+    /// The recipe's format.
+    pub from: Format,
+    /// Its format in the file.
+    pub to: Format,
+}
+
+/// Counts measurements and tells how far they are.
+struct Measurements<'p> {
+    progress: &'p mut dyn FnMut(FitProgress<'_>),
+    done: usize,
+    /// Those that are still to come in this part of the work.
+    to_come: usize,
+}
+
+impl Measurements<'_> {
+    fn begin(&mut self, what: &str) {
+        (self.progress)(FitProgress::Measuring { what, done: self.done, total: self.done + self.to_come.max(1) });
+        self.done += 1;
+        self.to_come = self.to_come.saturating_sub(1);
+    }
 }
 
 /// Writes `graph` by `recipe` into the file `out`, with as many matrices in finer formats as it takes to stay within `max_kl`
-/// nats per step of the float model's answers, measured on `calibration`.
+/// nats per step of the float model.
+///
+/// Both run on `calibration`; without one, on reproducible noise. What the float model is: every matrix in `f32`, and the
+/// attention cache too, over as many positions as the recipe says.
 pub fn quantize_within(
     graph: &Graph<'_>,
     recipe: &Recipe,
@@ -80,98 +124,106 @@ pub fn quantize_within(
     out: &Path,
     progress: &mut dyn FnMut(FitProgress<'_>),
 ) -> Result<Fitted, Error> {
-    if let Output::Values { .. } = graph.output {
-        let problem = "the model gives measured values, and a divergence is one of probabilities; compare values of --format f16 and f32";
-        return Err(Error::invalid(out, OPTION, problem));
-    }
-    if !(max_kl > 0.0 && max_kl.is_finite()) {
-        return Err(Error::invalid(out, OPTION, format!("is {max_kl}, expected a number of nats above 0, for instance 0.001")));
-    }
+    check(graph, max_kl, out)?;
+    calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
     let plain = recipe.formats(graph);
+    let float = all_at_least(&plain, Format::F32);
     let mut shelf = Shelf::new(graph, recipe, out)?;
-    for formats in [plain.clone(), all_at_least(&plain, Format::F32)] {
+    for formats in [&plain, &float] {
         shelf.add(formats, &mut |p| progress(FitProgress::Writing(p)))?;
     }
     let layout = Layout::new(graph, recipe, out)?;
     let float_recipe = Recipe { cache: Cache { int8: false, ..recipe.cache }, ..*recipe };
     let float_layout = Layout::new(graph, &float_recipe, out)?;
-    let float = shelf.mix(&float_layout, &all_at_least(&plain, Format::F32))?;
-    let plain_image = shelf.mix(&layout, &plain)?;
-    let float_model = float.model()?;
+    let float_image = shelf.mix(&float_layout, &float)?;
+    let float_model = float_image.model()?;
+
+    let count = segments(graph, &float_model);
     let noise;
     let calibration = match calibration {
         Some(given) => given,
         None => {
-            noise = Calibration::noise(graph, float_model.plan().takes_gaps, NOISE_STEPS);
+            noise = Calibration::noise(graph, float_model.plan().takes_gaps, count * SEGMENT_STEPS);
             &noise
         }
     };
-    let rough = Meter::new(calibration, &float_model, SEGMENTS, recipe.cache.context as usize)?;
-    let thorough = Meter::new(calibration, &float_model, THOROUGH, recipe.cache.context as usize)?;
-    let plain_kl = thorough.kl(&plain_image.model()?)?;
-    let mut fitted = plain.clone();
-    let mut kl = plain_kl;
+    let meter = |count| Meter::new(calibration, &float_model, count, recipe.cache.context as usize, out);
+    let mut measurements = Measurements { progress, done: 0, to_come: 1 };
+    measurements.begin("the file without finer matrices");
+    let thorough = meter(count)?;
+    let plain_image = shelf.mix(&layout, &plain)?;
+    let before = thorough.divergence(&plain_image.model()?)?;
+    let most = Divergence { mean: MEAN_SHARE * max_kl, worst: WORST_SHARE * max_kl };
+
     let units = units(graph, &plain);
-    let mut measurements = 1;
-    if plain_kl > AIM * max_kl {
-        for format in [Format::Q8, Format::F16] {
-            shelf.add(all_at_least(&plain, format), &mut |p| progress(FitProgress::Writing(p)))?;
+    let (mut formats, mut after) = (plain.clone(), before);
+    if !before.is_within(most) {
+        for format in finer_formats(&plain).iter().filter(|&&format| format != Format::F32) {
+            shelf.add(&all_at_least(&plain, *format), &mut |p| (measurements.progress)(FitProgress::Writing(p)))?;
         }
-        let mut steps = Vec::new();
-        for (u, unit) in units.iter().enumerate() {
-            let share = |format: Option<Format>| {
-                let mut formats = all_at_least(&plain, Format::F32);
-                match format {
-                    Some(format) => unit.set(&mut formats, &plain, format),
-                    None => unit.tensors.iter().for_each(|&t| formats[t] = plain[t]),
-                }
-                rough.kl(&shelf.mix(&float_layout, &formats)?.model()?)
-            };
-            let mut formats = plain.clone();
-            let mut before = share(None)?;
-            measurements += 1;
-            let mut before_bytes = unit.bytes(graph, &formats);
-            for (f, &format) in unit.finer_formats(&plain).iter().enumerate() {
-                let after = match format {
-                    Format::F32 => 0.0,
-                    Format::F16 => before * HALF_FLOAT_SHARE,
-                    _ => {measurements += 1; share(Some(format))?},
-                };
-                unit.set(&mut formats, &plain, format);
-                let bytes = unit.bytes(graph, &formats);
-                steps.push(Step { unit: u, format: f, gain: before - after, bytes: bytes - before_bytes });
-                (before, before_bytes) = (after, bytes);
-            }
-        }
-        let steps = order(steps);
-        let formats_of = |count: usize| {
-            let mut formats = plain.clone();
-            for step in &steps[..count] {
-                let unit: &Unit = &units[step.unit];
-                unit.set(&mut formats, &plain, unit.finer_formats(&plain)[step.format]);
-            }
-            formats
-        };
-        let mut kl_of = vec![f64::NAN; steps.len() + 1];
-        let found = shortest(steps.len(), |count| {
-            measurements += 1;
-            kl_of[count] = thorough.kl(&shelf.mix(&layout, &formats_of(count))?.model()?)?;
-            Ok(kl_of[count] <= AIM * max_kl)
+        let few = meter(FEW_SEGMENTS.min(count))?;
+        let steps = order(gains(graph, &plain, &units, &mut measurements, |formats| {
+            Ok(few.divergence(&shelf.mix(&float_layout, formats)?.model()?)?.mean)
+        })?);
+        let within = |formats: &[Option<Format>]| thorough.divergence_within(&shelf.mix(&layout, formats)?.model()?, most);
+        measurements.to_come = 2 * steps.len().max(2).ilog2() as usize;
+        let enough = shortest(steps.len(), |count| {
+            measurements.begin("how many matrices are enough");
+            Ok(within(&with_steps(&plain, &units, &steps[..count]))?.is_some())
         })?;
-        let Some(count) = found else {
-            return Err(Error::invalid(out, OPTION, "cannot be met"));
+        let Some(count) = enough else {
+            return Err(out_of_reach(max_kl, thorough.divergence(&shelf.mix(&layout, &float)?.model()?)?, out));
         };
-        kl = kl_of[count];
-        fitted = formats_of(count);
+        measurements.to_come = count;
+        let kept = without_needless(&steps[..count], |kept| {
+            measurements.begin("which of them are not needed");
+            Ok(within(&with_steps(&plain, &units, kept))?.is_some())
+        })?;
+        formats = with_steps(&plain, &units, &kept);
+        after = thorough.divergence(&shelf.mix(&layout, &formats)?.model()?)?;
     }
-    if std::env::var_os("FITDBG").is_some() { eprintln!("measurements {measurements}"); }
-    let report = lower::write_formats(graph, recipe, &fitted, out, &mut |p| progress(FitProgress::Writing(p)))?;
-    let finer = (0..plain.len()).filter(|&t| fitted[t] != plain[t]).collect();
+    let report = lower::write_formats(graph, recipe, &formats, out, &mut |p| (measurements.progress)(FitProgress::Writing(p)))?;
+    let pairs = plain.iter().zip(&formats).enumerate();
+    let finer = pairs.filter_map(|(tensor, (&from, &to))| Some(Finer { tensor, from: from?, to: to? }).filter(|f| f.from != f.to));
     Ok(Fitted {
-        report, steps: thorough.steps(), plain_kl, kl, plain_bytes: plain_image.len() as u64, finer,
-        matrices: units.iter().map(|u| u.tensors.len()).sum(),
+        report,
+        steps: thorough.steps(),
+        plain_kl: before.mean,
+        kl: after.mean,
+        plain_bytes: plain_image.len() as u64,
+        rounded: units.iter().map(|unit| unit.tensors.len()).sum(),
+        finer: finer.collect(),
     })
 }
-const OPTION: &str = "option --max-kl";
-const THOROUGH: usize = 32;
-const NOISE_STEPS: usize = 64 * THOROUGH;
+
+/// Refuses what no file can promise.
+fn check(graph: &Graph<'_>, max_kl: f64, out: &Path) -> Result<(), Error> {
+    if let Output::Values { .. } = graph.output {
+        let problem = "the model gives measured values, and a divergence is one of probabilities; leave the option out, and choose --format \
+                       f16 where 8 bits are too coarse";
+        return Err(Error::invalid(out, OPTION, problem));
+    }
+    if !(max_kl > 0.0 && max_kl.is_finite()) {
+        return Err(Error::invalid(out, OPTION, format!("is {max_kl}, expected nats per step above 0, for instance 0.001")));
+    }
+    Ok(())
+}
+
+/// How many segments tell enough, and are not too much work.
+fn segments(graph: &Graph<'_>, float: &Model<'_>) -> usize {
+    let decides = graph.ops.iter().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)));
+    let wanted = if decides { SEGMENTS_OF_DECIDERS } else { SEGMENTS };
+    let by_work = MOST_MACS / (float.plan().macs_per_step.max(1) * SEGMENT_STEPS as u64);
+    let by_memory = MOST_HELD_NUMBERS / (float.outputs().max(1) * SEGMENT_STEPS);
+    wanted.min(by_work as usize).min(by_memory).max(FEW_SEGMENTS)
+}
+
+/// The error for a bound that float matrices do not reach; `floor` is what they reach.
+fn out_of_reach(max_kl: f64, floor: Divergence, out: &Path) -> Error {
+    let problem = format!(
+        "is {max_kl} nats per step, but the 8-bit attention cache alone lies {:.1e} from the float model (worst segment {:.1e}), which \
+         leaves too little of the bound for streams not measured; choose --cache f32, or a larger bound",
+        floor.mean, floor.worst
+    );
+    Error::invalid(out, OPTION, problem)
+}

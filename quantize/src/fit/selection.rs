@@ -1,14 +1,16 @@
 //! Which units to keep finer: steps from coarse to fine, the worthwhile ones first, and how many of them it takes.
 
+use super::candidates::Unit;
 use crate::error::Error;
+use brooklet::kernels::quant::Format;
 
 /// One unit goes one format finer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Step {
     /// Number of the unit.
     pub(super) unit: usize,
-    /// Number of the format among those of the unit.
-    pub(super) format: usize,
+    /// The format it goes to.
+    pub(super) format: Format,
     /// Divergence that it is expected to take away, in nats.
     pub(super) gain: f64,
     /// Bytes that it costs.
@@ -26,6 +28,15 @@ pub(super) fn order(steps: Vec<Step>) -> Vec<Step> {
     }
     worth.sort_by(|a, b| b.0.total_cmp(&a.0));
     worth.into_iter().map(|(_, step)| step).collect()
+}
+
+/// The formats of all tensors once the steps are taken, which must be in each unit's order.
+pub(super) fn with_steps(plain: &[Option<Format>], units: &[Unit], steps: &[Step]) -> Vec<Option<Format>> {
+    let mut formats = plain.to_vec();
+    for step in steps {
+        units[step.unit].set(&mut formats, plain, step.format);
+    }
+    formats
 }
 
 /// The shortest beginning of a list of `len` steps that `holds`; `None` if not even the whole does.
@@ -52,17 +63,48 @@ pub(super) fn shortest(len: usize, mut holds: impl FnMut(usize) -> Result<bool, 
     Ok(Some(found))
 }
 
+/// Takes back, the largest first, every step without which the others hold.
+pub(super) fn without_needless(steps: &[Step], mut hold: impl FnMut(&[Step]) -> Result<bool, Error>) -> Result<Vec<Step>, Error> {
+    let mut kept = steps.to_vec();
+    // Of a unit the finest step goes first: reversed, and the sort is stable.
+    let mut open: Vec<Step> = steps.iter().rev().copied().collect();
+    open.sort_by_key(|step| std::cmp::Reverse(step.bytes));
+    while let Some(at) = open.iter().position(|step| kept.iter().rfind(|other| other.unit == step.unit) == Some(step)) {
+        let step = open.remove(at);
+        let fewer: Vec<Step> = kept.iter().filter(|&other| *other != step).copied().collect();
+        if hold(&fewer)? {
+            kept = fewer;
+        }
+    }
+    Ok(kept)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Step, order, shortest};
+    use super::{Format, Step, order, shortest, without_needless};
+
+    const fn step(unit: usize, format: Format, gain: f64, bytes: u64) -> Step {
+        Step { unit, format, gain, bytes }
+    }
 
     #[test]
     fn the_most_gain_per_byte_comes_first_and_steps_stay_in_order() {
-        let step = |unit, format, gain, bytes| Step { unit, format, gain, bytes };
+        use Format::{F16, F32};
         // Unit 0's second step promises more per byte than its first.
-        let steps = vec![step(0, 0, 1.0, 10), step(0, 1, 8.0, 20), step(1, 0, 3.0, 10), step(1, 1, 0.5, 10)];
-        let order: Vec<(usize, usize)> = order(steps).iter().map(|s| (s.unit, s.format)).collect();
-        assert_eq!(order, [(1, 0), (0, 0), (0, 1), (1, 1)]);
+        let steps = vec![step(0, F16, 1.0, 10), step(0, F32, 8.0, 20), step(1, F16, 3.0, 10), step(1, F32, 0.5, 10)];
+        let order: Vec<(usize, Format)> = order(steps).iter().map(|s| (s.unit, s.format)).collect();
+        assert_eq!(order, [(1, F16), (0, F16), (0, F32), (1, F32)]);
+    }
+
+    #[test]
+    fn needless_steps_go_the_largest_first_and_finest_first() {
+        use Format::{F16, F32};
+        let steps = [step(0, F16, 4.0, 10), step(1, F16, 3.0, 30), step(2, F16, 2.0, 20), step(0, F32, 1.0, 40)];
+        let gain = |steps: &[Step]| steps.iter().map(|s| s.gain).sum::<f64>();
+        let kept = without_needless(&steps, |kept| Ok(gain(kept) >= 5.0)).unwrap();
+        assert_eq!(kept, [steps[0], steps[2]]);
+        assert_eq!(without_needless(&steps, |_| Ok(true)).unwrap(), []);
+        assert_eq!(without_needless(&steps, |_| Ok(false)).unwrap(), steps);
     }
 
     #[test]

@@ -37,12 +37,12 @@ impl<'g> Shelf<'g> {
     }
 
     /// Adds a file with these formats.
-    pub(super) fn add(&mut self, formats: Vec<Option<Format>>, progress: &mut dyn FnMut(lower::Progress<'_>)) -> Result<(), Error> {
+    pub(super) fn add(&mut self, formats: &[Option<Format>], progress: &mut dyn FnMut(lower::Progress<'_>)) -> Result<(), Error> {
         let path = self.dir.path().join(format!("{}.brook", self.files.len()));
-        lower::write_formats(self.graph, &self.recipe, &formats, &path, progress)?;
+        lower::write_formats(self.graph, &self.recipe, formats, &path, progress)?;
         let file = MappedFile::open(&path).map_err(|e| Error::io(&path, e))?;
         let sections = places(&Model::from_bytes(file.bytes())?);
-        self.files.push(Whole { file, formats, sections });
+        self.files.push(Whole { file, formats: formats.to_vec(), sections });
         Ok(())
     }
 
@@ -71,7 +71,7 @@ fn places(model: &Model<'_>) -> Vec<(u32, Range<usize>)> {
     let records = || (0..model.header().sections.count).filter_map(|i| artifact.section(i));
     let bytes_of = |record: &Section| artifact.bytes_of(record).map_or(0, <[u8]>::len);
     // The blob ends with its last section, and with the file.
-    let blob_bytes = records().last().map_or(0, |last| last.at as usize + bytes_of(&last));
+    let blob_bytes = records().next_back().map_or(0, |last| last.at as usize + bytes_of(&last));
     let blob_at = artifact.file_bytes() - blob_bytes;
     let place = |record: Section| {
         let start = blob_at + record.at as usize;
