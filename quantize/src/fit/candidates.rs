@@ -41,9 +41,9 @@ pub(super) fn units(graph: &Graph<'_>, formats: &[Option<Format>]) -> Vec<Unit> 
 }
 
 impl Unit {
-    /// The formats finer than the coarsest of the unit's, from coarse to fine.
-    pub(super) fn finer_formats(&self, plain: &[Option<Format>]) -> &'static [Format] {
-        finer_than(self.tensors.iter().filter_map(|&tensor| plain[tensor]))
+    /// The coarsest format of the unit, and those finer than it, from coarse to fine.
+    pub(super) fn formats(&self, plain: &[Option<Format>]) -> (Format, &'static [Format]) {
+        coarsest_and_finer(self.tensors.iter().filter_map(|&tensor| plain[tensor]))
     }
 
     /// Puts the unit's tensors into `format`, but for those that are finer in `plain`.
@@ -63,13 +63,14 @@ impl Unit {
     }
 }
 
-/// The formats finer than the coarsest of these, from coarse to fine.
+/// The formats finer than the coarsest of a model, from coarse to fine.
 pub(super) fn finer_formats(plain: &[Option<Format>]) -> &'static [Format] {
-    finer_than(plain.iter().copied().flatten())
+    coarsest_and_finer(plain.iter().copied().flatten()).1
 }
 
-fn finer_than(formats: impl Iterator<Item = Format>) -> &'static [Format] {
-    &FINENESS[formats.map(fineness).min().map_or(FINENESS.len(), |coarsest| coarsest + 1)..]
+fn coarsest_and_finer(formats: impl Iterator<Item = Format>) -> (Format, &'static [Format]) {
+    let coarsest = formats.map(fineness).min().unwrap_or(FINENESS.len() - 1);
+    (FINENESS[coarsest], &FINENESS[coarsest + 1..])
 }
 
 fn finer(a: Format, b: Format) -> Format {

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Segments that are run side by side.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// Holds the float model's answers.
 pub(super) struct Meter<'c> {

@@ -25,7 +25,7 @@ use brooklet::ops::Op;
 use calibration::SEGMENT_STEPS;
 use candidates::{all_at_least, finer_formats, units};
 use meter::{Divergence, Meter};
-use selection::{order, shortest, with_steps, without_needless};
+use selection::{Step, order, shortest, with_steps, without_needless};
 use sensitivity::gains;
 use shelf::Shelf;
 use std::path::Path;
@@ -40,8 +40,10 @@ const WORST_SHARE: f64 = 0.75;
 const SEGMENTS: usize = 32;
 /// The same for models that decide (experts, routed layers): a decision that flips is rare, and outweighs all rounding.
 const SEGMENTS_OF_DECIDERS: usize = 128;
-/// Segments that are measured at least, and that tell which matrices are worth more than others.
+/// Segments that are measured at least.
 const FEW_SEGMENTS: usize = 8;
+/// Segments that tell which matrices are worth more than others.
+const RANKING_SEGMENTS: usize = 4;
 /// Multiplications that one measurement of a large model may take: seconds.
 const MOST_MACS: u64 = 16_000_000_000;
 /// Float outputs that are held meanwhile: 256 MiB of them.
@@ -70,6 +72,8 @@ pub enum FitProgress<'a> {
 pub struct Fitted {
     /// What was written.
     pub report: Report,
+    /// The bound.
+    pub max_kl: f64,
     /// Steps that were measured.
     pub steps: usize,
     /// Divergence of the recipe's own file from the float model, in nats per step.
@@ -161,15 +165,21 @@ pub fn quantize_within(
         for format in finer_formats(&plain).iter().filter(|&&format| format != Format::F32) {
             shelf.add(&all_at_least(&plain, *format), &mut |p| (measurements.progress)(FitProgress::Writing(p)))?;
         }
-        let few = meter(FEW_SEGMENTS.min(count))?;
+        let ranking = meter(RANKING_SEGMENTS)?;
         let steps = order(gains(graph, &plain, &units, &mut measurements, |formats| {
-            Ok(few.divergence(&shelf.mix(&float_layout, formats)?.model()?)?.mean)
+            Ok(ranking.divergence(&shelf.mix(&float_layout, formats)?.model()?)?.mean)
         })?);
-        let within = |formats: &[Option<Format>]| thorough.divergence_within(&shelf.mix(&layout, formats)?.model()?, most);
+        let mut holds = |kept: &[Step]| {
+            formats = with_steps(&plain, &units, kept);
+            let measured = thorough.divergence_within(&shelf.mix(&layout, &formats)?.model()?, most)?;
+            // The last that held is the one that is kept.
+            after = measured.unwrap_or(after);
+            Ok(measured.is_some())
+        };
         measurements.to_come = 2 * steps.len().max(2).ilog2() as usize;
         let enough = shortest(steps.len(), |count| {
             measurements.begin("how many matrices are enough");
-            Ok(within(&with_steps(&plain, &units, &steps[..count]))?.is_some())
+            holds(&steps[..count])
         })?;
         let Some(count) = enough else {
             return Err(out_of_reach(max_kl, thorough.divergence(&shelf.mix(&layout, &float)?.model()?)?, out));
@@ -177,16 +187,16 @@ pub fn quantize_within(
         measurements.to_come = count;
         let kept = without_needless(&steps[..count], |kept| {
             measurements.begin("which of them are not needed");
-            Ok(within(&with_steps(&plain, &units, kept))?.is_some())
+            holds(kept)
         })?;
         formats = with_steps(&plain, &units, &kept);
-        after = thorough.divergence(&shelf.mix(&layout, &formats)?.model()?)?;
     }
     let report = lower::write_formats(graph, recipe, &formats, out, &mut |p| (measurements.progress)(FitProgress::Writing(p)))?;
     let pairs = plain.iter().zip(&formats).enumerate();
     let finer = pairs.filter_map(|(tensor, (&from, &to))| Some(Finer { tensor, from: from?, to: to? }).filter(|f| f.from != f.to));
     Ok(Fitted {
         report,
+        max_kl,
         steps: thorough.steps(),
         plain_kl: before.mean,
         kl: after.mean,

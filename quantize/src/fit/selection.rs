@@ -39,23 +39,19 @@ pub(super) fn with_steps(plain: &[Option<Format>], units: &[Unit], steps: &[Step
     formats
 }
 
-/// The shortest beginning of a list of `len` steps that `holds`; `None` if not even the whole does.
+/// The shortest beginning of a list of `len` steps that `holds`; `None` if not even the whole does. Without any step it does not.
 ///
 /// Fewer steps are expected to be worse, but a measurement may contradict that: what is returned did hold when it was asked.
 pub(super) fn shortest(len: usize, mut holds: impl FnMut(usize) -> Result<bool, Error>) -> Result<Option<usize>, Error> {
     // Doubling first: a few steps are cheap to try, and most often enough.
-    let (mut fails, mut tried) = (0, 1);
-    let mut found = loop {
-        let count = tried.min(len);
-        if count == 0 || holds(count)? {
-            break count;
-        }
-        fails = count;
-        if count == len {
+    let (mut fails, mut found) = (0, 1.min(len));
+    while found == 0 || !holds(found)? {
+        if found == len {
             return Ok(None);
         }
-        tried *= 2;
-    };
+        fails = found;
+        found = (2 * found).min(len);
+    }
     while found - fails > 1 {
         let middle = fails.midpoint(found);
         if holds(middle)? { found = middle } else { fails = middle }
@@ -119,6 +115,6 @@ mod tests {
             assert!(trials <= 14, "{trials}");
         }
         assert_eq!(shortest(100, |_| Ok(false)).unwrap(), None);
-        assert_eq!(shortest(0, |_| Ok(false)).unwrap(), Some(0));
+        assert_eq!(shortest(0, |_| Ok(true)).unwrap(), None);
     }
 }

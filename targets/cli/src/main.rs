@@ -7,6 +7,7 @@ mod classes;
 mod csv_lines;
 mod demo;
 mod eval;
+mod fit;
 mod frames;
 mod generate;
 mod inspect;
