@@ -184,11 +184,16 @@ pub fn quantize_within(
         let Some(count) = enough else {
             return Err(out_of_reach(max_kl, thorough.divergence(&shelf.mix(&layout, &float)?.model()?)?, out));
         };
-        measurements.to_come = count;
-        let kept = without_needless(&steps[..count], |kept| {
-            measurements.begin("which of them are not needed");
-            holds(kept)
-        })?;
+        // From a model that decides nothing is taken back: that no flip was seen does not say that none would come.
+        let kept = if decides(graph) {
+            steps[..count].to_vec()
+        } else {
+            measurements.to_come = count;
+            without_needless(&steps[..count], |kept| {
+                measurements.begin("which of them are not needed");
+                holds(kept)
+            })?
+        };
         formats = with_steps(&plain, &units, &kept);
     }
     let report = lower::write_formats(graph, recipe, &formats, out, &mut |p| (measurements.progress)(FitProgress::Writing(p)))?;
@@ -219,10 +224,14 @@ fn check(graph: &Graph<'_>, max_kl: f64, out: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a model chooses its way by its input.
+fn decides(graph: &Graph<'_>) -> bool {
+    graph.ops.iter().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)))
+}
+
 /// How many segments tell enough, and are not too much work.
 fn segments(graph: &Graph<'_>, float: &Model<'_>) -> usize {
-    let decides = graph.ops.iter().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)));
-    let wanted = if decides { SEGMENTS_OF_DECIDERS } else { SEGMENTS };
+    let wanted = if decides(graph) { SEGMENTS_OF_DECIDERS } else { SEGMENTS };
     let by_work = MOST_MACS / (float.plan().macs_per_step.max(1) * SEGMENT_STEPS as u64);
     let by_memory = MOST_HELD_NUMBERS / (float.outputs().max(1) * SEGMENT_STEPS);
     wanted.min(by_work as usize).min(by_memory).max(FEW_SEGMENTS)
