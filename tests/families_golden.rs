@@ -3,10 +3,13 @@
 //! The fixtures come from `quantize/reference/make_fixtures.py`; point `BROOKLET_FIXTURES` at a folder of fresh ones to try
 //! other seeds.
 
+use brooklet::artifact::OutputSpec;
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
+use brooklet::mem::MappedFile;
 use brooklet::ops::Op;
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::fit::quantize_within;
+use brooklet_quantize::{Cache, Checkpoint, Recipe, families};
 use brooklet_tests::{File, Sequence, family_fixtures, read_npy, stream};
 
 const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 128, sink: None, int8: false } };
@@ -56,6 +59,43 @@ fn eight_bits_stay_close_to_float() {
             let judged = if decides { steps[steps.len() / 2] } else { mean };
             assert!(bound.is_none_or(|b| judged <= b), "{}: {} is {judged} nats from float", dir.display(), format.name());
         }
+    }
+}
+
+/// A file made for a bound holds it on the fixture's own input, which the fit has not seen: it measured on noise of its own.
+#[test]
+fn a_bound_on_the_divergence_holds_on_other_streams() {
+    let max_kl = 1e-3;
+    println!("{:30} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}", "q8, nats per step", "plain", "fitted", "measured", "of fit", "finer", "bytes");
+    for dir in family_fixtures() {
+        let name = dir.file_name().unwrap().to_string_lossy();
+        let input = Sequence::open(&dir);
+        let (float, plain) = (File::quantized(&dir, &FLOAT), File::quantized(&dir, &Recipe { format: Format::Q8, ..FLOAT }));
+        if matches!(float.model().header().output, OutputSpec::Values { .. }) {
+            continue;
+        }
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("model.brook");
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let recipe = Recipe { format: Format::Q8, ..FLOAT };
+        let fitted = quantize_within(&families::build(&checkpoint).unwrap(), &recipe, max_kl, None, &path, &mut |_| {}).unwrap();
+        let file = File::new(MappedFile::open(&path).unwrap().bytes());
+
+        let outputs = |file: &File| stream(&file.model(), kernels::detect(), &input, 64);
+        let want = outputs(&float);
+        let mean = |file: &File| {
+            let steps = kl_by_step(&want, &outputs(file), float.model().outputs());
+            steps.iter().sum::<f64>() / steps.len() as f64
+        };
+        let (before, after) = (mean(&plain), mean(&file));
+        let finer = format!("{}/{}", fitted.finer.len(), fitted.rounded);
+        let bytes = 100.0 * (file.bytes().len() as f64 / plain.bytes().len() as f64 - 1.0);
+        println!("{name:30} {before:>9.1e} {after:>9.1e} {:>9.1e} {:>9.1e} {finer:>8} {bytes:>+7.1}%", fitted.plain_kl, fitted.kl);
+        assert!(after <= max_kl, "{name}: {after} nats from float");
+        assert!(fitted.kl <= max_kl, "{name}: {} nats from float where it was fitted", fitted.kl);
+        assert_eq!(fitted.plain_bytes as usize, plain.bytes().len(), "{name}");
+        assert_eq!(fitted.finer.is_empty(), file.bytes() == plain.bytes(), "{name}");
+        assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 1, "{name}: something was left behind");
     }
 }
 

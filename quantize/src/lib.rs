@@ -2,11 +2,13 @@
 //!
 //! The road: [`checkpoint`] reads names and bytes, [`families`] turns a config into a [`graph`] of the runtime's operations,
 //! [`methods`] chooses codes and scales for each matrix, [`lower`] lays operands, state and sections out and writes the file.
+//! [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
 //! Model families are known here and nowhere else.
 
 pub mod checkpoint;
 mod error;
 pub mod families;
+pub mod fit;
 pub mod graph;
 pub mod lower;
 pub mod methods;

@@ -9,6 +9,7 @@ use crate::methods;
 use crate::recipe::Recipe;
 use brooklet::artifact::{self, Card, Content, Golden, Header, InputSpec, OutputSpec, SECTION_ALIGN, SectionSource, Slot, Table};
 use brooklet::kernels;
+use brooklet::kernels::quant::Format;
 use brooklet::mem::{Line, MappedFile};
 use brooklet::ops::{Op, Span};
 use brooklet::{Model, fingerprint};
@@ -69,22 +70,10 @@ pub fn quantize(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path, progress: 
 
 /// Writes a graph: the second half of [`quantize`].
 pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, Error> {
-    let io = |e| Error::io(out, e);
-    recipe.check(out)?;
-    let (spans, frame_len) = place_values(graph);
-    let program: Vec<Op> = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
-    let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.cache.slot(slot)).collect();
-    brooklet::plan::place_slots(&mut slots)
-        .ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
-    let mut sections = graph.tensors.iter().map(|t| declare(t, recipe)).collect::<Vec<_>>();
-    sections.extend(graph.tokenizer.as_ref().map(|text| SectionSource {
-        name: "tokenizer.json".to_owned(),
-        content: Content::Tokenizer,
-        rows: text.len() as u32,
-        cols: 1,
-        crc32: crc32fast::hash(text),
-    }));
+    write_formats(graph, recipe, &recipe.formats(graph), out, progress)
+}
 
+<<<<<<< HEAD
     let texts = Texts::new(graph);
     // A cache that stops when it is full must hold the golden input too.
     let width = if let Input::Frames { channels, .. } = &graph.input { channels.len() as u32 } else { 1 };
@@ -92,9 +81,21 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     // What looks ahead answers late, and only answers prove something.
     let steps = (steps + graph.delay_steps()).min((GOLDEN_NUMBERS_DELAYED / width.max(1)).max(2));
     let golden = golden_input(&graph.input, steps);
+=======
+/// Like [`write_graph`], but every tensor has its own format ([`Recipe::formats`] gives the recipe's).
+pub fn write_formats(
+    graph: &Graph<'_>,
+    recipe: &Recipe,
+    formats: &[Option<Format>],
+    out: &Path,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, Error> {
+    let io = |e| Error::io(out, e);
+    let layout = Layout::new(graph, recipe, out)?;
+    let mut sections = layout.sections(formats);
+>>>>>>> klfit
     let encode = |sections: &[SectionSource], fingerprint| {
-        let header = header(graph, &texts, frame_len, Golden { steps, input: &golden, fingerprint });
-        artifact::write(header, sections, &slots, &program).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
+        layout.header(sections, fingerprint).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
     };
 
     // A link stays one: what it points to is replaced.
@@ -167,11 +168,57 @@ fn make_readable(file: &std::fs::File) {
 #[cfg(not(unix))]
 fn make_readable(_: &std::fs::File) {}
 
-fn declare(tensor: &TensorDecl<'_>, recipe: &Recipe) -> SectionSource {
+/// Everything of a file but the numbers of its tensors and their formats.
+pub(crate) struct Layout<'g> {
+    graph: &'g Graph<'g>,
+    texts: Texts,
+    frame_len: u32,
+    program: Vec<Op>,
+    slots: Vec<Slot>,
+    golden_steps: u32,
+    golden: Vec<u8>,
+}
+
+impl<'g> Layout<'g> {
+    /// Lays `graph` out by the recipe's caches; `out` is the file that errors name.
+    pub(crate) fn new(graph: &'g Graph<'_>, recipe: &Recipe, out: &Path) -> Result<Self, Error> {
+        recipe.check(out)?;
+        let (spans, frame_len) = place_values(graph);
+        let program = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
+        let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.cache.slot(slot)).collect();
+        brooklet::plan::place_slots(&mut slots)
+            .ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
+        // A cache that stops when it is full must hold the golden input too.
+        let width = if let Input::Frames { channels, .. } = &graph.input { channels.len() as u32 } else { 1 };
+        let golden_steps = GOLDEN_STEPS.min(recipe.cache.context).min((GOLDEN_NUMBERS / width.max(1)).max(2));
+        let golden = golden_input(&graph.input, golden_steps);
+        Ok(Layout { graph, texts: Texts::new(graph), frame_len, program, slots, golden_steps, golden })
+    }
+
+    /// The file's sections, without checksums: every tensor, then the tokenizer.
+    pub(crate) fn sections(&self, formats: &[Option<Format>]) -> Vec<SectionSource> {
+        let tokenizer = self.graph.tokenizer.as_ref().map(|text| SectionSource {
+            name: "tokenizer.json".to_owned(),
+            content: Content::Tokenizer,
+            rows: text.len() as u32,
+            cols: 1,
+            crc32: crc32fast::hash(text),
+        });
+        self.graph.tensors.iter().zip(formats).map(|(tensor, &format)| declare(tensor, format)).chain(tokenizer).collect()
+    }
+
+    /// All bytes before the first section.
+    pub(crate) fn header(&self, sections: &[SectionSource], fingerprint: u64) -> Result<Vec<u8>, impl std::fmt::Display + use<>> {
+        let golden = Golden { steps: self.golden_steps, input: &self.golden, fingerprint };
+        artifact::write(header(self.graph, &self.texts, self.frame_len, golden), sections, &self.slots, &self.program)
+    }
+}
+
+fn declare(tensor: &TensorDecl<'_>, format: Option<Format>) -> SectionSource {
     let content = match &tensor.values {
         Values::Array(_) => Content::Array,
         Values::Turns(_) => Content::Turns,
-        Values::Matrix(role, _) => Content::of(recipe.format_of(*role)),
+        Values::Matrix(..) => Content::of(format.unwrap_or(Format::F32)),
     };
     SectionSource { name: tensor.name.clone(), content, rows: tensor.rows as u32, cols: tensor.cols as u32, crc32: 0 }
 }
@@ -181,7 +228,7 @@ fn encode_tensor(tensor: &TensorDecl<'_>, content: Content) -> Result<(Vec<u8>, 
         (Values::Array(data), _) => Ok((data.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
         (Values::Turns(turns), _) => Ok((turns.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
         (Values::Matrix(_, load), format) => {
-            let packed = methods::pack(format.unwrap_or(kernels::quant::Format::F32), tensor.rows, tensor.cols, &load()?);
+            let packed = methods::pack(format.unwrap_or(Format::F32), tensor.rows, tensor.cols, &load()?);
             Ok((packed.bytes, packed.relative_error))
         }
     }

@@ -1,7 +1,7 @@
 //! What the user chose: formats of the weights, and how far attention looks back.
 
 use crate::error::Error;
-use crate::graph::{Role, SlotDecl};
+use crate::graph::{Graph, Role, SlotDecl, Values};
 use brooklet::artifact::{Keep, MAX_CONTEXT, Slot, SlotKind};
 use brooklet::kernels::quant::Format;
 use std::path::Path;
@@ -63,6 +63,12 @@ impl Recipe {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The format of every tensor of `graph`; `None` for those that take none.
+    pub fn formats(&self, graph: &Graph<'_>) -> Vec<Option<Format>> {
+        let format = |values: &Values<'_>| if let Values::Matrix(role, _) = values { Some(self.format_of(*role)) } else { None };
+        graph.tensors.iter().map(|tensor| format(&tensor.values)).collect()
     }
 
     /// The format of a matrix with this role.

@@ -9,6 +9,7 @@ mod demo;
 mod eval;
 mod export;
 mod firmware;
+mod fit;
 mod frames;
 mod generate;
 mod inspect;

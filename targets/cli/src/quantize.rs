@@ -1,11 +1,13 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
+use crate::fit;
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
 use crate::output::write_file;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
+use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::{Cache, Checkpoint, Recipe, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -16,7 +18,8 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet quantize path/to/checkpoint
   brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
-  brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json";
+  brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
+  brooklet quantize path/to/checkpoint --format q8 --max-kl 0.001 --calibration sample.txt";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -44,6 +47,12 @@ pub(crate) struct Args {
     /// How attention's keys and values are stored
     #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
     cache: String,
+    /// Keep matrices in finer formats until the mean divergence from the float model is at most this
+    #[arg(long, value_name = "NATS", value_parser = nats)]
+    max_kl: Option<f64>,
+    /// What --max-kl measures on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    #[arg(long, value_name = "FILE", requires = "max_kl")]
+    calibration: Option<PathBuf>,
     /// Also write sizes and errors of all tensors to this file
     #[arg(long, value_name = "REPORT.json")]
     report: Option<PathBuf>,
@@ -59,6 +68,15 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     found.ok_or_else(|| format!("choose one of {}", known.map(Format::name).join(", ")))
 }
 
+/// The quantizer's messages already name file, thing and remedy.
+pub(crate) fn plainly(error: brooklet_quantize::Error) -> anyhow::Error {
+    anyhow!("{error}")
+}
+
+fn nats(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|x: &f64| *x > 0.0 && x.is_finite()).ok_or_else(|| "must be a number of nats per step above 0".to_owned())
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     let sink = if args.stop { None } else { Some(args.sink) };
     if sink.is_some_and(|sink| sink >= args.context) {
@@ -66,28 +84,37 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let recipe =
         Recipe { format: args.format, embedding: args.embedding, cache: Cache { context: args.context, sink, int8: args.cache == "int8" } };
-    // The quantizer's messages already name file, thing and remedy.
-    let plainly = |e: brooklet_quantize::Error| anyhow!("{e}");
     let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
     let out = match &args.output {
         Some(path) => path.clone(),
         None => default_output(&args.checkpoint)?,
     };
+    let (report, fitted) = match args.max_kl {
+        Some(max_kl) => {
+            let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), &out)?;
+            (fitted.report.clone(), Some(fitted))
+        }
+        None => (write_plain(&checkpoint, &recipe, &out)?, None),
+    };
+    if let Some(path) = &args.report {
+        write_report(path, &out, &report, fitted.as_ref())?;
+    }
+    print(args, &out, &report, fitted.as_ref())
+}
+
+/// Makes the file as the recipe says.
+fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<Report> {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}") {
         bar.set_style(style);
     }
-    let report = brooklet_quantize::quantize(&checkpoint, &recipe, &out, &mut |progress| {
+    let report = brooklet_quantize::quantize(checkpoint, recipe, out, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
         bar.set_message(progress.tensor.to_owned());
     });
     bar.finish_and_clear();
-    let report = report.map_err(plainly)?;
-    if let Some(path) = &args.report {
-        write_report(path, &out, &report)?;
-    }
-    print(args, &out, &report)
+    report.map_err(plainly)
 }
 
 /// The checkpoint folder's own name, even if it was given as `.`.
@@ -98,7 +125,7 @@ fn default_output(checkpoint: &Path) -> Result<PathBuf> {
     Ok(PathBuf::from(name))
 }
 
-fn print(args: &Args, out_path: &Path, report: &Report) -> Result<()> {
+fn print(args: &Args, out_path: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
     let file = ModelFile::open(out_path)?;
     let model = file.model()?;
     let mut out = io::stdout().lock();
@@ -123,6 +150,9 @@ fn print(args: &Args, out_path: &Path, report: &Report) -> Result<()> {
         )?;
     }
     writeln!(out)?;
+    if let Some(fitted) = fitted {
+        fit::print(&mut out, fitted, args.verbose)?;
+    }
     Sheet::of(&model).print(&mut out)?;
     writeln!(out, "\nMade {}. Next:\n  {}", out_path.display(), next_step(&model, &file.name()))?;
     Ok(())
@@ -154,7 +184,7 @@ fn percent(error: f32) -> String {
     if error == 0.0 { "-".to_owned() } else { format!("{:.3} %", 100.0 * error) }
 }
 
-fn write_report(path: &Path, model: &Path, report: &Report) -> Result<()> {
+fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
     let tensors: Vec<_> = report
         .tensors
         .iter()
@@ -164,6 +194,9 @@ fn write_report(path: &Path, model: &Path, report: &Report) -> Result<()> {
             })
         })
         .collect();
-    let report = serde_json::json!({ "file": model.display().to_string(), "file_bytes": report.file_bytes, "tensors": tensors });
+    let mut report = serde_json::json!({ "file": model.display().to_string(), "file_bytes": report.file_bytes, "tensors": tensors });
+    if let Some(fitted) = fitted {
+        report["divergence"] = fit::json(fitted);
+    }
     write_file(path, |out| Ok(writeln!(out, "{report:#}")?))
 }

@@ -31,12 +31,16 @@ impl TextCodec {
         let InputSpec::Tokens { vocab, bos, eos, tokenizer } = model.header().input else {
             bail!("{name}: takes sensor frames, not text; use `brooklet stream {name}`");
         };
-        let Some(section) = tokenizer else {
-            return Ok(TextCodec { kind: Kind::Bytes, known: vocab as usize, bos, eos });
-        };
+        let Some(section) = tokenizer else { return Self::new(None, vocab, bos, eos, name) };
         let artifact = model.artifact();
         let bytes = artifact.section(section).and_then(|s| artifact.bytes_of(&s));
         let bytes = bytes.ok_or_else(|| anyhow!("{name}: the tokenizer's section is missing; quantize the checkpoint again"))?;
+        Self::new(Some(bytes), vocab, bos, eos, name)
+    }
+
+    /// The codec of a `tokenizer.json`, or without one, of bytes; `name` is the model, for messages.
+    pub(crate) fn new(tokenizer: Option<&[u8]>, vocab: u32, bos: Option<u32>, eos: Option<u32>, name: &str) -> Result<Self> {
+        let Some(bytes) = tokenizer else { return Ok(TextCodec { kind: Kind::Bytes, known: vocab as usize, bos, eos }) };
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
             anyhow!("{name}: tokenizer.json cannot be used: {e}; put the model's own file into the checkpoint and quantize again")
         })?;

@@ -107,7 +107,8 @@ fn errors_name_the_thing_and_end_with_a_failure() {
     let tokens = write(&dir, "tokens.json", "[1, 2, 97]");
     let no_tokens = write(&dir, "words.json", r#"{"tokens": [1, "two"]}"#);
     let out = dir.join("out.npy").to_str().expect("a plain path").to_owned();
-    let checkpoint = format!("{FIXTURES}/mamba-a");
+    let empty = write(&dir, "empty.txt", "");
+    let [checkpoint, values, attention] = ["mamba-a", "rnn-gru-unit", "llama-tied"].map(|name| format!("{FIXTURES}/{name}"));
     let cases: &[(&str, &[&str], &[&str])] = &[
         (&format!("{good}\n1,2,x,4,5,6\n"), &["stream", sensor()], &["standard input, line 2", "channel az", "`x`"]),
         (&format!("{good}\n\n1,2,3\n"), &["stream", sensor()], &["line 3", "3 values where 6"]),
@@ -134,6 +135,13 @@ fn errors_name_the_thing_and_end_with_a_failure() {
         ("", &["quantize", &checkpoint, "-o", &out, "--format", "q2"], &["f32, f16, q8, q4"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--context", "4", "--sink", "4"], &["--sink 4", "--context 4"]),
         ("", &["quantize", &checkpoint, "-o", "none/out.brook"], &["none"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "0"], &["--max-kl", "above 0"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--calibration", &tokens], &["--max-kl"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", "none.txt"], &["none.txt", "cannot be read"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &no_tokens], &["words.json", "0x7b"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &empty], &["calibration", "no steps"]),
+        ("", &["quantize", &values, "-o", &out, "--max-kl", "1"], &["--max-kl", "measured values"]),
+        ("", &["quantize", &attention, "-o", &out, "--max-kl", "1e-9", "--format", "q8"], &["--max-kl", "--cache f32"]),
         ("", &["eval", text(), "--tokens", &tokens, "--logits", &out], &["tokens.json", "token 97", "vocabulary of 97"]),
         ("", &["eval", text(), "--tokens", &no_tokens, "--logits", &out], &["words.json", "entry 1", "two"]),
         ("", &["eval", text(), "--frames", &frames(), "--logits", &out], &["takes text"]),
@@ -151,7 +159,7 @@ fn errors_name_the_thing_and_end_with_a_failure() {
     }
     assert!(!Path::new(&out).exists(), "a failed command left its output behind");
     let left = std::fs::read_dir(&dir).expect("the folder").count();
-    assert_eq!(left, 5, "a failed command left a temporary file behind");
+    assert_eq!(left, 6, "a failed command left a temporary file behind");
 }
 
 #[test]
@@ -485,6 +493,43 @@ fn a_context_that_stops_is_respected() {
     let ran = run(&["run", &model, "--prompt", &" ".repeat(30)]);
     assert!(!ran.ok && ran.err.contains("24 positions"), "{}", ran.err);
     ok(&["bench", &model]);
+}
+
+/// The divergence that `quantize --max-kl` reports.
+fn fitted(checkpoint: &str, dir: &Path, more: &[&str]) -> (String, Value) {
+    let [out, report] = ["out.brook", "report.json"].map(|name| dir.join(name).to_str().expect("a plain path").to_owned());
+    let mut args = vec!["quantize", checkpoint, "-o", &out, "--format", "q8", "--report", &report];
+    args.extend(more);
+    let text = ok(&args);
+    ok(&["verify", &out]);
+    let report: Value = serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
+    (text, report)
+}
+
+#[test]
+fn a_bound_on_the_divergence_keeps_matrices_finer() {
+    let dir = folder("max-kl");
+    let checkpoint = format!("{FIXTURES}/mamba-a");
+    let (text, report) = fitted(&checkpoint, &dir, &["--max-kl", "0.001"]);
+    let found = &report["divergence"];
+    assert!(found["plain_mean_kl_nats"].as_f64() > Some(0.001), "{found}");
+    assert!(found["mean_kl_nats"].as_f64() <= Some(0.001), "{found}");
+    assert!(report["file_bytes"].as_u64() > found["plain_file_bytes"].as_u64(), "{found}");
+    let kept = found["kept_finer"].as_array().expect("a list");
+    assert!(text.contains(&format!("{} of 9 kept finer", kept.len())) && text.contains("q8 -> f16"), "{text}");
+    for finer in kept {
+        let tensor = report["tensors"].as_array().expect("a list").iter().find(|t| t["name"] == finer["name"]).expect("a tensor");
+        assert_eq!(tensor["format"], finer["to"]);
+    }
+
+    // What the plain file holds already costs nothing. Ids below 97 are bytes: capitals, digits, signs.
+    let capitals = write(&dir, "capitals.txt", "THE LIGHTHOUSE KEEPER WROTE DOWN THE WEATHER, 4 TIMES A DAY. ".repeat(20));
+    let (text, report) = fitted(&checkpoint, &dir, &["--max-kl", "0.1", "--calibration", &capitals]);
+    assert!(text.contains("no matrix had to be kept finer"), "{text}");
+    assert_eq!(report["file_bytes"], report["divergence"]["plain_file_bytes"]);
+
+    let (text, _) = fitted(&format!("{FIXTURES}/sensor-mamba2-last"), &dir, &["--max-kl", "0.00001", "--calibration", &frames()]);
+    assert!(text.contains("over 64 steps") && text.contains("kept finer for"), "{text}");
 }
 
 #[test]
