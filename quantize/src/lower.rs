@@ -73,15 +73,6 @@ pub fn write_graph(graph: &Graph<'_>, recipe: &Recipe, out: &Path, progress: &mu
     write_formats(graph, recipe, &recipe.formats(graph), out, progress)
 }
 
-<<<<<<< HEAD
-    let texts = Texts::new(graph);
-    // A cache that stops when it is full must hold the golden input too.
-    let width = if let Input::Frames { channels, .. } = &graph.input { channels.len() as u32 } else { 1 };
-    let steps = GOLDEN_STEPS.min(recipe.cache.context).min((GOLDEN_NUMBERS / width.max(1)).max(2));
-    // What looks ahead answers late, and only answers prove something.
-    let steps = (steps + graph.delay_steps()).min((GOLDEN_NUMBERS_DELAYED / width.max(1)).max(2));
-    let golden = golden_input(&graph.input, steps);
-=======
 /// Like [`write_graph`], but every tensor has its own format ([`Recipe::formats`] gives the recipe's).
 pub fn write_formats(
     graph: &Graph<'_>,
@@ -93,7 +84,6 @@ pub fn write_formats(
     let io = |e| Error::io(out, e);
     let layout = Layout::new(graph, recipe, out)?;
     let mut sections = layout.sections(formats);
->>>>>>> klfit
     let encode = |sections: &[SectionSource], fingerprint| {
         layout.header(sections, fingerprint).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
     };
@@ -191,6 +181,8 @@ impl<'g> Layout<'g> {
         // A cache that stops when it is full must hold the golden input too.
         let width = if let Input::Frames { channels, .. } = &graph.input { channels.len() as u32 } else { 1 };
         let golden_steps = GOLDEN_STEPS.min(recipe.cache.context).min((GOLDEN_NUMBERS / width.max(1)).max(2));
+        // What looks ahead answers late, and only answers prove something.
+        let golden_steps = (golden_steps + graph.delay_steps()).min((GOLDEN_NUMBERS_DELAYED / width.max(1)).max(2));
         let golden = golden_input(&graph.input, golden_steps);
         Ok(Layout { graph, texts: Texts::new(graph), frame_len, program, slots, golden_steps, golden })
     }
