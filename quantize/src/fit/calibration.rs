@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::graph::{Graph, Input};
+use brooklet::ops::Op;
 use std::ops::Range;
 use std::path::Path;
 
@@ -66,9 +67,11 @@ impl Calibration {
                 if steps * width != samples.len() || seconds.as_ref().is_some_and(|seconds| seconds.len() != steps) {
                     Some(format!("holds {} samples, which are no whole frames of {width} with a time each", samples.len()))
                 } else {
+                    // A NaN is a missing sample, where the model has a policy for it.
+                    let takes_missing = graph.ops.iter().any(|op| matches!(op, Op::Missing(_)));
                     samples
                         .iter()
-                        .position(|x| !x.is_finite())
+                        .position(|x| x.is_infinite() || (x.is_nan() && !takes_missing))
                         .map(|at| format!("holds a sample that is no number, in step {}", at / width))
                 }
             }

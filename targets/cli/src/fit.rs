@@ -1,9 +1,10 @@
 //! `brooklet quantize --max-kl`: what the fit measures on, its progress, and what it found.
 
-use crate::frames::Frames;
+use crate::frames::{Frames, Wanted};
 use crate::quantize::plainly;
 use crate::text::TextCodec;
 use anyhow::{Context, Result};
+use brooklet::ops::Op;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
 use brooklet_quantize::graph::{Graph, Input};
 use brooklet_quantize::{Checkpoint, Recipe, families};
@@ -14,10 +15,18 @@ use std::path::Path;
 /// Matrices that are named one by one; `--verbose` names all.
 const MOST_NAMED: usize = 12;
 
-/// Makes the file `out` within `max_kl` of the float model; measures on the file `calibration`, or what suits the model.
-pub(crate) fn run(checkpoint: &Checkpoint, recipe: &Recipe, max_kl: f64, calibration: Option<&Path>, out: &Path) -> Result<Fitted> {
+/// Makes the file `out` within `max_kl` of the float model; measures on the file `calibration`, whose sample times `time_column` may
+/// name, or on what suits the model.
+pub(crate) fn run(
+    checkpoint: &Checkpoint,
+    recipe: &Recipe,
+    max_kl: f64,
+    calibration: Option<&Path>,
+    time_column: Option<&str>,
+    out: &Path,
+) -> Result<Fitted> {
     let graph = families::build(checkpoint).map_err(plainly)?;
-    let calibration = read(&graph, calibration)?;
+    let calibration = read(&graph, calibration, time_column)?;
     let bar = ProgressBar::new(0);
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let (bytes, counts) = (style("{bar:32} {bytes}/{total_bytes}  {msg}"), style("{bar:32} {pos}/{len}  measuring {msg}"));
@@ -36,7 +45,7 @@ pub(crate) fn run(checkpoint: &Checkpoint, recipe: &Recipe, max_kl: f64, calibra
 }
 
 /// The stream in `path`: a text or a recording. Without one, English for models that carry a tokenizer, else nothing.
-fn read(graph: &Graph<'_>, path: Option<&Path>) -> Result<Option<Calibration>> {
+fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
     match (&graph.input, path) {
         (Input::Tokens { vocab, bos, eos }, _) => {
             let codec = |name: &str| TextCodec::new(graph.tokenizer.as_deref(), *vocab, *bos, *eos, name);
@@ -52,9 +61,11 @@ fn read(graph: &Graph<'_>, path: Option<&Path>) -> Result<Option<Calibration>> {
             };
             Ok(Some(Calibration::Tokens(tokens)))
         }
-        (Input::Frames { channels, .. }, Some(path)) => {
-            let samples = Frames::open(path, &channels.join("\n"))?.read_all()?;
-            Ok(Some(Calibration::Frames { samples, seconds: None }))
+        (Input::Frames { channels, rate_hz, .. }, Some(path)) => {
+            let takes_missing = graph.ops.iter().any(|op| matches!(op, Op::Missing(_)));
+            let wanted = Wanted { channels: &channels.join("\n"), time_column, takes_missing };
+            let (samples, seconds) = Frames::open(path, wanted)?.read_all(1.0 / rate_hz)?;
+            Ok(Some(Calibration::Frames { samples, seconds: time_column.map(|_| seconds) }))
         }
         (Input::Frames { .. }, None) => Ok(None),
     }

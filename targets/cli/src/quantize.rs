@@ -53,6 +53,9 @@ pub(crate) struct Args {
     /// What --max-kl measures on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
     #[arg(long, value_name = "FILE", requires = "max_kl")]
     calibration: Option<PathBuf>,
+    /// Column of the calibration recording with each sample's time, in seconds
+    #[arg(long, value_name = "NAME", requires = "calibration")]
+    time_column: Option<String>,
     /// Also write sizes and errors of all tensors to this file
     #[arg(long, value_name = "REPORT.json")]
     report: Option<PathBuf>,
@@ -91,7 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
-            let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), &out)?;
+            let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
         None => (write_plain(&checkpoint, &recipe, &out)?, None),
