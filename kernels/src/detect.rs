@@ -3,7 +3,12 @@
 use crate::table::KernelTable;
 
 /// The reference: runs everywhere.
-static PORTABLE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
+static PORTABLE: KernelTable = REFERENCE;
+const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
+
+/// A Cortex-M core with the DSP extension: the target says so, nothing is to be asked.
+#[cfg(cortex_m_dsp)]
+static DSP: KernelTable = KernelTable { name: "cortex-m dsp", matmul: crate::thumb::matmul, ..REFERENCE };
 
 /// Every table this CPU can run, slowest first; the first is the portable one.
 pub fn available() -> impl Iterator<Item = &'static KernelTable> {
@@ -13,6 +18,8 @@ pub fn available() -> impl Iterator<Item = &'static KernelTable> {
         crate::x86::avx2(),
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         crate::x86::avx512(),
+        #[cfg(cortex_m_dsp)]
+        Some(&DSP),
     ];
     tables.into_iter().flatten()
 }
