@@ -1,6 +1,11 @@
 //! Which tables this CPU can run.
 
 use crate::table::KernelTable;
+#[cfg(cortex_m_dsp)]
+use crate::{
+    quant::Matrix,
+    table::{Activations, Outputs},
+};
 
 /// The reference: runs everywhere.
 static PORTABLE: KernelTable = REFERENCE;
@@ -8,7 +13,12 @@ const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q
 
 /// A Cortex-M core with the DSP extension: the target says so, nothing is to be asked.
 #[cfg(cortex_m_dsp)]
-static DSP: KernelTable = KernelTable { name: "cortex-m dsp", matmul: crate::thumb::matmul, ..REFERENCE };
+static DSP: KernelTable = {
+    fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+        crate::thumb::matmul(matrix, x, out, &PORTABLE);
+    }
+    KernelTable { name: "cortex-m dsp", matmul, ..REFERENCE }
+};
 
 /// Every table this CPU can run, slowest first; the first is the portable one.
 pub fn available() -> impl Iterator<Item = &'static KernelTable> {

@@ -5,24 +5,45 @@ use crate::quant::{LINEAR_TABLE, NONLINEAR_TABLE};
 use core::arch::naked_asm;
 
 /// Levels of the usual tables, see [`Pass`].
-pub(super) static NONLINEAR_LEVELS: [u32; 256] = levels(&NONLINEAR_TABLE);
-pub(super) static LINEAR_LEVELS: [u32; 256] = levels(&LINEAR_TABLE);
+static NONLINEAR_LEVELS: [u32; 256] = levels(&NONLINEAR_TABLE);
+static LINEAR_LEVELS: [u32; 256] = levels(&LINEAR_TABLE);
 
 const fn levels(table: &[i8; 16]) -> [u32; 256] {
     let mut levels = [0; 256];
     let mut byte = 0;
     while byte < 256 {
-        let (low, high) = (table[byte & 15] as i32 * 256, table[byte >> 4] as i32 * 256);
-        levels[byte] = low as u32 & 0xffff | (high as u32) << 16;
+        levels[byte] = table[byte & 15] as u32 & 0xffff | (table[byte >> 4] as u32) << 16;
         byte += 1;
     }
     levels
 }
 
+/// The levels of `table`, if it is one of the usual ones.
+#[inline(always)]
+pub(super) fn levels_of(table: &[i8; 16]) -> Option<&'static [u32; 256]> {
+    const fn bits(table: &[i8; 16]) -> u128 {
+        let mut bits = 0;
+        let mut i = 16;
+        while i > 0 {
+            i -= 1;
+            bits = bits << 8 | table[i] as u8 as u128;
+        }
+        bits
+    }
+    let table = u128::from_le_bytes(table.map(|level| level as u8));
+    if table == const { bits(&NONLINEAR_TABLE) } {
+        Some(&NONLINEAR_LEVELS)
+    } else if table == const { bits(&LINEAR_TABLE) } {
+        Some(&LINEAR_LEVELS)
+    } else {
+        None
+    }
+}
+
 /// Multiplies; see [`Pass`].
 ///
 /// A byte of weights is two columns of one row, four apart: a table of 256 entries gives both their levels as 16-bit halves, and SMLAD
-/// adds two products. Levels are 256 times themselves, as are the sums; see the 8-bit kernel for what that is good for. A sub-scale's
+/// adds two products. Inputs are 256 times themselves, as are the sums; see the 8-bit kernel for what that is good for. A sub-scale's
 /// byte is twice the factor, plus the pick of the table: the conversion to float halves the product.
 ///
 /// r0 tiles, r1-r8 integer sums, r9 r10 inputs, r11 r12 levels, lr their table; s0-s7 sums, s14 what the second table adds, s15 scale,
@@ -87,10 +108,16 @@ pub(super) unsafe extern "C" fn pass(pass: &mut Pass) {
             sub sp, #20
             mov lr, r0
             str lr, [sp, #12]
-            ldr r10, [lr, #48]
-            str r10, [sp, #16]
-            ldr r10, [lr, #44]
-            ldr r0, [lr, #40]
+            ldr r1, [lr, #40]
+            str r1, [sp, #16]
+            ldr r1, [lr, #44]
+        4:                                       // the next walk
+            ldr r2, [r1, #24]
+            str r2, [lr, #44]
+            ldm r1, {r0, r1, r3, r4, r6, r10}
+            str r1, [lr]
+            strd r3, r4, [lr, #8]
+            str r6, [lr, #20]
             ldm lr, {r1-r8, r11, r12}
         1:                                       // the next tile row
             vldm r4, {s0-s7}
@@ -165,6 +192,9 @@ pub(super) unsafe extern "C" fn pass(pass: &mut Pass) {
             stm lr, {r1-r4}
             cmp r3, r6
             bne 1b
+            ldr r1, [lr, #44]
+            cmp r1, #0
+            bne 4b
 
             add sp, #20
             vpop {s16-s31}

@@ -56,8 +56,14 @@ pub(super) unsafe extern "C" fn pass(pass: &mut Pass) {
             sub sp, #20
             mov lr, r0
             str lr, [sp, #12]
-            ldr r10, [lr, #44]
-            ldr r0, [lr, #40]
+            ldr r1, [lr, #44]
+        4:                                       // the next walk
+            ldr r2, [r1, #24]
+            str r2, [lr, #44]
+            ldm r1, {r0, r1, r3, r4, r6, r10}
+            str r1, [lr]
+            strd r3, r4, [lr, #8]
+            str r6, [lr, #20]
             ldm lr, {r1-r8, r11, r12}
         1:                                       // the next tile row
             vldm r4, {s0-s7}
@@ -141,6 +147,9 @@ pub(super) unsafe extern "C" fn pass(pass: &mut Pass) {
             stm lr, {r1-r4}
             cmp r3, r6
             bne 1b
+            ldr r1, [lr, #44]
+            cmp r1, #0
+            bne 4b
 
             add sp, #20
             vpop {s16-s31}
