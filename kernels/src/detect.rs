@@ -17,7 +17,21 @@ static DSP: KernelTable = {
     fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
         crate::thumb::matmul(matrix, x, out, &PORTABLE);
     }
-    KernelTable { name: "cortex-m dsp", matmul, ..REFERENCE }
+    KernelTable { name: "cortex-m dsp", matmul, quantize_activations: round_by_dsp, ..REFERENCE }
+};
+
+#[cfg(cortex_m_dsp)]
+fn round_by_dsp(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+    crate::thumb::quantize_activations(x, codes, scales, sums, &PORTABLE);
+}
+
+/// A Cortex-M core with Helium.
+#[cfg(cortex_m_helium)]
+static HELIUM: KernelTable = {
+    fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+        crate::thumb::helium::matmul(matrix, x, out, &PORTABLE);
+    }
+    KernelTable { name: "cortex-m helium", matmul, quantize_activations: round_by_dsp, ..REFERENCE }
 };
 
 /// Every table this CPU can run, slowest first; the first is the portable one.
@@ -30,6 +44,8 @@ pub fn available() -> impl Iterator<Item = &'static KernelTable> {
         crate::x86::avx512(),
         #[cfg(cortex_m_dsp)]
         Some(&DSP),
+        #[cfg(cortex_m_helium)]
+        Some(&HELIUM),
     ];
     tables.into_iter().flatten()
 }

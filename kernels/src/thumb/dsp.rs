@@ -78,7 +78,8 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, 
             }
             for (t, out) in out.data.chunks_mut(out.stride).enumerate() {
                 let inputs = t * groups..(t + 1) * groups;
-                let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs)) else {
+                let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs))
+                else {
                     return;
                 };
                 let Some(out) = out.get_mut(..planes.rows) else { return };

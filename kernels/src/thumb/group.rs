@@ -38,6 +38,7 @@ pub(super) struct Widening {
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn widen_q8(widening: &Widening) {
     naked_asm!(
+        features!(),
         r"
             push {r4-r11, lr}
             ldm r0, {r0-r5}
@@ -71,6 +72,7 @@ pub(super) unsafe extern "C" fn widen_q8(widening: &Widening) {
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn widen_q4(widening: &Widening) {
     naked_asm!(
+        features!(),
         r"
             push {r4-r11, lr}
             ldm r0, {r0-r5}

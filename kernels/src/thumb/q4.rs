@@ -51,10 +51,8 @@ pub(super) fn levels_of(table: &[i8; 16]) -> Option<&'static [u32; 256]> {
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn pass(pass: &mut Pass) {
     naked_asm!(
+        features!(),
         r"
-        // Assembly of a whole function starts without the FPU that the target has.
-        .fpu fpv4-sp-d16
-
         // Two bytes, four columns, of one row.
         .macro brooklet_q4_row first, a, at
             .if \first && (\at == 0)

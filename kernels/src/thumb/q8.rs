@@ -14,10 +14,8 @@ use core::arch::naked_asm;
 #[unsafe(naked)]
 pub(super) unsafe extern "C" fn pass(pass: &mut Pass) {
     naked_asm!(
+        features!(),
         r"
-        // Assembly of a whole function starts without the FPU that the target has.
-        .fpu fpv4-sp-d16
-
         // Four columns of two rows.
         .macro brooklet_q8_rows first, a, b, at
             .if \first && (\at == 0)

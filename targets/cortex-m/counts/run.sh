@@ -16,11 +16,12 @@ for board in "${boards[@]}"; do
     mps2-an386) core='Cortex-M4F'; target=thumbv7em-none-eabihf; flags='' ;;
     mps2-an500) core='Cortex-M7'; target=thumbv7em-none-eabihf; flags='' ;;
     mps2-an505) core='Cortex-M33'; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m33' ;;
-    mps3-an547) core='Cortex-M55'; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m55' ;;
+    mps3-an547) core='Cortex-M55'; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m55 -Ctarget-feature=-mve.fp' ;;
     *) echo "no board $board" >&2; exit 1 ;;
   esac
   # One folder per set of flags: other flags would rebuild everything.
-  build=(build --release --target "$target" --target-dir "target/${flags##*=}")
+  folder=target/$(tr -dc a-z0-9- <<<"${flags%% *}")
+  build=(build --release --target "$target" --target-dir "$folder")
   if has_target "$target"; then
     BOARD=$board RUSTFLAGS=$flags cargo "${build[@]}"
   else
@@ -33,5 +34,5 @@ for board in "${boards[@]}"; do
   fi
   echo "== $core ($board)"
   timeout 300 qemu-system-arm -M "$board" -display none -monitor none -semihosting-config enable=on,target=native -icount shift=7 \
-    -kernel "target/${flags##*=}/$target/release/brooklet-counts"
+    -kernel "$folder/$target/release/brooklet-counts"
 done

@@ -11,10 +11,12 @@ use cortex_m_semihosting::{debug, hprintln};
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    let arena = cortex_m::singleton!(: memory::Arena = memory::Arena([brooklet::Line::ZERO; 3072])).unwrap();
+    static mut ARENA: memory::Arena = memory::Arena([brooklet::Line::ZERO; 3072]);
+    let arena = ARENA;
     timer::start();
     products::count(arena);
     products::compare(arena);
+    products::subnormals();
     steps::count(arena);
     debug::exit(debug::EXIT_SUCCESS);
     loop {}
