@@ -3,12 +3,13 @@
 //! One step of a stream multiplies each matrix by one vector; a prefill by several at once. Both are the same sums: per group
 //! the exact integer dot product, one rounding to `f32`, and the groups added in ascending order.
 
+use super::SCALAR;
 use super::act::round_to_i8;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, f16_to_f32};
 use crate::table::{Activations, Outputs};
 
-/// Vectors that share one pass over a tile.
-const BATCH: usize = 8;
+/// Vectors that share one pass over a tile: their sums lie on the stack, of which a microcontroller has little.
+const BATCH: usize = if SCALAR { 1 } else { 8 };
 
 type Lanes = [f32; TILE_ROWS];
 
@@ -107,6 +108,9 @@ pub(crate) fn matmul(
 /// Exact dot products of 16 rows x 32 columns with 32 codes.
 #[inline(always)]
 fn dot_tile(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
+    if SCALAR {
+        return dot_rows(tile, x);
+    }
     let mut acc = [0i32; 64];
     for (words, x) in tile.as_chunks::<2>().0.iter().zip(x.as_chunks::<8>().0) {
         let (x0, x1) = (repeat(x, 0), repeat(x, 4));
@@ -120,6 +124,21 @@ fn dot_tile(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
     let mut isum = [0; TILE_ROWS];
     for r in 0..TILE_ROWS {
         isum[r] = acc[4 * r].wrapping_add(acc[4 * r + 1]).wrapping_add(acc[4 * r + 2]).wrapping_add(acc[4 * r + 3]);
+    }
+    isum
+}
+
+/// The same, row by row: for registers of one number.
+#[inline(always)]
+fn dot_rows(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
+    let mut isum = [0i32; TILE_ROWS];
+    for (words, x) in tile.iter().zip(x.as_chunks::<4>().0) {
+        let x = x.map(i32::from);
+        for (isum, word) in isum.iter_mut().zip(words.as_chunks::<4>().0) {
+            for (&w, x) in word.iter().zip(x) {
+                *isum = isum.wrapping_add(i32::from(w).wrapping_mul(x));
+            }
+        }
     }
     isum
 }

@@ -1,11 +1,11 @@
 //! One step of the selective scan (Mamba, equation 2 with the discretisation of its section 3.3).
 
+use super::SCALAR;
 use super::act::{exp, silu, softplus};
 use crate::table::Scan;
 
-/// Channels handled together: what the registers hold. Each lane is on its own, so that the number changes no bit. Microcontrollers
-/// have 32 registers of one number, and a recurrence works on a few vectors at a time.
-pub(crate) const WIDTH: usize = if cfg!(any(target_arch = "arm", target_arch = "riscv32")) { 8 } else { 16 };
+/// Channels handled together: what the registers hold. Each lane is on its own, so that the number changes no bit.
+pub(crate) const WIDTH: usize = if SCALAR { 8 } else { 16 };
 
 /// Lanes `at..at + WIDTH` of `x`, zero from `end` on.
 #[inline(always)]

@@ -31,14 +31,20 @@ pub(crate) fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
             let x = load(ssd.x, first + at, first + head_dim);
             let dx = x.map(|x| dt * x);
             let mut sum = [0.0; WIDTH];
-            for (n, (&b, &c)) in b.iter().zip(c).enumerate() {
-                let row = n * head_dim;
-                let mut s = load(state, row + at, row + head_dim);
-                for i in 0..WIDTH {
-                    s[i] = decay * s[i] + dx[i] * b;
-                    sum[i] += c * s[i];
+            for ((row, &b), &c) in state.chunks_exact_mut(head_dim).zip(b).zip(c) {
+                if let Some(s) = row.get_mut(at..).and_then(|row| row.first_chunk_mut::<WIDTH>()) {
+                    for i in 0..WIDTH {
+                        s[i] = decay * s[i] + dx[i] * b;
+                        sum[i] += c * s[i];
+                    }
+                } else {
+                    let mut s = load(row, at, head_dim);
+                    for i in 0..WIDTH {
+                        s[i] = decay * s[i] + dx[i] * b;
+                        sum[i] += c * s[i];
+                    }
+                    store(row, at, head_dim, s);
                 }
-                store(state, row + at, row + head_dim, s);
             }
             for i in 0..WIDTH {
                 sum[i] += d * x[i];

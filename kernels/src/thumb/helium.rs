@@ -57,7 +57,9 @@ fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out
     let codes = codes.as_chunks::<GROUP>().0;
     for (t, out) in out.chunks_mut(stride).enumerate() {
         let inputs = t * groups..(t + 1) * groups;
-        let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs)) else { break };
+        let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs)) else {
+            break;
+        };
         let Some(out) = out.get_mut(..rows) else { break };
         for (i, out) in out.chunks_mut(PASS_ROWS).enumerate() {
             let (tile, half) = (i / 2 * groups, i % 2);

@@ -4,7 +4,7 @@ use crate::memory::{Arena, Noise, take};
 use crate::timer::instructions;
 use brooklet::kernels::available;
 use brooklet::{Input, Model, Session, State};
-use cortex_m_semihosting::hprintln;
+use cortex_m_semihosting::{hprint, hprintln};
 
 #[repr(C, align(64))]
 struct Aligned<T: ?Sized>(T);
@@ -30,6 +30,7 @@ pub fn count(arena: &mut Arena) {
         let (mut least, mut most, mut fingerprint) = (u64::MAX, 0, 0u32);
         for frame in frames() {
             let (count, outputs) = instructions(|| session.step(Input::Frame(core::hint::black_box(&frame))));
+            hprint!(" {}", count);
             least = least.min(count);
             most = most.max(count);
             for y in outputs.unwrap() {
