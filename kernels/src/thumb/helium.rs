@@ -61,21 +61,25 @@ fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out
             break;
         };
         let Some(out) = out.get_mut(..rows) else { break };
-        for (i, out) in out.chunks_mut(PASS_ROWS).enumerate() {
-            let (tile, half) = (i / 2 * groups, i % 2);
-            let mut rest = [0.0; PASS_ROWS];
-            let pass = Pass {
-                tiles: tiles.wrapping_add(tile * tile_bytes + half * 4 * PASS_ROWS),
-                sub_scales: sub_scales.as_ptr().wrapping_add(tile * TILE_ROWS + half * PASS_ROWS),
-                row_scales: row_scales.as_ptr().wrapping_add(i * PASS_ROWS),
-                codes: codes.as_ptr().cast(),
-                scales: scales.as_ptr(),
-                sums: sums.as_ptr(),
-                groups,
-                out: if out.len() == PASS_ROWS { out.as_mut_ptr() } else { rest.as_mut_ptr() },
-                table: table.map_or(core::ptr::null(), |table| table.as_ptr()),
-                shift,
-            };
+        // Rows behind the last whole pass.
+        let mut rest = [0.0; PASS_ROWS];
+        let (whole, behind) = out.as_chunks_mut::<PASS_ROWS>();
+        let mut pass = Pass {
+            tiles,
+            sub_scales: sub_scales.as_ptr(),
+            row_scales: row_scales.as_ptr(),
+            codes: codes.as_ptr().cast(),
+            scales: scales.as_ptr(),
+            sums: sums.as_ptr(),
+            groups,
+            out: whole.as_mut_ptr().cast(),
+            table: table.map_or(core::ptr::null(), |table| table.as_ptr()),
+            shift,
+        };
+        for i in 0..rows.div_ceil(PASS_ROWS) {
+            if i == whole.len() {
+                pass.out = rest.as_mut_ptr();
+            }
             // SAFETY: this code is compiled only for cores with Helium. All planes were cut to the shape above: half `i` of their tile
             // rows lies in them, and inputs are those of `groups` groups. `pass.out` has room for eight sums.
             unsafe {
@@ -84,9 +88,18 @@ fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out
                     Some(_) => pass_q4(&pass),
                 }
             }
-            if out.len() < PASS_ROWS {
-                out.copy_from_slice(rest.get(..out.len())?);
-            }
+            // The upper half of a tile row, or the lower half of the next.
+            let (tiles_step, sub_scales_step) = match i % 2 {
+                0 => (4 * PASS_ROWS, PASS_ROWS),
+                _ => (groups * tile_bytes - 4 * PASS_ROWS, groups * TILE_ROWS - PASS_ROWS),
+            };
+            pass.tiles = pass.tiles.wrapping_add(tiles_step);
+            pass.sub_scales = pass.sub_scales.wrapping_add(sub_scales_step);
+            pass.row_scales = pass.row_scales.wrapping_add(PASS_ROWS);
+            pass.out = pass.out.wrapping_add(PASS_ROWS);
+        }
+        for (out, rest) in behind.iter_mut().zip(rest) {
+            *out = rest;
         }
     }
     Some(())
@@ -169,8 +182,8 @@ unsafe extern "C" fn pass_q8(pass: &Pass) {
             brooklet_helium_q8_row r4, (4 * \at + 4)
             brooklet_helium_q8_row r6, (4 * \at + 8)
             brooklet_helium_q8_row r8, (4 * \at + 12)
-            vmov q4[2], q4[0], r6, r2
-            vmov q4[3], q4[1], r8, r4
+            vmov q4[2], q4[0], r2, r6
+            vmov q4[3], q4[1], r4, r8
             vldrb.s32 q3, [r3, #(\at)]
             brooklet_helium_add \a, \b, \c, \d
         .endm
@@ -223,8 +236,8 @@ unsafe extern "C" fn pass_q4(pass: &Pass) {
             brooklet_helium_q4_row r4, (4 * \at + 4)
             brooklet_helium_q4_row r6, (4 * \at + 8)
             brooklet_helium_q4_row r8, (4 * \at + 12)
-            vmov q4[2], q4[0], r6, r2
-            vmov q4[3], q4[1], r8, r4
+            vmov q4[2], q4[0], r2, r6
+            vmov q4[3], q4[1], r4, r8
             vldrb.s32 q3, [r3, #(\at)]
             vshl.i32 q2, q3, #31                    // the pick of the table
             vshr.u32 q2, q2, #31

@@ -20,7 +20,7 @@ for board in "${boards[@]}"; do
     *) echo "no board $board" >&2; exit 1 ;;
   esac
   # One folder per set of flags: other flags would rebuild everything.
-  folder=target/$(tr -dc a-z0-9- <<<"${flags%% *}")
+  folder=target/$core
   build=(build --release --target "$target" --target-dir "$folder")
   if has_target "$target"; then
     BOARD=$board RUSTFLAGS=$flags cargo "${build[@]}"

@@ -147,7 +147,10 @@ impl<'a> Product<'a> {
         let matrix = core::hint::black_box(&self.matrix);
         let (multiplying, ()) = instructions(|| table.matmul(matrix, activations, Outputs { data: out, stride }));
         let [first, latest] = &self.out;
-        if i > 0 && first.iter().zip(latest.iter()).any(|(a, b)| a.to_bits() != b.to_bits()) {
+        if i > 0
+            && let Some(at) = first.iter().zip(latest.iter()).position(|(a, b)| a.to_bits() != b.to_bits())
+        {
+            hprintln!("{}: output {} is {:e}, not {:e}", table.name(), at, latest[at], first[at]);
             self.agrees = false;
         }
         (quantizing, multiplying)
@@ -165,6 +168,7 @@ impl<'a> Product<'a> {
         if i == 0 {
             self.inputs[t] = hash;
         } else if self.inputs[t] != hash {
+            hprintln!("table {}: the codes of vector {} differ", i, t);
             self.agrees = false;
         }
     }
