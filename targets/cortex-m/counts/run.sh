@@ -13,15 +13,14 @@ has_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
 
 for board in "${boards[@]}"; do
   case $board in
-    mps2-an386) core='Cortex-M4F'; target=thumbv7em-none-eabihf; flags='' ;;
-    mps2-an500) core='Cortex-M7'; target=thumbv7em-none-eabihf; flags='' ;;
-    mps2-an505) core='Cortex-M33'; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m33' ;;
-    mps3-an547) core='Cortex-M55'; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m55 -Ctarget-feature=-mve.fp' ;;
+    mps2-an386) core='Cortex-M4F'; folder=m4; target=thumbv7em-none-eabihf; flags='' ;;
+    mps2-an500) core='Cortex-M7'; folder=m4; target=thumbv7em-none-eabihf; flags='' ;;
+    mps2-an505) core='Cortex-M33'; folder=m33; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m33' ;;
+    mps3-an547) core='Cortex-M55'; folder=m55; target=thumbv8m.main-none-eabihf; flags='-Ctarget-cpu=cortex-m55 -Ctarget-feature=-mve.fp' ;;
     *) echo "no board $board" >&2; exit 1 ;;
   esac
   # One folder per set of flags: other flags would rebuild everything.
-  folder=target/$core
-  build=(build --release --target "$target" --target-dir "$folder")
+  build=(build --release --target "$target" --target-dir "target/$folder")
   if has_target "$target"; then
     BOARD=$board RUSTFLAGS=$flags cargo "${build[@]}"
   else
@@ -34,5 +33,5 @@ for board in "${boards[@]}"; do
   fi
   echo "== $core ($board)"
   timeout 300 qemu-system-arm -M "$board" -display none -monitor none -semihosting-config enable=on,target=native -icount shift=7 \
-    -kernel "$folder/$target/release/brooklet-counts"
+    -kernel "target/$folder/$target/release/brooklet-counts"
 done

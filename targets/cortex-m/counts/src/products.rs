@@ -91,18 +91,13 @@ impl<'a> Product<'a> {
         match format {
             Format::F32 => quant::pack_f32(rows, cols, |r, c| f32::from(code(r, c) as i8) * 0.01, bytes),
             Format::F16 => quant::pack_f16(rows, cols, |r, c| f32::from(code(r, c) as i8) * 0.01, bytes),
-            Format::Q8 => quant::pack_q8(
-                rows,
-                cols,
-                row_scale,
-                |r, c| (code(r, c) as i8).max(-127),
-                |r, c| (code(r, c) as i8).max(-127),
-                bytes,
-            ),
+            Format::Q8 => {
+                quant::pack_q8(rows, cols, row_scale, |r, c| (code(r, c) as i8).max(-127), |r, c| (code(r, c) as i8).max(-127), bytes)
+            }
             Format::Q4 => {
                 let odd: [i8; 16] = core::array::from_fn(|i| i as i8 * 7 - 100);
-                let (table, shift) = [(&NONLINEAR_TABLE, NONLINEAR_SHIFT), (&LINEAR_TABLE, 0), (&NONLINEAR_TABLE, -1), (&odd, 27)]
-                    [seed as usize / 4 % 4];
+                let (table, shift) =
+                    [(&NONLINEAR_TABLE, NONLINEAR_SHIFT), (&LINEAR_TABLE, 0), (&NONLINEAR_TABLE, -1), (&odd, 27)][seed as usize / 4 % 4];
                 quant::pack_q4(rows, cols, table, shift, row_scale, |r, c| code(r, c) as i8, |r, c| code(r, c) >> 4, bytes);
             }
         }

@@ -38,7 +38,13 @@ pub fn count(arena: &mut Arena) {
             }
         }
         fingerprints[i] = fingerprint;
-        hprintln!("watch classifier, {:9} {} to {} instructions per step over ten inputs, outputs {:08x}", table.name(), least, most, fingerprint);
+        hprintln!(
+            "watch classifier, {:9} {} to {} instructions per step over ten inputs, outputs {:08x}",
+            table.name(),
+            least,
+            most,
+            fingerprint
+        );
     }
     assert!(fingerprints.iter().take(available().count()).all(|&f| f == fingerprints[0]), "tables differ");
 }

@@ -14,8 +14,8 @@ pub fn instructions<R>(work: impl FnOnce() -> R) -> (u64, R) {
 }
 
 fn to_instructions(ticks: u32) -> u64 {
-    let ns_per_tick = 1_000_000_000 / registers::HZ;
-    (u64::from(ticks) * ns_per_tick + NS_PER_INSTRUCTION / 2) / NS_PER_INSTRUCTION
+    let per_instruction = NS_PER_INSTRUCTION * registers::HZ;
+    (u64::from(ticks) * 1_000_000_000 + per_instruction / 2) / per_instruction
 }
 
 pub use registers::start;
