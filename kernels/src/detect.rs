@@ -1,38 +1,11 @@
 //! Which tables this CPU can run.
 
 use crate::table::KernelTable;
-#[cfg(cortex_m_dsp)]
-use crate::{
-    quant::Matrix,
-    table::{Activations, Outputs},
-};
 
 /// The reference: runs everywhere.
-static PORTABLE: KernelTable = REFERENCE;
-const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
-
-/// A Cortex-M core with the DSP extension: the target says so, nothing is to be asked.
-#[cfg(cortex_m_dsp)]
-static DSP: KernelTable = {
-    fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
-        crate::thumb::matmul(matrix, x, out, &PORTABLE);
-    }
-    KernelTable { name: "cortex-m dsp", matmul, quantize_activations: round_by_dsp, ..REFERENCE }
-};
-
-#[cfg(cortex_m_dsp)]
-fn round_by_dsp(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-    crate::thumb::quantize_activations(x, codes, scales, sums, &PORTABLE);
-}
-
-/// A Cortex-M core with Helium.
-#[cfg(cortex_m_helium)]
-static HELIUM: KernelTable = {
-    fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
-        crate::thumb::helium::matmul(matrix, x, out, &PORTABLE);
-    }
-    KernelTable { name: "cortex-m helium", matmul, quantize_activations: round_by_dsp, ..REFERENCE }
-};
+pub(crate) static PORTABLE: KernelTable = REFERENCE;
+/// The same, for back-ends that replace some of its kernels.
+pub(crate) const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
 
 /// Every table this CPU can run, slowest first; the first is the portable one.
 pub fn available() -> impl Iterator<Item = &'static KernelTable> {
@@ -43,9 +16,9 @@ pub fn available() -> impl Iterator<Item = &'static KernelTable> {
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         crate::x86::avx512(),
         #[cfg(cortex_m_dsp)]
-        Some(&DSP),
+        Some(&crate::thumb::DSP),
         #[cfg(cortex_m_helium)]
-        Some(&HELIUM),
+        Some(&crate::thumb::HELIUM),
     ];
     tables.into_iter().flatten()
 }

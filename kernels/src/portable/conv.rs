@@ -15,16 +15,15 @@ pub(crate) fn conv1d_step(conv: &Conv1d<'_>, state: &mut [f32], x: &mut [f32]) {
     while at < channels {
         let mut acc = conv.bias.map_or([0.0; WIDTH], |bias| load(bias, at, channels));
         let newest = load(x, at, channels);
-        let mut s = if kept > 0 { load(state, at, channels) } else { newest };
         for tap in 0..kept {
             let row = tap * channels;
             let w = load(conv.weight, row + at, row + channels);
+            let s = load(state, row + at, row + channels);
             for i in 0..WIDTH {
                 acc[i] += w[i] * s[i];
             }
             let next = if tap + 1 < kept { load(state, row + channels + at, row + 2 * channels) } else { newest };
             store(state, row + at, row + channels, next);
-            s = next;
         }
         let row = kept * channels;
         let w = load(conv.weight, row + at, row + channels);

@@ -155,11 +155,19 @@ type Block<W> = [[W; TILE_ROWS]; GROUP];
 
 /// How a float is stored.
 trait Stored: Sized {
+    /// A word as `f32`.
+    fn word(word: &[Self; TILE_ROWS]) -> [f32; TILE_ROWS];
+
     /// A block as `f32`: itself, or converted in the buffer it is lent.
     fn block<'b>(words: &'b Block<Self>, buffer: &'b mut Block<f32>) -> &'b Block<f32>;
 }
 
 impl Stored for f32 {
+    #[inline(always)]
+    fn word(word: &[f32; TILE_ROWS]) -> [f32; TILE_ROWS] {
+        *word
+    }
+
     #[inline(always)]
     fn block<'b>(words: &'b Block<f32>, _: &'b mut Block<f32>) -> &'b Block<f32> {
         words
@@ -167,6 +175,11 @@ impl Stored for f32 {
 }
 
 impl Stored for u16 {
+    #[inline(always)]
+    fn word(word: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS] {
+        word.map(f16_to_f32)
+    }
+
     #[inline(always)]
     fn block<'b>(words: &'b Block<u16>, buffer: &'b mut Block<f32>) -> &'b Block<f32> {
         for (word, out) in words.iter().zip(buffer.iter_mut()) {
@@ -187,6 +200,21 @@ fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, 
             let len = xs.len() / stride;
             let mut acc = [[0.0; TILE_ROWS]; BATCH];
             for (g, words) in words.as_chunks::<GROUP>().0.iter().enumerate() {
+                if SCALAR {
+                    // One vector: converting as it goes takes no buffer.
+                    let Some(x) = xs.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };
+                    let mut sum = [0.0; TILE_ROWS];
+                    for (w, &x) in words.iter().zip(x) {
+                        let w = W::word(w);
+                        for r in 0..TILE_ROWS {
+                            sum[r] += w[r] * x;
+                        }
+                    }
+                    for r in 0..TILE_ROWS {
+                        acc[0][r] += sum[r];
+                    }
+                    continue;
+                }
                 let words = W::block(words, &mut buffer);
                 for (acc, x) in acc.iter_mut().zip(xs.chunks_exact(stride)) {
                     let Some(x) = x.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };

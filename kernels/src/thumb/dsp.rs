@@ -2,8 +2,9 @@
 
 use super::group::{Group, PANEL, Widening, widen_q4, widen_q8};
 use super::{q4, q8};
+use crate::detect::PORTABLE;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
-use crate::table::{Activations, KernelTable, Outputs};
+use crate::table::{Activations, Outputs};
 use core::mem::MaybeUninit;
 
 /// Rows of a pass: what the registers hold sums for.
@@ -66,15 +67,14 @@ struct Planes<'a> {
     shift: i32,
 }
 
-/// `out[t] = matrix * x[t]` for every vector `t`; `portable` takes what is no work for this: floats, and 4-bit codes through a table of
+/// `out[t] = matrix * x[t]` for every vector `t`; the portable kernel takes what is no work for this: floats, and 4-bit codes through a table of
 /// the file's own.
-#[inline(always)]
-pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, portable: &KernelTable) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
     match (Planes::of(matrix), x) {
         (Some(planes), Activations::Int8 { codes, scales, sums }) => {
             let (codes, groups) = (codes.as_chunks::<GROUP>().0, planes.groups);
             if !codes.as_ptr().cast::<u32>().is_aligned() {
-                return portable.matmul(matrix, x, out);
+                return PORTABLE.matmul(matrix, x, out);
             }
             for (t, out) in out.data.chunks_mut(out.stride).enumerate() {
                 let inputs = t * groups..(t + 1) * groups;
@@ -86,7 +86,7 @@ pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, 
                 planes.multiply(codes, scales, sums, out);
             }
         }
-        _ => portable.matmul(matrix, x, out),
+        _ => PORTABLE.matmul(matrix, x, out),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Matrix times vector by Helium: gathers one row's words, sixteen columns an instruction.
 
+use crate::detect::PORTABLE;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
-use crate::table::{Activations, KernelTable, Outputs};
+use crate::table::{Activations, Outputs};
 use core::arch::naked_asm;
 
 /// Rows of a pass.
@@ -26,12 +27,11 @@ struct Pass {
     shift: i32,
 }
 
-/// `out[t] = matrix * x[t]` for every vector `t`; `portable` takes floats.
-#[inline(always)]
-pub(crate) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>, portable: &KernelTable) {
-    let Activations::Int8 { codes, scales, sums } = x else { return portable.matmul(matrix, x, out) };
+/// `out[t] = matrix * x[t]` for every vector `t`; the portable kernel takes floats.
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+    let Activations::Int8 { codes, scales, sums } = x else { return PORTABLE.matmul(matrix, x, out) };
     if multiply(matrix, codes, scales, sums, &mut *out.data, out.stride).is_none() {
-        portable.matmul(matrix, x, out);
+        PORTABLE.matmul(matrix, x, out);
     }
 }
 

@@ -20,10 +20,19 @@ macro_rules! features {
 mod dsp;
 mod group;
 #[cfg(cortex_m_helium)]
-pub(crate) mod helium;
+mod helium;
 mod q4;
 mod q8;
 mod round;
 
-pub(crate) use dsp::matmul;
-pub(crate) use round::quantize_activations;
+use crate::detect::REFERENCE;
+use crate::table::KernelTable;
+
+/// The table of a core with the DSP extension: the target says so, nothing is to be asked.
+pub(crate) static DSP: KernelTable =
+    KernelTable { name: "cortex-m dsp", matmul: dsp::matmul, quantize_activations: round::quantize_activations, ..REFERENCE };
+
+/// The table of a core with Helium.
+#[cfg(cortex_m_helium)]
+pub(crate) static HELIUM: KernelTable =
+    KernelTable { name: "cortex-m helium", matmul: helium::matmul, quantize_activations: round::quantize_activations, ..REFERENCE };

@@ -1,18 +1,17 @@
 //! Rounding of activations to int8, sixteen at a time.
 
+use crate::detect::PORTABLE;
 use crate::quant::GROUP;
-use crate::table::KernelTable;
 use core::arch::naked_asm;
 
 /// Columns of a half group.
 const HALF: usize = GROUP / 2;
 
-/// See [`KernelTable::quantize_activations`].
-#[inline(always)]
-pub(crate) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32], portable: &KernelTable) {
+/// See [`crate::KernelTable::quantize_activations`].
+pub(super) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     // Stores of two words ask for a word boundary, which buffers have.
     if !codes.as_ptr().cast::<u32>().is_aligned() {
-        return portable.quantize_activations(x, codes, scales, sums);
+        return PORTABLE.quantize_activations(x, codes, scales, sums);
     }
     let groups = codes.as_chunks_mut::<GROUP>().0.iter_mut().zip(scales).zip(sums);
     for (g, ((codes, scale), sum)) in groups.enumerate() {
