@@ -1,10 +1,11 @@
 //! Numeric kernels of Brooklet: loops over slices, and nothing else.
 //!
-//! This crate knows no file, no model and no plan. It has four parts:
+//! This crate knows no file, no model and no plan. It has these parts:
 //!
 //! - [`quant`]: how weights lie in memory (tiles of 16 rows x 32 columns), with pack and unpack as the oracle;
 //! - [`portable`]: the reference kernels, always built; every other back-end must give the same bits;
 //! - `x86`: the same, compiled for wider registers (only handed out after the CPU was asked);
+//! - `thumb`: products in assembly for Cortex-M cores with the DSP extension;
 //! - [`KernelTable`]: one plain function pointer per kernel, chosen once by [`detect`].
 //!
 //! # The numerics contract
@@ -25,6 +26,8 @@ mod detect;
 pub mod portable;
 pub mod quant;
 mod sqrt;
+#[cfg(cortex_m_dsp)]
+mod thumb;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
 mod x86;
 

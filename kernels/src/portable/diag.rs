@@ -1,8 +1,7 @@
 //! One step of diagonal state-space models (S4D, S5, Hyena's poles): complex modes that do not see each other.
 
 use super::act::{expm1, sin_cos_turn};
-use super::reduce::LANES;
-use super::scan::{load, store};
+use super::scan::{WIDTH, load, store};
 use crate::table::{DiagSsm, Stepping};
 
 /// `s[n][h] <- s + e (s + x[h])`, or `s + e s + x[h]`, see [`Stepping`]; `y[h] = Re(sum_n c[n][h] s[n][h]) + d[h] x[h]`, or
@@ -27,13 +26,13 @@ fn step<const HELD: bool>(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32], f
     let mut at = 0;
     while at < channels {
         let x_re = load(ssm.x, at, channels);
-        let x_im = if ssm.x.len() > channels { load(ssm.x, channels + at, 2 * channels) } else { [0.0; LANES] };
-        let mut sum = [0.0; LANES];
+        let x_im = if ssm.x.len() > channels { load(ssm.x, channels + at, 2 * channels) } else { [0.0; WIDTH] };
+        let mut sum = [0.0; WIDTH];
         for mode in 0..modes {
             let (re, im) = (2 * mode * channels, (2 * mode + 1) * channels);
             let (a_re, a_im) = (load(ssm.a, re + at, re + channels), load(ssm.a, im + at, im + channels));
             let (mut s_re, mut s_im) = (load(state, re + at, re + channels), load(state, im + at, im + channels));
-            for i in 0..LANES {
+            for i in 0..WIDTH {
                 let (e_re, e_im) = factor(a_re[i], a_im[i]);
                 let (t_re, t_im) = if HELD { (s_re[i] + x_re[i], s_im[i] + x_im[i]) } else { (s_re[i], s_im[i]) };
                 s_re[i] += e_re * t_re - e_im * t_im;
@@ -48,7 +47,7 @@ fn step<const HELD: bool>(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32], f
             match ssm.c {
                 Some(c) => {
                     let (c_re, c_im) = (load(c, re + at, re + channels), load(c, im + at, im + channels));
-                    for i in 0..LANES {
+                    for i in 0..WIDTH {
                         sum[i] += c_re[i] * s_re[i] - c_im[i] * s_im[i];
                     }
                 }
@@ -61,13 +60,13 @@ fn step<const HELD: bool>(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32], f
         if ssm.c.is_some() {
             if let Some(d) = ssm.d {
                 let d = load(d, at, channels);
-                for i in 0..LANES {
+                for i in 0..WIDTH {
                     sum[i] += d[i] * x_re[i];
                 }
             }
             store(y, at, channels, sum);
         }
-        at += LANES;
+        at += WIDTH;
     }
 }
 

@@ -1,8 +1,8 @@
 //! One step of the gated delta rule (Gated DeltaNet): a fast-weight memory that decays, and corrects what it holds for a key.
 
 use super::act::{exp, sigmoid, softplus};
-use super::reduce::{LANES, sum_of};
-use super::scan::{load, store};
+use super::reduce::sum_of;
+use super::scan::{WIDTH, load, store};
 use crate::sqrt::sqrt;
 use crate::table::GatedDelta;
 
@@ -31,26 +31,26 @@ pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mu
         let first = head * value_dim;
         let mut at = 0;
         while at < value_dim {
-            let mut held = [0.0; LANES];
+            let mut held = [0.0; WIDTH];
             for (n, &k) in k.iter().enumerate() {
                 let row = n * value_dim;
                 let mut s = load(state, row + at, row + value_dim);
-                for i in 0..LANES {
+                for i in 0..WIDTH {
                     s[i] *= decay;
                     held[i] += k * s[i];
                 }
                 store(state, row + at, row + value_dim, s);
             }
             let v = load(delta.v, first + at, first + value_dim);
-            let mut change = [0.0; LANES];
-            for i in 0..LANES {
+            let mut change = [0.0; WIDTH];
+            for i in 0..WIDTH {
                 change[i] = beta * (v[i] - k_factor * held[i]) * k_factor;
             }
-            let mut sum = [0.0; LANES];
+            let mut sum = [0.0; WIDTH];
             for (n, (&k, &q)) in k.iter().zip(q).enumerate() {
                 let row = n * value_dim;
                 let mut s = load(state, row + at, row + value_dim);
-                for i in 0..LANES {
+                for i in 0..WIDTH {
                     s[i] += k * change[i];
                     sum[i] += q * s[i];
                 }
@@ -60,7 +60,7 @@ pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mu
                 *sum *= q_factor;
             }
             store(y, first + at, first + value_dim, sum);
-            at += LANES;
+            at += WIDTH;
         }
     }
 }

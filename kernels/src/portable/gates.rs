@@ -1,22 +1,21 @@
 //! One step of the gated recurrent cells (LSTM and GRU), after both of their products.
 
 use super::act::{sigmoid, tanh};
-use super::reduce::LANES;
-use super::scan::{load, store};
+use super::scan::{WIDTH, load, store};
 use crate::table::{Gru, Lstm};
 
-/// Part `part` of a vector of parts, lanes `at..at + 16`.
+/// Part `part` of a vector of parts, lanes `at..at + WIDTH`.
 #[inline(always)]
-fn load_part(x: &[f32], part: usize, hidden: usize, at: usize) -> [f32; LANES] {
+fn load_part(x: &[f32], part: usize, hidden: usize, at: usize) -> [f32; WIDTH] {
     load(x, part * hidden + at, (part + 1) * hidden)
 }
 
 /// The sum of both products' parts, input first.
 #[inline(always)]
-fn sum_parts(input: &[f32], recurrent: &[f32], part: usize, hidden: usize, at: usize) -> [f32; LANES] {
+fn sum_parts(input: &[f32], recurrent: &[f32], part: usize, hidden: usize, at: usize) -> [f32; WIDTH] {
     let mut sum = load_part(input, part, hidden, at);
     let recurrent = load_part(recurrent, part, hidden, at);
-    for i in 0..LANES {
+    for i in 0..WIDTH {
         sum[i] += recurrent[i];
     }
     sum
@@ -30,14 +29,14 @@ pub(crate) fn lstm_step(lstm: &Lstm<'_>, c: &mut [f32], h: &mut [f32]) {
     while at < hidden {
         let [i, f, g, o] = [0, 1, 2, 3].map(|part| sum_parts(lstm.input, lstm.recurrent, part, hidden, at));
         let mut cell = load(c, at, hidden);
-        let mut out = [0.0; LANES];
-        for n in 0..LANES {
+        let mut out = [0.0; WIDTH];
+        for n in 0..WIDTH {
             cell[n] = sigmoid(f[n]) * cell[n] + sigmoid(i[n]) * tanh(g[n]);
             out[n] = sigmoid(o[n]) * tanh(cell[n]);
         }
         store(c, at, hidden, cell);
         store(h, at, hidden, out);
-        at += LANES;
+        at += WIDTH;
     }
 }
 
@@ -50,14 +49,14 @@ pub(crate) fn gru_step(gru: &Gru<'_>, h: &mut [f32]) {
     while at < hidden {
         let [r, z] = [0, 1].map(|part| sum_parts(gru.input, gru.recurrent, part, hidden, at));
         let (new, mut past) = (load_part(gru.input, 2, hidden, at), load_part(gru.recurrent, 2, hidden, at));
-        let bias = gru.bias.map_or([0.0; LANES], |bias| load(bias, at, hidden));
+        let bias = gru.bias.map_or([0.0; WIDTH], |bias| load(bias, at, hidden));
         let mut state = load(h, at, hidden);
-        for i in 0..LANES {
+        for i in 0..WIDTH {
             past[i] += bias[i];
             let n = tanh(new[i] + sigmoid(r[i]) * past[i]);
             state[i] = n + sigmoid(z[i]) * (state[i] - n);
         }
         store(h, at, hidden, state);
-        at += LANES;
+        at += WIDTH;
     }
 }

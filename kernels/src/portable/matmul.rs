@@ -3,12 +3,13 @@
 //! One step of a stream multiplies each matrix by one vector; a prefill by several at once. Both are the same sums: per group
 //! the exact integer dot product, one rounding to `f32`, and the groups added in ascending order.
 
+use super::SCALAR;
 use super::act::round_to_i8;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, f16_to_f32};
 use crate::table::{Activations, Outputs};
 
-/// Vectors that share one pass over a tile.
-const BATCH: usize = 8;
+/// Vectors that share one pass over a tile: their sums lie on the stack, of which a microcontroller has little.
+const BATCH: usize = if SCALAR { 1 } else { 8 };
 
 type Lanes = [f32; TILE_ROWS];
 
@@ -110,6 +111,9 @@ pub(crate) fn matmul(
 /// Exact dot products of 16 rows x 32 columns with 32 codes.
 #[inline(always)]
 fn dot_tile(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
+    if SCALAR {
+        return dot_rows(tile, x);
+    }
     let mut acc = [0i32; 64];
     for (words, x) in tile.as_chunks::<2>().0.iter().zip(x.as_chunks::<8>().0) {
         let (x0, x1) = (repeat(x, 0), repeat(x, 4));
@@ -127,6 +131,21 @@ fn dot_tile(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
     isum
 }
 
+/// The same, row by row: for registers of one number.
+#[inline(always)]
+fn dot_rows(tile: &[[i8; 64]; 8], x: &[i8; GROUP]) -> [i32; TILE_ROWS] {
+    let mut isum = [0i32; TILE_ROWS];
+    for (words, x) in tile.iter().zip(x.as_chunks::<4>().0) {
+        let x = x.map(i32::from);
+        for (isum, word) in isum.iter_mut().zip(words.as_chunks::<4>().0) {
+            for (&w, x) in word.iter().zip(x) {
+                *isum = isum.wrapping_add(i32::from(w).wrapping_mul(x));
+            }
+        }
+    }
+    isum
+}
+
 /// The four codes from `at`, once for each of the 16 rows: one broadcast of a 32-bit word.
 #[inline(always)]
 fn repeat(x: &[i8; 8], at: usize) -> [i8; 64] {
@@ -139,11 +158,19 @@ type Block<W> = [[W; TILE_ROWS]; GROUP];
 
 /// How a float is stored.
 trait Stored: Sized {
+    /// A word as `f32`.
+    fn word(word: &[Self; TILE_ROWS]) -> [f32; TILE_ROWS];
+
     /// A block as `f32`: itself, or converted in the buffer it is lent.
     fn block<'b>(words: &'b Block<Self>, buffer: &'b mut Block<f32>) -> &'b Block<f32>;
 }
 
 impl Stored for f32 {
+    #[inline(always)]
+    fn word(word: &[f32; TILE_ROWS]) -> [f32; TILE_ROWS] {
+        *word
+    }
+
     #[inline(always)]
     fn block<'b>(words: &'b Block<f32>, _: &'b mut Block<f32>) -> &'b Block<f32> {
         words
@@ -151,6 +178,11 @@ impl Stored for f32 {
 }
 
 impl Stored for u16 {
+    #[inline(always)]
+    fn word(word: &[u16; TILE_ROWS]) -> [f32; TILE_ROWS] {
+        word.map(f16_to_f32)
+    }
+
     #[inline(always)]
     fn block<'b>(words: &'b Block<u16>, buffer: &'b mut Block<f32>) -> &'b Block<f32> {
         for (word, out) in words.iter().zip(buffer.iter_mut()) {
@@ -172,6 +204,21 @@ fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, 
             let len = xs.len() / stride;
             let mut acc = [[0.0; TILE_ROWS]; BATCH];
             for (g, words) in words.as_chunks::<GROUP>().0.iter().enumerate() {
+                if SCALAR {
+                    // One vector: converting as it goes takes no buffer.
+                    let Some(x) = xs.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };
+                    let mut sum = [0.0; TILE_ROWS];
+                    for (w, &x) in words.iter().zip(x) {
+                        let w = W::word(w);
+                        for r in 0..TILE_ROWS {
+                            sum[r] += w[r] * x;
+                        }
+                    }
+                    for r in 0..TILE_ROWS {
+                        acc[0][r] += sum[r];
+                    }
+                    continue;
+                }
                 let words = W::block(words, &mut buffer);
                 for (acc, x) in acc.iter_mut().zip(xs.chunks_exact(stride)) {
                     let Some(x) = x.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };

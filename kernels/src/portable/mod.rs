@@ -17,6 +17,9 @@ mod rotary;
 mod scan;
 mod ssd;
 
+/// Whether registers hold one number, as microcontrollers' do. It changes no bit, only what is done at once.
+const SCALAR: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
+
 pub(crate) use attention::attend;
 pub(crate) use conv::conv1d_step;
 pub(crate) use diag::diag_step;

@@ -1,18 +1,21 @@
 //! One step of the selective scan (Mamba, equation 2 with the discretisation of its section 3.3).
 
+use super::SCALAR;
 use super::act::{exp, silu, softplus};
-use super::reduce::LANES;
 use crate::table::Scan;
 
-/// Lanes `at..at + 16` of `x`, zero from `end` on.
+/// Channels handled together: what the registers hold. Each lane is on its own, so that the number changes no bit.
+pub(crate) const WIDTH: usize = if SCALAR { 8 } else { 16 };
+
+/// Lanes `at..at + WIDTH` of `x`, zero from `end` on.
 #[inline(always)]
-pub(crate) fn load(x: &[f32], at: usize, end: usize) -> [f32; LANES] {
-    if at + LANES <= end
-        && let Some(full) = x.get(at..).and_then(|x| x.first_chunk::<LANES>())
+pub(crate) fn load(x: &[f32], at: usize, end: usize) -> [f32; WIDTH] {
+    if at + WIDTH <= end
+        && let Some(full) = x.get(at..).and_then(|x| x.first_chunk::<WIDTH>())
     {
         return *full;
     }
-    let mut lanes = [0.0; LANES];
+    let mut lanes = [0.0; WIDTH];
     for (lane, &x) in lanes.iter_mut().zip(x.get(at..end).unwrap_or_default()) {
         *lane = x;
     }
@@ -21,9 +24,9 @@ pub(crate) fn load(x: &[f32], at: usize, end: usize) -> [f32; LANES] {
 
 /// The reverse of [`load`]: lanes from `end` on are dropped.
 #[inline(always)]
-pub(crate) fn store(x: &mut [f32], at: usize, end: usize, lanes: [f32; LANES]) {
-    if at + LANES <= end
-        && let Some(full) = x.get_mut(at..).and_then(|x| x.first_chunk_mut::<LANES>())
+pub(crate) fn store(x: &mut [f32], at: usize, end: usize, lanes: [f32; WIDTH]) {
+    if at + WIDTH <= end
+        && let Some(full) = x.get_mut(at..).and_then(|x| x.first_chunk_mut::<WIDTH>())
     {
         *full = lanes;
         return;
@@ -50,36 +53,36 @@ pub(crate) fn scan_step(scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
         while at < end {
             let x = load(scan.x, at, end);
             let (mut dt, bias) = (load(scan.dt, at, end), load(scan.dt_bias, at, end));
-            for i in 0..LANES {
+            for i in 0..WIDTH {
                 dt[i] = softplus(dt[i] + bias[i]) * scan.gap;
             }
-            let mut dx = [0.0; LANES];
-            for i in 0..LANES {
+            let mut dx = [0.0; WIDTH];
+            for i in 0..WIDTH {
                 dx[i] = dt[i] * x[i];
             }
-            let mut sum = [0.0; LANES];
+            let mut sum = [0.0; WIDTH];
             for (n, (&b, &c)) in b.iter().zip(c).take(d_state).enumerate() {
                 let row = n * d_inner;
                 let a = load(scan.a, row + at, row + end);
                 let mut state = load(h, row + at, row + end);
-                for i in 0..LANES {
+                for i in 0..WIDTH {
                     state[i] = exp(dt[i] * a[i]) * state[i] + dx[i] * b;
                     sum[i] += c * state[i];
                 }
                 store(h, row + at, row + end, state);
             }
             let d = load(scan.d, at, end);
-            for i in 0..LANES {
+            for i in 0..WIDTH {
                 sum[i] += d[i] * x[i];
             }
             if let Some(z) = scan.z {
                 let z = load(z, at, end);
-                for i in 0..LANES {
+                for i in 0..WIDTH {
                     sum[i] *= silu(z[i]);
                 }
             }
             store(y, at, end, sum);
-            at += LANES;
+            at += WIDTH;
         }
     }
 }

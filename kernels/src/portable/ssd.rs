@@ -1,8 +1,7 @@
 //! One step of the state-space dual recurrence (Mamba-2): one scalar decay per head.
 
 use super::act::{exp, softplus};
-use super::reduce::LANES;
-use super::scan::{load, store};
+use super::scan::{WIDTH, load, store};
 use crate::table::Ssd;
 
 /// `S[h][n][p] <- exp(dt[h] * a[h]) * S[h][n][p] + dt[h] * x[h][p] * b[g][n]`,
@@ -31,21 +30,27 @@ pub(crate) fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
         while at < head_dim {
             let x = load(ssd.x, first + at, first + head_dim);
             let dx = x.map(|x| dt * x);
-            let mut sum = [0.0; LANES];
-            for (n, (&b, &c)) in b.iter().zip(c).enumerate() {
-                let row = n * head_dim;
-                let mut s = load(state, row + at, row + head_dim);
-                for i in 0..LANES {
-                    s[i] = decay * s[i] + dx[i] * b;
-                    sum[i] += c * s[i];
+            let mut sum = [0.0; WIDTH];
+            for ((row, &b), &c) in state.chunks_exact_mut(head_dim).zip(b).zip(c) {
+                if let Some(s) = row.get_mut(at..).and_then(|row| row.first_chunk_mut::<WIDTH>()) {
+                    for i in 0..WIDTH {
+                        s[i] = decay * s[i] + dx[i] * b;
+                        sum[i] += c * s[i];
+                    }
+                } else {
+                    let mut s = load(row, at, head_dim);
+                    for i in 0..WIDTH {
+                        s[i] = decay * s[i] + dx[i] * b;
+                        sum[i] += c * s[i];
+                    }
+                    store(row, at, head_dim, s);
                 }
-                store(state, row + at, row + head_dim, s);
             }
-            for i in 0..LANES {
+            for i in 0..WIDTH {
                 sum[i] += d * x[i];
             }
             store(y, first + at, first + head_dim, sum);
-            at += LANES;
+            at += WIDTH;
         }
     }
 }

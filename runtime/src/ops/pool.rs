@@ -49,9 +49,9 @@ impl Pool {
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         batch.each_with_state(self.state, |_, mut frame, summary, position| {
             let weight = match self.kind {
-                _ if position == 0 => 1.0,
                 // Beyond 2^24 steps the count no longer fits: the mean turns into a very slow moving average.
-                PoolKind::Mean => 1.0 / (position.min(1 << 24) + 1) as f32,
+                PoolKind::Mean => 1.0 / (position.min(1 << 24) as u32 + 1) as f32,
+                PoolKind::Ema { .. } if position == 0 => 1.0,
                 PoolKind::Ema { alpha } => alpha,
             };
             for (x, summary) in frame.get(self.x)?.iter_mut().zip(summary) {
