@@ -89,9 +89,17 @@ impl Table {
 pub(crate) fn build(board: &Board, program: &str) -> Result<PathBuf> {
     let mut cargo = cargo_build(board.target)?;
     cargo.args(["--quiet", "--package", "brooklet-board-qemu", "--bin", program]).env("BOARD", board.name).env("MODEL", board.model);
+    // Every processor has its own `core`, in a folder of its own, or they would be built again in turns.
+    let mut folder = output_folder();
+    if let Some(cpu) = board.cpu {
+        folder.push(cpu);
+        cargo.env("RUSTFLAGS", format!("-Ctarget-cpu={cpu}")).arg("--target-dir").arg(&folder);
+        // Loops become vectors at this level only: on the Cortex-M55, Helium's must give the same bits.
+        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3");
+    }
     must_succeed(&mut cargo)?;
     // Boards of one target take turns in cargo's folder.
-    let built = output_folder().join(board.target).join("release").join(program);
+    let built = folder.join(board.target).join("release").join(program);
     let kept = output_folder().join("boards").join(board.name);
     std::fs::create_dir_all(&kept)?;
     let elf = kept.join(format!("{program}.elf"));

@@ -23,7 +23,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let chosen = options.targets.iter().map(String::as_str);
     let all = TARGETS.iter().copied().filter(|_| options.targets.is_empty());
     for target in chosen.chain(all) {
-        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet"]))?;
+        // The library crates and the board-free firmware on top of them, with the features that firmware takes.
+        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app"]))?;
         println!("brooklet builds for {target} without std and without alloc");
     }
     Ok(())
