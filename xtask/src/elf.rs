@@ -94,7 +94,7 @@ impl Program {
         let mut constants = Vec::new();
         for section in file.sections() {
             let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
-            if sh_flags & u64::from(elf::SHF_ALLOC) == 0 {
+            if sh_flags & u64::from(elf::SHF_ALLOC) == 0 || section.size() == 0 {
                 continue;
             }
             let name = section.name()?;
