@@ -1,4 +1,4 @@
-//! The boards that QEMU emulates, and what runs on them.
+//! The boards: those that QEMU emulates, and those that can be bought.
 
 /// A machine of QEMU's.
 pub(crate) struct Board {
@@ -22,4 +22,19 @@ pub(crate) const BOARDS: [Board; 7] = [
     Board { name: "mps2-an385", core: "Cortex-M3", target: "thumbv6m-none-eabi", model: "watch" },
     Board { name: "microbit", core: "Cortex-M0", target: "thumbv6m-none-eabi", model: "watch-small" },
     Board { name: "virt", core: "RV32IMAC", target: "riscv32imac-unknown-none-elf", model: "watch" },
+];
+
+/// A board that can be bought; its firmware is built, and runs on it alone.
+pub(crate) struct Kit {
+    /// Its folder in `targets/cortex-m/boards/`, and the program's name.
+    pub(crate) name: &'static str,
+    /// Its processor.
+    pub(crate) core: &'static str,
+    /// Rust's name of the target.
+    pub(crate) target: &'static str,
+}
+
+pub(crate) const KITS: [Kit; 2] = [
+    Kit { name: "nrf52840", core: "Cortex-M4F", target: "thumbv7em-none-eabihf" },
+    Kit { name: "stm32f411", core: "Cortex-M4F", target: "thumbv7em-none-eabihf" },
 ];

@@ -1,6 +1,6 @@
 //! `cargo xtask firmware`: every board computes the host's bits, and sends what `tests/firmware/*.out` says.
 
-use crate::boards::{BOARDS, Board};
+use crate::boards::{BOARDS, Board, KITS};
 use crate::toolchain::{cargo_build, must_succeed, output_folder, root};
 use crate::{host, qemu};
 use anyhow::{Context, Result, bail};
@@ -27,41 +27,62 @@ struct Program {
     check: fn(model: &str, sent: &[u8]) -> Result<String>,
     /// Whether it runs in emulated time, where an instruction takes a nanosecond: then no interrupt comes too early.
     in_emulated_time: bool,
-    /// Whether it runs on this board.
-    runs_on: fn(&Board) -> bool,
 }
 
 const PROGRAMS: [Program; 2] = [
-    Program { name: "replay", check: host::replay, in_emulated_time: false, runs_on: |_| true },
-    Program { name: "watch", check: host::watch, in_emulated_time: true, runs_on: |board| board.target.starts_with("thumb") },
+    Program { name: "replay", check: host::replay, in_emulated_time: false },
+    Program { name: "watch", check: host::watch, in_emulated_time: true },
 ];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let boards: Vec<&Board> = BOARDS.iter().filter(|b| options.board.as_deref().is_none_or(|name| name == b.name)).collect();
-    if boards.is_empty() {
-        bail!("no board of this name; there is {}", BOARDS.map(|b| b.name).join(", "));
+    let chosen = |name: &str| options.board.as_deref().is_none_or(|board| board == name);
+    let mut table = Table::default();
+    for board in BOARDS.iter().filter(|board| chosen(board.name)) {
+        for program in &PROGRAMS {
+            let result = test(board, program, options.bless).map(|wall| format!("the host's bits, {:.0} s", wall.as_secs_f64()));
+            table.row([board.name, board.core, board.target, board.model, program.name], result);
+        }
     }
-    println!("{:<12} {:<12} {:<29} {:<12} {:<8} {:>5}  result", "board", "core", "target", "model", "program", "time");
-    let (mut passed, mut failed) = (0, 0);
-    for board in boards {
-        for program in PROGRAMS.iter().filter(|program| (program.runs_on)(board)) {
-            let row = format!("{:<12} {:<12} {:<29} {:<12} {:<8}", board.name, board.core, board.target, board.model, program.name);
-            match test(board, program, options.bless) {
-                Ok(wall) => {
-                    passed += 1;
-                    println!("{row} {:>3.0} s  the host's bits", wall.as_secs_f64());
-                }
-                Err(error) => {
-                    failed += 1;
-                    println!("{row} {:>5}  FAILED: {error:#}", "");
-                }
+    for kit in KITS.iter().filter(|kit| chosen(kit.name)) {
+        let built = cargo_build(kit.target)
+            .and_then(|mut cargo| must_succeed(cargo.args(["--quiet", "--package", &format!("brooklet-board-{}", kit.name)])));
+        table.row([kit.name, kit.core, kit.target, "watch", kit.name], built.map(|()| "builds".to_owned()));
+    }
+    match table {
+        Table { rows: 0, .. } => bail!(
+            "no board of this name; there is {}",
+            BOARDS.iter().map(|board| board.name).chain(KITS.iter().map(|kit| kit.name)).collect::<Vec<_>>().join(", ")
+        ),
+        Table { failed: 0, .. } => Ok(()),
+        Table { rows, failed } => bail!("{failed} of {rows} failed"),
+    }
+}
+
+/// Lines of results, printed as they come.
+#[derive(Default)]
+struct Table {
+    rows: usize,
+    failed: usize,
+}
+
+impl Table {
+    fn row(&mut self, cells: [&str; 5], result: Result<String>) {
+        let line = |cells: [&str; 5], result: &str| {
+            let [board, core, target, model, program] = cells;
+            println!("{board:<12} {core:<12} {target:<29} {model:<12} {program:<10} {result}");
+        };
+        if self.rows == 0 {
+            line(["board", "core", "target", "model", "program"], "result");
+        }
+        self.rows += 1;
+        match result {
+            Ok(text) => line(cells, &text),
+            Err(error) => {
+                self.failed += 1;
+                line(cells, &format!("FAILED: {error:#}"));
             }
         }
     }
-    if failed > 0 {
-        bail!("{failed} of {} firmware tests failed", passed + failed);
-    }
-    Ok(())
 }
 
 /// Builds `program` for `board` and returns its ELF file.

@@ -7,6 +7,7 @@ mod host;
 mod libraries;
 mod panics;
 mod qemu;
+mod reports;
 mod size;
 mod stack;
 mod toolchain;
@@ -27,6 +28,8 @@ enum Task {
     Size(size::Options),
     /// Bound the stack from the ELF, and compare with what QEMU saw used
     Stack(stack::Options),
+    /// Show what a board says: its serial port on standard input
+    Reports(reports::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Panics(options) => panics::run(&options),
         Task::Size(options) => size::run(&options),
         Task::Stack(options) => stack::run(&options),
+        Task::Reports(options) => reports::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,10 @@
 //! The time that a step takes.
 
-/// A clock that never stops; it may wrap round.
+/// A counter that never stops: a timer, or the core's cycles.
 pub trait Clock {
-    /// Microseconds since some moment.
-    fn now_us(&self) -> u32;
+    /// Ticks since some moment; after 2^32 it begins anew.
+    fn ticks(&self) -> u32;
+
+    /// Ticks in a second.
+    fn rate_hz(&self) -> u32;
 }

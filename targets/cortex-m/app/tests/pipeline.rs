@@ -28,9 +28,13 @@ fn frame(number: u32) -> [f32; CHANNELS] {
 struct Ticking(Cell<u32>);
 
 impl Clock for Ticking {
-    fn now_us(&self) -> u32 {
-        self.0.set(self.0.get().wrapping_add(250));
+    fn ticks(&self) -> u32 {
+        self.0.set(self.0.get().wrapping_add(4_000));
         self.0.get()
+    }
+
+    fn rate_hz(&self) -> u32 {
+        16_000_000
     }
 }
 

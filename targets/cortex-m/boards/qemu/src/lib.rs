@@ -11,15 +11,21 @@ pub mod recording {
     include!(concat!(env!("OUT_DIR"), "/recording.rs"));
 }
 
+#[cfg(target_arch = "riscv32")]
+mod clint;
+mod register;
 #[cfg(target_arch = "arm")]
-mod tick;
+mod systick;
 mod uart;
+
+#[cfg(target_arch = "riscv32")]
+pub use clint::{Uptime, start_ticks, wait_for_interrupt};
 #[cfg(target_arch = "arm")]
 pub use cortex_m_rt::entry;
 #[cfg(target_arch = "riscv32")]
 pub use riscv_rt::entry;
 #[cfg(target_arch = "arm")]
-pub use tick::{Uptime, start_ticks, wait_for_interrupt};
+pub use systick::{Uptime, start_ticks, wait_for_interrupt};
 pub use uart::Uart;
 
 /// Ends the emulation with an exit status, 0 for success.

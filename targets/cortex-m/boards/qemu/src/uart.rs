@@ -1,7 +1,6 @@
 //! The machine's first serial port, written byte by byte. Emulated ports need no rate.
-//!
-//! The one file with `unsafe` in it: device registers.
 
+use crate::register::{read, write, write_byte};
 use core::convert::Infallible;
 use core::fmt;
 
@@ -80,19 +79,4 @@ impl fmt::Write for Uart {
         text.bytes().for_each(|byte| self.send(byte));
         Ok(())
     }
-}
-
-fn read(address: usize) -> u32 {
-    // SAFETY: only called with addresses of `PORT`'s registers, which this machine has; reading them has no effect on memory.
-    unsafe { (address as *const u32).read_volatile() }
-}
-
-fn write(address: usize, value: u32) {
-    // SAFETY: only called with addresses of `PORT`'s registers, which this machine has; they are no memory of the program.
-    unsafe { (address as *mut u32).write_volatile(value) }
-}
-
-fn write_byte(address: usize, value: u8) {
-    // SAFETY: as `write`.
-    unsafe { (address as *mut u8).write_volatile(value) }
 }

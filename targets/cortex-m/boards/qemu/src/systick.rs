@@ -42,21 +42,24 @@ pub fn wait_for_interrupt() {
     cortex_m::asm::wfi();
 }
 
-/// Microseconds since the ticks began.
+/// The core's clock since the ticks began.
 pub struct Uptime {
     reload: u32,
 }
 
 impl Clock for Uptime {
-    fn now_us(&self) -> u32 {
+    fn ticks(&self) -> u32 {
         loop {
             let before = TICKS.load(Ordering::Relaxed);
             let left = SYST::get_current();
             if TICKS.load(Ordering::Relaxed) == before {
-                let counts = u64::from(before) * u64::from(self.reload + 1) + u64::from(self.reload - left.min(self.reload));
-                return (counts * 1_000_000 / u64::from(CLOCK_HZ)) as u32;
+                return before.wrapping_mul(self.reload + 1).wrapping_add(self.reload.saturating_sub(left));
             }
         }
+    }
+
+    fn rate_hz(&self) -> u32 {
+        CLOCK_HZ
     }
 }
 

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Installs what builds and emulates firmware, on Debian and its kin: `install_embedded.sh [rust] [qemu]`, nothing named: both.
+# What is there already stays as it is; no package is removed, and the default Rust toolchain is never touched.
+set -euo pipefail
+parts=("${@:-rust qemu}")
+
+sudo=''
+[ "$(id -u)" = 0 ] || sudo=sudo
+
+install_packages() {
+  $sudo apt-get -qq -o DPkg::Lock::Timeout=600 update
+  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends --no-remove -o DPkg::Lock::Timeout=600 "$@" >/dev/null
+}
+
+# Debian's Rust comes with the source of `core`, from which cargo builds it for any target; it becomes the toolchain "debian".
+install_rust() {
+  if [ ! -f /usr/lib/rustlib/src/rust/library/Cargo.lock ] || [ ! -x /usr/bin/cargo ]; then
+    install_packages rustc-web cargo-web rust-web-src rust-web-llvm
+  fi
+  rustup toolchain list | grep -q '^debian' || rustup toolchain link debian /usr
+}
+
+# Debian 12's own QEMU is too old, and would replace newer parts of it that may be there: its backports have the same as Debian 13.
+# Packages come from backports only where they are asked for.
+install_qemu() {
+  command -v qemu-system-arm >/dev/null && command -v qemu-system-riscv32 >/dev/null && return
+  local suite=()
+  if grep -qs 'VERSION_CODENAME=bookworm' /etc/os-release; then
+    suite=(-t bookworm-backports)
+    if ! grep -rqs 'bookworm-backports' /etc/apt/sources.list /etc/apt/sources.list.d/; then
+      # The machine's own mirror and keyring, another suite.
+      sed -n '1,/^$/p' /etc/apt/sources.list.d/debian.sources |
+        sed 's/^Suites:.*/Suites: bookworm-backports/; s/^Components:.*/Components: main/' |
+        $sudo tee /etc/apt/sources.list.d/bookworm-backports.sources >/dev/null
+    fi
+  fi
+  install_packages "${suite[@]}" qemu-system-arm qemu-system-riscv
+}
+
+# shellcheck disable=SC2068
+for part in ${parts[@]}; do
+  case "$part" in
+    rust) install_rust ;;
+    qemu) install_qemu ;;
+    *) echo "install_embedded.sh: rust or qemu, not $part" >&2; exit 2 ;;
+  esac
+done
