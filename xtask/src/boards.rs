@@ -18,7 +18,7 @@ pub(crate) struct Board {
 pub(crate) const BOARDS: [Board; 7] = [
     Board { name: "mps2-an386", core: "Cortex-M4F", target: "thumbv7em-none-eabihf", cpu: None, model: "watch" },
     Board { name: "mps2-an500", core: "Cortex-M7", target: "thumbv7em-none-eabihf", cpu: None, model: "watch" },
-    Board { name: "mps2-an505", core: "Cortex-M33", target: "thumbv8m.main-none-eabihf", cpu: None, model: "watch" },
+    Board { name: "mps2-an505", core: "Cortex-M33", target: "thumbv8m.main-none-eabihf", cpu: Some("cortex-m33"), model: "watch" },
     Board { name: "mps3-an547", core: "Cortex-M55", target: "thumbv8m.main-none-eabihf", cpu: Some("cortex-m55"), model: "watch" },
     // The Cortex-M0's instructions, with memory for the larger model.
     Board { name: "mps2-an385", core: "Cortex-M3", target: "thumbv6m-none-eabi", cpu: None, model: "watch" },

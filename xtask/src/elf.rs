@@ -94,7 +94,7 @@ impl Program {
         let mut constants = Vec::new();
         for section in file.sections() {
             let SectionFlags::Elf { sh_flags } = section.flags() else { continue };
-            if sh_flags & u64::from(elf::SHF_ALLOC) == 0 {
+            if sh_flags & u64::from(elf::SHF_ALLOC) == 0 || section.size() == 0 {
                 continue;
             }
             let name = section.name()?;
@@ -222,7 +222,7 @@ impl Program {
                         None => function.has_dynamic_frame = true,
                     },
                     Instruction::Load(register, distance) => {
-                        let literal = ((at + 4 & !3) + distance - section_at) as usize;
+                        let literal = (((at + 4) & !3) + distance - section_at) as usize;
                         registers[register] = bytes.get(literal..).and_then(|b| b.first_chunk()).map(|b| u32::from_le_bytes(*b));
                     }
                     Instruction::LowHalf(register, value) => registers[register] = Some(u32::from(value)),

@@ -63,6 +63,13 @@ pub(crate) fn stack_used(board: &Board, elf: &Path, program: &Program, steps: u3
     let stack = program.free_ram().context("the program has no table of exceptions")?;
     let (answer, _) = program.object("ANSWER").context("the program has no ANSWER")?;
     let (paint, counted, after) = (elf.with_extension("paint"), elf.with_extension("counted"), elf.with_extension("after"));
+    // What an earlier run left there says nothing about this one.
+    for file in [&counted, &after] {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
     std::fs::write(&paint, vec![PAINT; stack.len()])?;
     let mut child = Command::new("qemu-system-arm")
         .args(["-M", board.name, "-display", "none", "-monitor", "stdio", "-serial", "null", "-no-reboot", "-kernel"])

@@ -13,7 +13,9 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
     let heads = a.q.len() / head_dim;
     let per_kv_head = (heads / a.kv_heads.max(1)).max(1);
     let Some(scores) = scores.get_mut(..a.len) else { return };
-    for (head, (q, out)) in a.q.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim)).enumerate() {
+    let mut out = out.chunks_exact_mut(head_dim);
+    for (head, q) in a.q.chunks_exact(head_dim).enumerate() {
+        let Some(out) = out.next() else { return };
         let first = head / per_kv_head * a.capacity;
         match a.cache {
             Cache::F32 { keys, values } => {

@@ -220,7 +220,9 @@ fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, 
                     continue;
                 }
                 let words = W::block(words, &mut buffer);
-                for (acc, x) in acc.iter_mut().zip(xs.chunks_exact(stride)) {
+                let mut xs = xs.chunks_exact(stride);
+                for acc in &mut acc {
+                    let Some(x) = xs.next() else { break };
                     let Some(x) = x.get(g * GROUP..).and_then(|x| x.first_chunk::<GROUP>()) else { continue };
                     let mut sum = [0.0; TILE_ROWS];
                     for (w, &x) in words.iter().zip(x) {

@@ -193,14 +193,18 @@ impl<'s> Store<'s> {
     fn put(&mut self, position: usize, k: &[f32], v: &[f32]) -> Option<()> {
         match self {
             Store::F32 { keys, values, capacity, head_dim } => {
-                for (head, (k, v)) in k.chunks_exact((*head_dim).max(1)).zip(v.chunks_exact((*head_dim).max(1))).enumerate() {
+                let mut v = v.chunks_exact((*head_dim).max(1));
+                for (head, k) in k.chunks_exact((*head_dim).max(1)).enumerate() {
+                    let v = v.next()?;
                     let at = (head * *capacity + position) * *head_dim;
                     copy(keys.get_mut(at..at + *head_dim)?, k)?;
                     copy(values.get_mut(at..at + *head_dim)?, v)?;
                 }
             }
             Store::Int8 { key_scales, value_scales, keys, values, capacity, head_dim } => {
-                for (head, (k, v)) in k.chunks_exact((*head_dim).max(1)).zip(v.chunks_exact((*head_dim).max(1))).enumerate() {
+                let mut v = v.chunks_exact((*head_dim).max(1));
+                for (head, k) in k.chunks_exact((*head_dim).max(1)).enumerate() {
+                    let v = v.next()?;
                     let at = head * *capacity + position;
                     let codes = at * *head_dim..(at + 1) * *head_dim;
                     *key_scales.get_mut(at)? = round_head(k, keys.get_mut(codes.clone())?);

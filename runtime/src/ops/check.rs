@@ -101,7 +101,8 @@ impl Operands {
                 return;
             };
             let apart = span.at >= other.at.saturating_add(other.len) || other.at >= span.at.saturating_add(span.len);
-            if !apart && !(self.in_place && span == *other) {
+            let same = self.in_place && span == *other;
+            if !(apart || same) {
                 self.fault = self.fault.and(Err(OpFault::Overlap));
             }
         }

@@ -123,7 +123,9 @@ impl ScaleBy {
         let width = (self.x.len / self.y.len.max(1)).max(1) as usize;
         batch.each(|_, mut frame| {
             let [x, y] = frame.split([self.x, self.y])?;
-            for (x, y) in x.chunks_exact_mut(width).zip(y) {
+            let mut y = y.iter();
+            for x in x.chunks_exact_mut(width) {
+                let y = y.next()?;
                 x.iter_mut().for_each(|x| *x *= *y);
             }
             Some(())

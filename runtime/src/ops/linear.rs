@@ -80,6 +80,7 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
         let scales: &mut [f32] = take(&mut packed, groups * tokens)?;
         let sums: &mut [i32] = take(&mut packed, groups * tokens)?;
+        // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
         let mut rows = (codes.chunks_exact_mut(padded), scales.chunks_exact_mut(groups), sums.chunks_exact_mut(groups));
         for x in inputs {
             kernels.quantize_activations(x?, rows.0.next()?, rows.1.next()?, rows.2.next()?);
@@ -87,8 +88,9 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         Activations::Int8 { codes, scales, sums }
     } else {
         let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
-        for (x, row) in inputs.zip(rows.chunks_exact_mut(padded)) {
-            let (values, padding) = row.split_at_mut_checked(x?.len())?;
+        let mut each_row = rows.chunks_exact_mut(padded);
+        for x in inputs {
+            let (values, padding) = each_row.next()?.split_at_mut_checked(x?.len())?;
             copy(values, x?)?;
             padding.fill(0.0);
         }

@@ -202,7 +202,9 @@ impl Moe {
 /// The groups whose two best experts sum highest.
 fn best_groups(scores: &[f32], bias: Option<&[f32]>, per_group: usize, groups: usize, top_groups: usize) -> [bool; MAX_GROUPS] {
     let mut sums = [f32::NEG_INFINITY; MAX_GROUPS];
-    for (g, (sum, scores)) in sums.iter_mut().zip(scores.chunks_exact(per_group.max(1))).enumerate() {
+    let mut each_group = scores.chunks_exact(per_group.max(1));
+    for (g, sum) in sums.iter_mut().enumerate() {
+        let Some(scores) = each_group.next() else { break };
         let (mut first, mut second) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
         for (e, s) in scores.iter().enumerate() {
             let s = s + bias.and_then(|b| b.get(g * per_group + e)).copied().unwrap_or(0.0);
