@@ -81,9 +81,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             static_bytes: sizes.static_bytes - memory.state_bytes - memory.scratch_bytes,
             stack_bytes: sizes.stack_bytes.context("the least firmware has a stack bound")?,
         };
-        // Boards of one target, and their models, share its numbers.
+        // Boards that run the same code, and their models, share its numbers.
         let table = if options.write { &measured } else { &budget.firmware };
-        match table.iter().find(|f| f.target == firmware.target) {
+        match table.iter().find(|f| f.target == firmware.target && (board.cpu.is_none() || f.core == firmware.core)) {
             Some(stored) => {
                 let total = |f: &Firmware| (f.flash_bytes + memory.file_bytes, f.static_bytes + f.stack_bytes + memory.ram_bytes());
                 let (want, got) = (total(stored), total(&firmware));
@@ -99,7 +99,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 }
             }
             None if options.write => measured.push(firmware),
-            None => faults.push(format!("{}: not in the table of firmware; run `cargo xtask size --write`", board.target)),
+            None => faults.push(format!("{}: not in the table of firmware; run `cargo xtask size --write`", board.core)),
         }
     }
     if options.write {

@@ -76,7 +76,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) 
             if !codes.as_ptr().cast::<u32>().is_aligned() {
                 return PORTABLE.matmul(matrix, x, out);
             }
-            for (t, out) in out.data.chunks_mut(out.stride).enumerate() {
+            for (t, out) in out.data.chunks_mut(out.stride.max(1)).enumerate() {
                 let inputs = t * groups..(t + 1) * groups;
                 let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs))
                 else {

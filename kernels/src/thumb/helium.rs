@@ -55,7 +55,7 @@ fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out
         return None;
     }
     let codes = codes.as_chunks::<GROUP>().0;
-    for (t, out) in out.chunks_mut(stride).enumerate() {
+    for (t, out) in out.chunks_mut(stride.max(1)).enumerate() {
         let inputs = t * groups..(t + 1) * groups;
         let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs)) else {
             break;

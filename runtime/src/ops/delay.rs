@@ -5,6 +5,7 @@ use super::run::Batch;
 use super::{Access, SlotId, Span};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// `out <- x` of `steps` steps ago; zeros before there was one. Where two paths meet, the shorter one waits.
@@ -42,9 +43,8 @@ impl Delay {
             let [x, out] = frame.split([self.x, self.out])?;
             let row = position.checked_rem(u64::from(self.steps))? as usize;
             let past = ring.get_mut(row * x.len()..)?.get_mut(..x.len())?;
-            out.copy_from_slice(past);
-            past.copy_from_slice(x);
-            Some(())
+            copy(out, past)?;
+            copy(past, x)
         })
     }
 

@@ -5,6 +5,7 @@ use super::run::Batch;
 use super::{Access, SlotId, Span};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
+use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
 /// `out <- part p of x`, `p` = position modulo the number of parts (the sub-pixel convolution's shuffle, along time).
@@ -38,10 +39,9 @@ impl DepthToTime {
             let parts = x.len().checked_div(out.len())? as u64;
             let part = position.checked_rem(parts)? as usize;
             if part == 0 {
-                kept.copy_from_slice(x);
+                copy(kept, x)?;
             }
-            out.copy_from_slice(kept.get(part * out.len()..)?.get(..out.len())?);
-            Some(())
+            copy(out, kept.get(part * out.len()..)?.get(..out.len())?)
         })
     }
 
