@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Firmware: lints and tests of the board-free parts, then every board's programs, built, run in QEMU, and compared with the host.
+# Firmware: lints and tests of the board-free parts; every board's programs, built, run in QEMU, and compared with the host; then
+# what must hold of the linked programs: no panics, bounded stack, flash and RAM within their limits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,3 +16,6 @@ fi
   cargo test --package brooklet-app
 )
 cargo xtask firmware
+cargo xtask panics
+cargo xtask stack
+cargo xtask size
