@@ -46,7 +46,7 @@
 #define BROOKLET_ABI 1
 
 // Words of a model's memory that are Brooklet's own.
-#define BROOKLET_MODEL_WORDS 62
+#define BROOKLET_MODEL_WORDS 78
 
 // Words of a stream's memory that are Brooklet's own.
 #define BROOKLET_STREAM_WORDS 22

@@ -8,7 +8,7 @@ use core::ffi::c_char;
 use core::mem::{MaybeUninit, align_of, offset_of};
 
 /// Words of a model's memory that are Brooklet's own.
-pub const MODEL_WORDS: usize = 62;
+pub const MODEL_WORDS: usize = 78;
 
 /// Says that a handle was opened: no zeroed or random memory has it.
 const OPEN: u64 = u64::from_le_bytes(*b"brk-mod1");
