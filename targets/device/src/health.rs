@@ -165,7 +165,9 @@ impl Health {
         self.counters.steps += 1;
         let outputs = session.output();
         let fault = self.check_outputs(outputs);
-        let stuck = self.check_moves(outputs);
+        // A model that looks ahead answers nothing yet in its first steps.
+        let has_begun = session.state().position() > u64::from(session.model().plan().delay_steps);
+        let stuck = if has_begun { self.check_moves(outputs) } else { None };
         let state = match self.until_scan.checked_sub(1) {
             None => None,
             Some(0) => {
