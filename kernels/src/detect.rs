@@ -1,11 +1,7 @@
 //! Which tables this CPU can run.
 
+use crate::portable::PORTABLE;
 use crate::table::KernelTable;
-
-/// The reference: runs everywhere.
-pub(crate) static PORTABLE: KernelTable = REFERENCE;
-/// The same, for back-ends that replace some of its kernels.
-pub(crate) const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
 
 /// Every table this CPU can run, slowest first; the first is the portable one.
 pub fn available() -> impl Iterator<Item = &'static KernelTable> {

@@ -16,6 +16,7 @@ mod rg_lru;
 mod rotary;
 mod scan;
 mod ssd;
+mod table;
 
 /// Whether registers hold one number, as microcontrollers' do. It changes no bit, only what is done at once.
 const SCALAR: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
@@ -31,3 +32,6 @@ pub(crate) use rg_lru::rg_lru_step;
 pub(crate) use rotary::rotate;
 pub(crate) use scan::scan_step;
 pub(crate) use ssd::ssd_step;
+pub(crate) use table::PORTABLE;
+#[cfg(cortex_m_dsp)]
+pub(crate) use table::REFERENCE;

@@ -2,7 +2,7 @@
 
 use super::group::{Group, PANEL, Widening, widen_q4, widen_q8};
 use super::{q4, q8};
-use crate::detect::PORTABLE;
+use crate::portable::PORTABLE;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
 use crate::table::{Activations, Outputs};
 use core::mem::MaybeUninit;

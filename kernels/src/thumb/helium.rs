@@ -1,6 +1,6 @@
 //! Matrix times vector by Helium: gathers one row's words, sixteen columns an instruction.
 
-use crate::detect::PORTABLE;
+use crate::portable::PORTABLE;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
 use crate::table::{Activations, Outputs};
 use core::arch::naked_asm;

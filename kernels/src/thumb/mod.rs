@@ -25,7 +25,7 @@ mod q4;
 mod q8;
 mod round;
 
-use crate::detect::REFERENCE;
+use crate::portable::REFERENCE;
 use crate::table::KernelTable;
 
 /// The table of a core with the DSP extension: the target says so, nothing is to be asked.

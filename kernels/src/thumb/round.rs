@@ -1,6 +1,6 @@
 //! Rounding of activations to int8, sixteen at a time.
 
-use crate::detect::PORTABLE;
+use crate::portable::PORTABLE;
 use crate::quant::GROUP;
 use core::arch::naked_asm;
 

@@ -1,9 +1,8 @@
 //! `brooklet quantize --max-kl`: what the fit measures on, its progress, and what it found.
 
 use crate::frames::{Frames, Wanted};
-use crate::quantize::plainly;
 use crate::text::TextCodec;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use brooklet::ops::Op;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
 use brooklet_quantize::graph::{Graph, Input};
@@ -102,4 +101,9 @@ pub(crate) fn json(fitted: &Fitted) -> serde_json::Value {
         "max_kl_nats": fitted.max_kl, "mean_kl_nats": fitted.kl, "plain_mean_kl_nats": fitted.plain_kl, "steps": fitted.steps,
         "plain_file_bytes": fitted.plain_bytes, "kept_finer": finer.collect::<Vec<_>>(),
     })
+}
+
+/// The quantizer's messages already name file, thing and remedy.
+pub(crate) fn plainly(error: brooklet_quantize::Error) -> anyhow::Error {
+    anyhow!("{error}")
 }

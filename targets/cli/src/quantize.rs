@@ -1,6 +1,6 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
-use crate::fit;
+use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
 use crate::output::write_file;
@@ -69,11 +69,6 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     let known = [Format::F32, Format::F16, Format::Q8, Format::Q4];
     let found = known.into_iter().find(|format| format.name() == text);
     found.ok_or_else(|| format!("choose one of {}", known.map(Format::name).join(", ")))
-}
-
-/// The quantizer's messages already name file, thing and remedy.
-pub(crate) fn plainly(error: brooklet_quantize::Error) -> anyhow::Error {
-    anyhow!("{error}")
 }
 
 fn nats(text: &str) -> Result<f64, String> {
