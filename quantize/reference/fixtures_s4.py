@@ -17,9 +17,7 @@ import numpy as np
 
 from fixtures_draw import draw, weakest_tensor
 from fixtures_sensor import sensor_config
-from fixtures_ssm import gelu, layer_norm, sigmoid
-
-CACHE_BOUND, SHUFFLE_BOUND = 1e-9, 1e-4
+from fixtures_ssm import finish, gelu, layer_norm, sigmoid
 
 
 def s4(d_model, n_layers, channels, pooling, /, *, gaps=False, prenorm=False, layer="S4Block", l_kernel=0, legs=False, tied=True,
@@ -302,17 +300,7 @@ def make(name, out_dir, seed, steps):
         reference.spec = spec | dict(l_kernel=kept + 1)
         moved = np.abs(reference.stepped(frames) - expected).max() / largest
         assert moved > 1e-6, f"{name}: l_kernel hardly matters, {moved:.1e}"
-    np.save(folder / "expected.npy", expected.astype(np.float32))
-    for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors writes for its owner alone
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{name:28} {size:7} bytes  max|logit| {largest:5.2f}  whole-stepped {agree:.1e}"
-          f"  weakest tensor {effect:.1e} {tensor}", flush=True)
-    assert np.isfinite(expected).all() and 0.5 <= largest <= 20, f"{name}: logits out of range"
-    assert agree < CACHE_BOUND, f"{name}: the reference disagrees with itself by {agree:.1e}"
-    assert effect > SHUFFLE_BOUND, f"{name}: {tensor} hardly matters"
-    assert steps > 64 or size < 150_000, f"{name}: {size} bytes"
-    return size
+    return finish(name, folder, expected, agree, tensor, effect, steps)
 
 
 def main():

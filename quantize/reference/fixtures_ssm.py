@@ -443,6 +443,12 @@ def make(name, out_dir, seed, steps):
     largest = np.abs(expected).max()
     agree = np.abs(stepped() - expected).max() / largest
     tensor, effect = weakest_tensor(whole, weights, expected)
+    return finish(name, folder, expected, agree, tensor, effect, steps)
+
+
+def finish(name, folder, expected, agree, tensor, effect, steps):
+    """Writes the outputs; refuses a fixture that would prove little. `agree`: of two ways to compute it; `effect`: of the weakest `tensor`."""
+    largest = np.abs(expected).max()
     np.save(folder / "expected.npy", expected.astype(np.float32))
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors writes for its owner alone

@@ -104,15 +104,11 @@ impl Checkpoint {
 
     /// Tensor `name`, which must have the given sizes (ones left out on both sides), as `f32`.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        let data = if self.is_random { random::numbers(name, shape) } else { self.read(name, shape, None)? };
-        Ok(Tensor { shape: shape.to_vec(), data })
+        Ok(Tensor { shape: shape.to_vec(), data: self.read(name, shape, None)? })
     }
 
     /// The numbers `range` of tensor `name`, row-major; the whole tensor must have the given sizes.
     pub fn numbers(&self, name: &str, shape: &[usize], range: Range<usize>) -> Result<Vec<f32>, Error> {
-        if self.is_random {
-            return Ok(random::numbers(name, shape).get(range).unwrap_or_default().to_vec());
-        }
         let data = self.read(name, shape, Some(range.clone()))?;
         if data.len() == range.len() {
             return Ok(data);
@@ -134,6 +130,13 @@ impl Checkpoint {
     }
 
     fn read(&self, name: &str, shape: &[usize], range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
+        if self.is_random {
+            let all = random::numbers(name, shape);
+            return Ok(match range {
+                None => all,
+                Some(range) => all.get(range).unwrap_or_default().to_vec(),
+            });
+        }
         self.shaped(name, shape)?.read(name, range)
     }
 
