@@ -3,7 +3,7 @@
 //! The instruction multiplies unsigned by signed bytes. Weights enter as `w + 128`, which adds `128 * sum(x)` to a group's
 //! sum; every sum therefore starts at `-128 * sum(x)`, and the integers are exact, like the portable ones.
 
-use super::expand_q4;
+use super::{expand_q4, planes};
 use crate::portable;
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::table::{Activations, Outputs};
@@ -14,7 +14,7 @@ const BATCH: usize = 8;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
-struct Vectors<'a> {
+pub(super) struct Vectors<'a> {
     /// (vectors, groups)
     codes: &'a [[i8; GROUP]],
     /// (vectors, groups)
@@ -36,6 +36,10 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) 
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
             q4(q, matrix.rows, x, out);
+        }
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
+            planes::matmul(planes, matrix.rows, x, out);
         }
         // Floats gain nothing from integer instructions.
         (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
@@ -104,7 +108,7 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
 /// starts with, in units of `sum(x)` (low halves of the lanes), and the factor of the sum.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tile_rows<T>(
+pub(super) fn tile_rows<T>(
     rows: usize,
     x: Vectors<'_>,
     out: Outputs<'_>,
