@@ -13,6 +13,7 @@
 //! A sub-scale's byte is Q4's: a signed 7-bit factor above the pick between two tables, the second being the first plus `shift`.
 
 use super::{Format, GROUP, MatrixError, TILE_ROWS, cast, q3, q5, q6, split_scales, split_scales_mut, t2, table_bytes, tile_index};
+use core::ops::Range;
 
 /// One tile: a line of 16 rows x 4 bytes for each bit of a code, plane by plane.
 pub(crate) type Tile<const BITS: usize> = [[u8; 4 * TILE_ROWS]; BITS];
@@ -69,6 +70,16 @@ impl<'a> Planes<'a> {
         }
     }
 
+    /// Some tile rows, and the tiles that lie in them.
+    pub(super) fn part(&self, tile_rows: Range<usize>, tiles: Range<usize>) -> Option<Self> {
+        Some(match self {
+            Planes::Q3(coded) => Planes::Q3(coded.part(tile_rows, tiles)?),
+            Planes::Q5(coded) => Planes::Q5(coded.part(tile_rows, tiles)?),
+            Planes::Q6(coded) => Planes::Q6(coded.part(tile_rows, tiles)?),
+            Planes::T2(coded) => Planes::T2(coded.part(tile_rows, tiles)?),
+        })
+    }
+
     pub(super) fn unpack_row(&self, tile_row: usize, lane: usize, groups: usize, out: &mut [f32]) {
         each!(self, coded => coded.unpack_row(tile_row, lane, groups, out));
     }
@@ -93,6 +104,15 @@ impl<'a, const BITS: usize> Coded<'a, BITS> {
     fn from_bytes(rows: usize, cols: usize, levels: &'a [i8], shift: i8, bytes: &'a [u8]) -> Result<Self, MatrixError> {
         let (row_scales, sub_scales, codes) = split_scales(rows, cols, bytes)?;
         Ok(Coded { levels, shift, row_scales, sub_scales, tiles: cast(codes)? })
+    }
+
+    fn part(&self, tile_rows: Range<usize>, tiles: Range<usize>) -> Option<Self> {
+        Some(Coded {
+            row_scales: self.row_scales.get(tile_rows)?,
+            sub_scales: self.sub_scales.get(tiles.clone())?,
+            tiles: self.tiles.get(tiles)?,
+            ..*self
+        })
     }
 
     fn unpack_row(&self, tile_row: usize, lane: usize, groups: usize, out: &mut [f32]) {

@@ -145,7 +145,7 @@ proptest! {
             }
             let mut out = vec![f32::NAN; vectors * rows];
             let x = crate::Activations::Int8 { codes: &codes, scales: &scales, sums: &sums };
-            table.matmul(&matrix, x, crate::Outputs { data: &mut out, stride: rows });
+            table.matmul(&matrix, x, crate::rows::RowsMut::new(&mut out, vectors, rows, rows).unwrap());
             products.push((table.name(), out));
         }
         let portable = &products[0].1;
@@ -154,6 +154,8 @@ proptest! {
             prop_assert_eq!(bits(product), bits(portable), "{}", name);
         }
         let weights = unpack_all(&matrix);
+        let second = matrix.part(tile_rows / 2..tile_rows).unwrap();
+        prop_assert!(unpack_all(&second) == weights[tile_rows / 2 * TILE_ROWS * cols..]);
         for (i, &got) in portable.iter().enumerate() {
             let (t, row) = (i / rows, i % rows);
             let term = |c: usize| {

@@ -5,28 +5,28 @@
 use super::vnni::{Vectors, tile_rows};
 use crate::quant::planes::Tile;
 use crate::quant::{Coded, Planes, TILE_ROWS, q3, q5, q6};
-use crate::table::Outputs;
+use crate::rows::RowsMut;
 use core::arch::x86_64::*;
 
 /// See [`crate::portable::matmul`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn matmul(planes: &Planes<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     match planes {
         Planes::Q3(q) => {
             let [table] = biased([q3::table(q.levels)]);
-            coded::<128, 3>(q, rows, x, out, |tile| expand_q3(tile, table));
+            coded::<128, 3>(q, x, out, |tile| expand_q3(tile, table));
         }
         Planes::Q5(q) => {
             let tables = biased(q5::tables(q.levels));
-            coded::<128, 5>(q, rows, x, out, |tile| expand_q5(tile, tables));
+            coded::<128, 5>(q, x, out, |tile| expand_q5(tile, tables));
         }
         Planes::Q6(q) => {
             let tables = biased(q6::tables(q.levels));
-            coded::<128, 6>(q, rows, x, out, |tile| expand_q6(tile, tables));
+            coded::<128, 6>(q, x, out, |tile| expand_q6(tile, tables));
         }
         // The codes are their levels plus one.
-        Planes::T2(q) => coded::<1, 2>(q, rows, x, out, |tile| expand_t2(tile)),
+        Planes::T2(q) => coded::<1, 2>(q, x, out, |tile| expand_t2(tile)),
     }
 }
 
@@ -35,15 +35,14 @@ pub(super) fn matmul(planes: &Planes<'_>, rows: usize, x: Vectors<'_>, out: Outp
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn coded<const BIAS: i32, const BITS: usize>(
     q: &Coded<'_, BITS>,
-    rows: usize,
     x: Vectors<'_>,
-    out: Outputs<'_>,
+    out: RowsMut<'_>,
     expand: impl Fn(&Tile<BITS>) -> [__m512i; 8],
 ) {
     let (one, low_half) = (_mm512_set1_epi32(1), _mm512_set1_epi32(0xffff));
     let start = _mm512_set1_epi32(-BIAS);
     let shift = _mm512_set1_epi32(i32::from(q.shift));
-    tile_rows(rows, x, out, q.row_scales, q.sub_scales, q.tiles, expand, |sub| {
+    tile_rows(x, out, q.row_scales, q.sub_scales, q.tiles, expand, |sub| {
         // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
         let picks = _mm512_test_epi32_mask(sub, one);
         let start = _mm512_mask_add_epi32(start, picks, start, shift);
