@@ -1,6 +1,7 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
 //! of sixteen 4-bit codes at once. [`vnni`] and [`scan`] are written by hand.
 
+mod round;
 mod scan;
 mod vnni;
 
@@ -12,11 +13,13 @@ use core::arch::x86_64::{
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
 static AVX512: KernelTable = KernelTable {
+    quantize_activations: round::quantize_activations,
     scan_step: scan::scan_step,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 static AVX512_VNNI: KernelTable = KernelTable {
     matmul: vnni::matmul,
+    quantize_activations: round::quantize_activations,
     scan_step: scan::scan_step,
     ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
