@@ -2,15 +2,25 @@
 //!
 //! The instruction multiplies unsigned by signed bytes. Weights enter as `w + 128`, which adds `128 * sum(x)` to a group's
 //! sum; every sum therefore starts at `-128 * sum(x)`, and the integers are exact, like the portable ones.
+//!
+//! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
+//! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
 use super::expand_q4;
 use crate::portable;
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::table::{Activations, Outputs};
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 
-/// Vectors that share one pass over a tile: with 8 words of weights and 8 sums they fit the 32 registers.
-const BATCH: usize = 8;
+/// From this many vectors on, tiles are expanded into a panel.
+const PANEL_VECTORS: usize = 9;
+/// Groups of a panel: with two tile rows it takes 36 KiB, which a first-level cache holds.
+const PANEL_GROUPS: usize = 32;
+/// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
+const BLOCK: usize = 6;
+/// How far ahead of its use a tile is asked for: about what memory delivers while one answer is under way.
+const AHEAD_BYTES: usize = 4096;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
@@ -22,21 +32,35 @@ struct Vectors<'a> {
     /// (vectors, groups)
     sums: &'a [i32],
     groups: usize,
+    /// Whole vectors in all three planes.
+    count: usize,
+}
+
+impl<'a> Vectors<'a> {
+    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize) -> Self {
+        let codes = codes.as_chunks().0;
+        Vectors { codes, scales, sums, groups, count: codes.len().min(scales.len()).min(sums.len()) / groups }
+    }
+}
+
+/// The scales and tiles of a matrix.
+struct Planes<'a, T> {
+    rows: usize,
+    /// (tile_rows) x 16
+    row_scales: &'a [[f32; TILE_ROWS]],
+    /// (tile_rows, groups) x 16
+    sub_scales: &'a [[i8; TILE_ROWS]],
+    /// (tile_rows, groups)
+    tiles: &'a [T],
 }
 
 /// See [`portable::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
-    let groups = matrix.groups();
+    let (rows, groups) = (matrix.rows, matrix.groups().max(1));
     match (&matrix.weights, x) {
-        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
-            let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
-            q8(q, matrix.rows, x, out);
-        }
-        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
-            let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
-            q4(q, matrix.rows, x, out);
-        }
+        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => q8(q, rows, Vectors::new(codes, scales, sums, groups), out),
+        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => q4(q, rows, Vectors::new(codes, scales, sums, groups), out),
         // Floats gain nothing from integer instructions.
         (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
     }
@@ -46,13 +70,10 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) 
 fn q8(q: &Q8<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
     let flip = _mm512_set1_epi8(-128);
     let start = _mm512_set1_epi32(0xff80); // -128 in the low halves
-    tile_rows(
-        rows,
+    products(
+        &Planes { rows, row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        q.row_scales,
-        q.sub_scales,
-        q.tiles,
         |tile| {
             let mut words = [_mm512_setzero_si512(); 8];
             for (word, tile) in words.iter_mut().zip(tile) {
@@ -71,16 +92,14 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
     let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
     let low = _mm512_set1_epi8(15);
-    let (one, low_half) = (_mm512_set1_epi32(1), _mm512_set1_epi32(0xffff));
-    let start = _mm512_set1_epi32(-128);
-    let shift = _mm512_set1_epi32(i32::from(q.shift));
-    tile_rows(
-        rows,
+    let one = _mm512_set1_epi32(1);
+    // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
+    let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - 128) & 0xffff);
+    let (first, second) = (start(0), start(q.shift));
+    products(
+        &Planes { rows, row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        q.row_scales,
-        q.sub_scales,
-        q.tiles,
         |tile| {
             let mut words = [_mm512_setzero_si512(); 8];
             for (pair, tile) in words.as_chunks_mut::<2>().0.iter_mut().zip(tile) {
@@ -92,91 +111,274 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
             words
         },
         |sub| {
-            // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
             let picks = _mm512_test_epi32_mask(sub, one);
-            let start = _mm512_mask_add_epi32(start, picks, start, shift);
-            (_mm512_and_si512(start, low_half), _mm512_srai_epi32::<1>(sub))
+            (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
         },
     );
 }
 
-/// Walks the tile rows of a matrix; `expand` gives the eight words of a tile plus 128, `split` turns sub-scales into what a sum
-/// starts with, in units of `sum(x)` (low halves of the lanes), and the factor of the sum.
+/// Multiplies a matrix with some vectors.
+///
+/// `expand` gives the eight words of a tile, each weight plus 128 as an unsigned byte. `split` turns the sub-scales of 16 rows into what
+/// their sums start with, in units of `sum(x)` (in the low halves of the lanes: -128, and what a row's sub-scale adds to its weights,
+/// which must keep them in 8 bits), and the factors of the sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tile_rows<T>(
-    rows: usize,
+fn products<T>(
+    matrix: &Planes<'_, T>,
     x: Vectors<'_>,
-    out: Outputs<'_>,
-    row_scales: &[[f32; TILE_ROWS]],
-    sub_scales: &[[i8; TILE_ROWS]],
-    tiles: &[T],
+    mut out: Outputs<'_>,
     expand: impl Fn(&T) -> [__m512i; 8],
     split: impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
+    if x.count >= PANEL_VECTORS {
+        return panels(matrix, x, &mut out, expand, split);
+    }
+    let mut first = 0;
+    while first < x.count {
+        first += match x.count - first {
+            8.. => stream::<8, T>(matrix, x, first, &mut out, &expand, &split),
+            4.. => stream::<4, T>(matrix, x, first, &mut out, &expand, &split),
+            2.. => stream::<2, T>(matrix, x, first, &mut out, &expand, &split),
+            _ => stream::<1, T>(matrix, x, first, &mut out, &expand, &split),
+        };
+    }
+}
+
+/// The matrix times the `N` vectors from `first`, of which there are at least so many. Returns `N`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn stream<const N: usize, T>(
+    matrix: &Planes<'_, T>,
+    x: Vectors<'_>,
+    first: usize,
+    out: &mut Outputs<'_>,
+    expand: &impl Fn(&T) -> [__m512i; 8],
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+) -> usize {
     let groups = x.groups;
-    let vectors = (x.codes.len() / groups).min(x.scales.len() / groups).min(x.sums.len() / groups);
-    let planes = row_scales.iter().zip(sub_scales.chunks_exact(groups)).zip(tiles.chunks_exact(groups));
+    let planes = matrix.row_scales.iter().zip(matrix.sub_scales.chunks_exact(groups)).zip(matrix.tiles.chunks_exact(groups));
     for (i, ((row_scales, sub_scales), tiles)) in planes.enumerate() {
-        let row = i * TILE_ROWS;
-        let wanted = rows.saturating_sub(row).min(TILE_ROWS);
-        let mask = ((1u32 << wanted) - 1) as u16;
+        let mut acc = [_mm512_setzero_ps(); N];
+        for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
+            prefetch(tile);
+            if g % 4 == 0 {
+                prefetch(sub);
+            }
+            let words = expand(tile);
+            // SAFETY: 16 readable bytes; the load asks for no alignment.
+            let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
+            let (start, factor) = split(sub);
+            let factor = _mm512_cvtepi32_ps(factor);
+            for (t, acc) in acc.iter_mut().enumerate() {
+                let at = (first + t) * groups + g;
+                // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
+                let (codes, scale, sum) = unsafe { (x.codes.get_unchecked(at), *x.scales.get_unchecked(at), *x.sums.get_unchecked(at)) };
+                // Low half times low half: one instruction where a 32-bit product takes two.
+                let mut isum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+                for (word, x) in words.iter().zip(codes.as_chunks::<4>().0) {
+                    isum = _mm512_dpbusd_epi32(isum, *word, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8))));
+                }
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), factor);
+                *acc = _mm512_add_ps(*acc, _mm512_mul_ps(p, _mm512_set1_ps(scale)));
+            }
+        }
         // SAFETY: 16 readable floats; the load asks for no alignment.
         let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
-        let mut first = 0;
-        while first < vectors {
-            let mut sums = [_mm512_setzero_ps(); BATCH];
-            let len = match vectors - first {
-                BATCH.. => pass::<BATCH, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-                4.. => pass::<4, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-                2.. => pass::<2, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-                _ => pass::<1, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-            };
-            for (t, sum) in sums.iter().enumerate().take(len) {
-                if let Some(out) = out.data.get_mut((first + t) * out.stride + row..).and_then(|out| out.get_mut(..wanted)) {
-                    // SAFETY: the mask lets `wanted` lanes through, and `out` has that many floats.
-                    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, _mm512_mul_ps(*sum, row_scales)) };
-                }
-            }
-            first += len;
+        for (t, acc) in acc.into_iter().enumerate() {
+            store(out, matrix.rows, i * TILE_ROWS, first + t, _mm512_mul_ps(acc, row_scales));
+        }
+    }
+    N
+}
+
+/// Asks for the memory [`AHEAD_BYTES`] behind the start of `x`, as long as `x` is.
+#[inline(always)]
+fn prefetch<T>(x: &T) {
+    let ahead = core::ptr::from_ref(x).cast::<i8>().wrapping_add(AHEAD_BYTES);
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: a hint: it reads nothing, whatever lies there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+    }
+}
+
+/// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(out: &mut Outputs<'_>, rows: usize, row: usize, t: usize, y: __m512) {
+    let wanted = rows.saturating_sub(row).min(TILE_ROWS);
+    if let Some(out) = out.data.get_mut(t * out.stride + row..).and_then(|out| out.get_mut(..wanted)) {
+        let mask = ((1u32 << wanted) - 1) as u16;
+        // SAFETY: the mask lets `wanted` lanes through, and `out` has that many floats.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, y) };
+    }
+}
+
+/// What [`store`] wrote, and nothing for the rows that the matrix does not have.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(out: &Outputs<'_>, rows: usize, row: usize, t: usize) -> __m512 {
+    let wanted = rows.saturating_sub(row).min(TILE_ROWS);
+    match out.data.get(t * out.stride + row..).and_then(|out| out.get(..wanted)) {
+        // SAFETY: the mask lets `wanted` lanes through, and `out` has that many floats.
+        Some(out) => unsafe { _mm512_maskz_loadu_ps(((1u32 << wanted) - 1) as u16, out.as_ptr()) },
+        None => _mm512_setzero_ps(),
+    }
+}
+
+/// A tile, ready to be multiplied: each weight plus 128, table picks included.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Expanded {
+    words: [__m512i; 8],
+    factor: __m512,
+}
+
+/// (groups, tile rows) of a panel; only the first groups may be there.
+type Panel<const R: usize> = [[MaybeUninit<Expanded>; R]; PANEL_GROUPS];
+
+/// Many vectors: each tile is expanded once, then meets them all, [`BLOCK`] at a time. Long rows are cut into pieces, between which
+/// `out` holds the sums as they are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn panels<T>(
+    matrix: &Planes<'_, T>,
+    x: Vectors<'_>,
+    out: &mut Outputs<'_>,
+    expand: impl Fn(&T) -> [__m512i; 8],
+    split: impl Fn(__m512i) -> (__m512i, __m512i),
+) {
+    let tile_rows = matrix.row_scales.len().min(matrix.tiles.len() / x.groups).min(matrix.sub_scales.len() / x.groups);
+    let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
+    let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
+    for i in (0..tile_rows).step_by(2) {
+        if i + 1 < tile_rows {
+            panel_rows(matrix, x, i, out, &mut panel, &expand, &split);
+        } else {
+            panel_rows(matrix, x, i, out, &mut single, &expand, &split);
         }
     }
 }
 
-/// One tile row times the `N` vectors from `first`; the sums go to the first `N` of `out`. Returns `N`.
+/// The `R` tile rows from `i` times all vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn pass<const N: usize, T>(
+fn panel_rows<const R: usize, T>(
+    matrix: &Planes<'_, T>,
     x: Vectors<'_>,
-    first: usize,
-    sub_scales: &[[i8; TILE_ROWS]],
-    tiles: &[T],
+    i: usize,
+    out: &mut Outputs<'_>,
+    panel: &mut Panel<R>,
     expand: &impl Fn(&T) -> [__m512i; 8],
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
-    out: &mut [__m512; BATCH],
-) -> usize {
-    let mut acc = [_mm512_setzero_ps(); N];
-    for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-        let words = expand(tile);
-        // SAFETY: 16 readable bytes; the load asks for no alignment.
-        let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
-        let (start, factor) = split(sub);
-        let factor = _mm512_cvtepi32_ps(factor);
-        for (t, acc) in acc.iter_mut().enumerate() {
-            let at = (first + t) * x.groups + g;
-            // SAFETY: the caller counted the whole vectors in all three planes and gives `first + N` at most that many.
-            let (codes, scale, sum) = unsafe { (x.codes.get_unchecked(at), *x.scales.get_unchecked(at), *x.sums.get_unchecked(at)) };
-            // Low half times low half: one instruction where a 32-bit product takes two.
-            let mut isum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
-            for (word, x) in words.iter().zip(codes.as_chunks::<4>().0) {
-                isum = _mm512_dpbusd_epi32(isum, *word, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8))));
+) {
+    // The lowest byte of each lane, four times.
+    let lowest = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    let flip = _mm512_set1_epi8(-128);
+    let pieces = x.groups.div_ceil(PANEL_GROUPS);
+    for piece in 0..pieces {
+        let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
+        for r in 0..R {
+            let row = (i + r) * x.groups;
+            let (Some(tiles), Some(sub_scales)) =
+                (matrix.tiles.get(row..).and_then(|t| t.get(groups.clone())), matrix.sub_scales.get(row..).and_then(|s| s.get(groups.clone())))
+            else {
+                return;
+            };
+            for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
+                // SAFETY: 16 readable bytes; the load asks for no alignment.
+                let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
+                let (start, factor) = split(sub);
+                let added = _mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), flip);
+                let words = expand(tile).map(|word| _mm512_add_epi8(word, added));
+                panel[r].write(Expanded { words, factor: _mm512_cvtepi32_ps(factor) });
             }
-            let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), factor);
-            *acc = _mm512_add_ps(*acc, _mm512_mul_ps(p, _mm512_set1_ps(scale)));
+        }
+        let Some(panel) = panel.get(..groups.len()) else { return };
+        // SAFETY: the loop above wrote all `R` tiles of these groups.
+        let panel = unsafe { &*(core::ptr::from_ref(panel) as *const [[Expanded; R]]) };
+        let ends = Ends { rows: matrix.rows, row_scales: (piece + 1 == pieces).then_some(&matrix.row_scales[i..i + R]), is_first: piece == 0 };
+        // As even as can be: a block of one would leave most of the multipliers waiting.
+        let blocks = x.count.div_ceil(BLOCK);
+        for b in 0..blocks {
+            let vectors = b * x.count / blocks..(b + 1) * x.count / blocks;
+            let at = (vectors.start, groups.start, i);
+            match vectors.len() {
+                6 => block::<6, R>(panel, x, at, &ends, out),
+                5 => block::<5, R>(panel, x, at, &ends, out),
+                4 => block::<4, R>(panel, x, at, &ends, out),
+                3 => block::<3, R>(panel, x, at, &ends, out),
+                2 => block::<2, R>(panel, x, at, &ends, out),
+                _ => block::<1, R>(panel, x, at, &ends, out),
+            }
         }
     }
-    for (out, acc) in out.iter_mut().zip(acc) {
-        *out = acc;
+}
+
+/// How the sums of a piece begin and end.
+struct Ends<'a> {
+    rows: usize,
+    /// (tile rows of the panel) x 16, behind the last piece.
+    row_scales: Option<&'a [[f32; TILE_ROWS]]>,
+    is_first: bool,
+}
+
+/// A panel times `V` vectors; `at` is the first vector, the panel's first group and its first tile row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn block<const V: usize, const R: usize>(
+    panel: &[[Expanded; R]],
+    x: Vectors<'_>,
+    at: (usize, usize, usize),
+    ends: &Ends<'_>,
+    out: &mut Outputs<'_>,
+) {
+    let (first, first_group, tile_row) = at;
+    let start = _mm512_set1_epi32(0xff80); // -128 in the low halves
+    let mut acc = [[_mm512_setzero_ps(); V]; R];
+    if !ends.is_first {
+        for r in 0..R {
+            for t in 0..V {
+                acc[r][t] = load(out, ends.rows, (tile_row + r) * TILE_ROWS, first + t);
+            }
+        }
     }
-    N
+    for (g, tiles) in panel.iter().enumerate() {
+        let at = |t: usize| (first + t) * x.groups + first_group + g;
+        let mut isum = [[_mm512_setzero_si512(); V]; R];
+        for t in 0..V {
+            // SAFETY: `count` whole vectors lie in all three planes, and `first + V` is at most that; the panel's groups are theirs.
+            let sum = unsafe { *x.sums.get_unchecked(at(t)) };
+            let sum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+            for r in 0..R {
+                isum[r][t] = sum;
+            }
+        }
+        for w in 0..8 {
+            for t in 0..V {
+                // SAFETY: as above.
+                let codes = unsafe { x.codes.get_unchecked(at(t)) };
+                let x = _mm512_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)));
+                for r in 0..R {
+                    isum[r][t] = _mm512_dpbusd_epi32(isum[r][t], tiles[r].words[w], x);
+                }
+            }
+        }
+        for t in 0..V {
+            // SAFETY: as above.
+            let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
+            for r in 0..R {
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[r][t]), tiles[r].factor);
+                acc[r][t] = _mm512_add_ps(acc[r][t], _mm512_mul_ps(p, scale));
+            }
+        }
+    }
+    for r in 0..R {
+        // SAFETY: 16 readable floats; the load asks for no alignment.
+        let row_scales = ends.row_scales.map(|s| unsafe { _mm512_loadu_ps(s[r].as_ptr()) });
+        for t in 0..V {
+            let y = row_scales.map_or(acc[r][t], |s| _mm512_mul_ps(acc[r][t], s));
+            store(out, ends.rows, (tile_row + r) * TILE_ROWS, first + t, y);
+        }
+    }
 }
