@@ -9,9 +9,11 @@
 use super::expand_q4;
 use crate::portable;
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 /// From this many vectors on, tiles are expanded into a panel.
 const PANEL_VECTORS: usize = 9;
@@ -45,7 +47,6 @@ impl<'a> Vectors<'a> {
 
 /// The scales and tiles of a matrix.
 struct Planes<'a, T> {
-    rows: usize,
     /// (tile_rows) x 16
     row_scales: &'a [[f32; TILE_ROWS]],
     /// (tile_rows, groups) x 16
@@ -56,22 +57,22 @@ struct Planes<'a, T> {
 
 /// See [`portable::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
-    let (rows, groups) = (matrix.rows, matrix.groups().max(1));
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
-        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => q8(q, rows, Vectors::new(codes, scales, sums, groups), out),
-        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => q4(q, rows, Vectors::new(codes, scales, sums, groups), out),
+        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => q8(q, Vectors::new(codes, scales, sums, groups), out),
+        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => q4(q, Vectors::new(codes, scales, sums, groups), out),
         // Floats gain nothing from integer instructions.
         (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn q8(q: &Q8<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
+fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     let flip = _mm512_set1_epi8(-128);
     let start = _mm512_set1_epi32(0xff80); // -128 in the low halves
     products(
-        &Planes { rows, row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
+        &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
         |tile| {
@@ -87,7 +88,7 @@ fn q8(q: &Q8<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
+fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
     let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
@@ -97,7 +98,7 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
     let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - 128) & 0xffff);
     let (first, second) = (start(0), start(q.shift));
     products(
-        &Planes { rows, row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
+        &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
         |tile| {
@@ -127,7 +128,7 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
 fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
-    mut out: Outputs<'_>,
+    mut out: RowsMut<'_>,
     expand: impl Fn(&T) -> [__m512i; 8],
     split: impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
@@ -152,7 +153,7 @@ fn stream<const N: usize, T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     first: usize,
-    out: &mut Outputs<'_>,
+    out: &mut RowsMut<'_>,
     expand: &impl Fn(&T) -> [__m512i; 8],
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) -> usize {
@@ -186,7 +187,7 @@ fn stream<const N: usize, T>(
         // SAFETY: 16 readable floats; the load asks for no alignment.
         let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
         for (t, acc) in acc.into_iter().enumerate() {
-            store(out, matrix.rows, i * TILE_ROWS, first + t, _mm512_mul_ps(acc, row_scales));
+            store(out, i * TILE_ROWS, first + t, _mm512_mul_ps(acc, row_scales));
         }
     }
     N
@@ -202,28 +203,28 @@ fn prefetch<T>(x: &T) {
     }
 }
 
+/// The lanes that rows from `row` on fill, of `rows`.
+#[inline(always)]
+fn mask(row: usize, rows: usize) -> u16 {
+    ((1u32 << rows.saturating_sub(row).min(TILE_ROWS)) - 1) as u16
+}
+
 /// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn store(out: &mut Outputs<'_>, rows: usize, row: usize, t: usize, y: __m512) {
-    let wanted = rows.saturating_sub(row).min(TILE_ROWS);
-    if let Some(out) = out.data.get_mut(t * out.stride + row..).and_then(|out| out.get_mut(..wanted)) {
-        let mask = ((1u32 << wanted) - 1) as u16;
-        // SAFETY: the mask lets `wanted` lanes through, and `out` has that many floats.
-        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, y) };
-    }
+fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: __m512) {
+    let out = out.row_mut(t);
+    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
+    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(row), mask(row, out.len()), y) };
 }
 
 /// What [`store`] wrote, and nothing for the rows that the matrix does not have.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load(out: &Outputs<'_>, rows: usize, row: usize, t: usize) -> __m512 {
-    let wanted = rows.saturating_sub(row).min(TILE_ROWS);
-    match out.data.get(t * out.stride + row..).and_then(|out| out.get(..wanted)) {
-        // SAFETY: the mask lets `wanted` lanes through, and `out` has that many floats.
-        Some(out) => unsafe { _mm512_maskz_loadu_ps(((1u32 << wanted) - 1) as u16, out.as_ptr()) },
-        None => _mm512_setzero_ps(),
-    }
+fn load(out: &RowsMut<'_>, row: usize, t: usize) -> __m512 {
+    let out = out.row(t);
+    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
+    unsafe { _mm512_maskz_loadu_ps(mask(row, out.len()), out.as_ptr().wrapping_add(row)) }
 }
 
 /// A tile, ready to be multiplied: each weight plus 128, table picks included.
@@ -244,7 +245,7 @@ type Panel<const R: usize> = [[MaybeUninit<Expanded>; R]; PANEL_GROUPS];
 fn panels<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
-    out: &mut Outputs<'_>,
+    out: &mut RowsMut<'_>,
     expand: impl Fn(&T) -> [__m512i; 8],
     split: impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
@@ -267,7 +268,7 @@ fn panel_rows<const R: usize, T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     i: usize,
-    out: &mut Outputs<'_>,
+    out: &mut RowsMut<'_>,
     panel: &mut Panel<R>,
     expand: &impl Fn(&T) -> [__m512i; 8],
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
@@ -297,66 +298,67 @@ fn panel_rows<const R: usize, T>(
         let Some(panel) = panel.get(..groups.len()) else { return };
         // SAFETY: the loop above wrote all `R` tiles of these groups.
         let panel = unsafe { &*(core::ptr::from_ref(panel) as *const [[Expanded; R]]) };
-        let ends = Ends { rows: matrix.rows, row_scales: (piece + 1 == pieces).then_some(&matrix.row_scales[i..i + R]), is_first: piece == 0 };
+        let row_scales = if piece + 1 == pieces { matrix.row_scales.get(i..i + R) } else { None };
         // As even as can be: a block of one would leave most of the multipliers waiting.
         let blocks = x.count.div_ceil(BLOCK);
         for b in 0..blocks {
             let vectors = b * x.count / blocks..(b + 1) * x.count / blocks;
             let at = (vectors.start, groups.start, i);
             match vectors.len() {
-                6 => block::<6, R>(panel, x, at, &ends, out),
-                5 => block::<5, R>(panel, x, at, &ends, out),
-                4 => block::<4, R>(panel, x, at, &ends, out),
-                3 => block::<3, R>(panel, x, at, &ends, out),
-                2 => block::<2, R>(panel, x, at, &ends, out),
-                _ => block::<1, R>(panel, x, at, &ends, out),
+                6 => block::<6, R>(panel, x, at, row_scales, out),
+                5 => block::<5, R>(panel, x, at, row_scales, out),
+                4 => block::<4, R>(panel, x, at, row_scales, out),
+                3 => block::<3, R>(panel, x, at, row_scales, out),
+                2 => block::<2, R>(panel, x, at, row_scales, out),
+                _ => block::<1, R>(panel, x, at, row_scales, out),
             }
         }
     }
 }
 
-/// How the sums of a piece begin and end.
-struct Ends<'a> {
-    rows: usize,
-    /// (tile rows of the panel) x 16, behind the last piece.
-    row_scales: Option<&'a [[f32; TILE_ROWS]]>,
-    is_first: bool,
-}
-
-/// A panel times `V` vectors; `at` is the first vector, the panel's first group and its first tile row.
+/// A panel times `V` vectors; `at` is the first vector, the panel's first group and its first tile row. Behind the last piece of
+/// the rows come their scales, (tile rows of the panel) x 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn block<const V: usize, const R: usize>(
     panel: &[[Expanded; R]],
     x: Vectors<'_>,
     at: (usize, usize, usize),
-    ends: &Ends<'_>,
-    out: &mut Outputs<'_>,
+    row_scales: Option<&[[f32; TILE_ROWS]]>,
+    out: &mut RowsMut<'_>,
 ) {
     let (first, first_group, tile_row) = at;
-    let start = _mm512_set1_epi32(0xff80); // -128 in the low halves
     let mut acc = [[_mm512_setzero_ps(); V]; R];
-    if !ends.is_first {
+    if first_group > 0 {
         for r in 0..R {
             for t in 0..V {
-                acc[r][t] = load(out, ends.rows, (tile_row + r) * TILE_ROWS, first + t);
+                acc[r][t] = load(out, (tile_row + r) * TILE_ROWS, first + t);
             }
+        }
+    }
+    // What every sum starts with, (V, groups).
+    let mut starts = [[MaybeUninit::<i32>::uninit(); PANEL_GROUPS]; V];
+    for (t, starts) in starts.iter_mut().enumerate() {
+        let sums = x.sums.get((first + t) * x.groups + first_group..).unwrap_or_default();
+        for (start, sum) in starts.iter_mut().zip(sums).take(panel.len()) {
+            start.write(-128 * sum);
         }
     }
     for (g, tiles) in panel.iter().enumerate() {
         let at = |t: usize| (first + t) * x.groups + first_group + g;
         let mut isum = [[_mm512_setzero_si512(); V]; R];
         for t in 0..V {
-            // SAFETY: `count` whole vectors lie in all three planes, and `first + V` is at most that; the panel's groups are theirs.
-            let sum = unsafe { *x.sums.get_unchecked(at(t)) };
-            let sum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+            // SAFETY: the loop above wrote as many as there are groups in the panel.
+            let start = _mm512_set1_epi32(unsafe { starts[t][g].assume_init() });
             for r in 0..R {
-                isum[r][t] = sum;
+                isum[r][t] = start;
             }
         }
         for w in 0..8 {
+            // There are no registers for all words at once, however early the compiler would like to fetch them.
+            compiler_fence(Ordering::SeqCst);
             for t in 0..V {
-                // SAFETY: as above.
+                // SAFETY: `count` whole vectors lie in all three planes, and `first + V` is at most that; the panel's groups are theirs.
                 let codes = unsafe { x.codes.get_unchecked(at(t)) };
                 let x = _mm512_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)));
                 for r in 0..R {
@@ -364,6 +366,7 @@ fn block<const V: usize, const R: usize>(
                 }
             }
         }
+        compiler_fence(Ordering::SeqCst);
         for t in 0..V {
             // SAFETY: as above.
             let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
@@ -374,11 +377,15 @@ fn block<const V: usize, const R: usize>(
         }
     }
     for r in 0..R {
-        // SAFETY: 16 readable floats; the load asks for no alignment.
-        let row_scales = ends.row_scales.map(|s| unsafe { _mm512_loadu_ps(s[r].as_ptr()) });
+        if let Some(scales) = row_scales {
+            // SAFETY: 16 readable floats; the load asks for no alignment.
+            let scales = unsafe { _mm512_loadu_ps(scales[r].as_ptr()) };
+            for t in 0..V {
+                acc[r][t] = _mm512_mul_ps(acc[r][t], scales);
+            }
+        }
         for t in 0..V {
-            let y = row_scales.map_or(acc[r][t], |s| _mm512_mul_ps(acc[r][t], s));
-            store(out, ends.rows, (tile_row + r) * TILE_ROWS, first + t, y);
+            store(out, (tile_row + r) * TILE_ROWS, first + t, acc[r][t]);
         }
     }
 }
