@@ -16,7 +16,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 /// From this many vectors on, tiles are expanded into a panel.
-const PANEL_VECTORS: usize = 9;
+const PANEL_VECTORS: usize = 16;
 /// Groups of a panel: with two tile rows it takes 36 KiB, which a first-level cache holds.
 const PANEL_GROUPS: usize = 32;
 /// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
@@ -214,6 +214,10 @@ fn mask(row: usize, rows: usize) -> u16 {
 #[target_feature(enable = "avx512f")]
 fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: __m512) {
     let out = out.row_mut(t);
+    if let Some(out) = out.get_mut(row..row + TILE_ROWS) {
+        // SAFETY: 16 writable floats; the store asks for no alignment.
+        return unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
+    }
     // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(row), mask(row, out.len()), y) };
 }
@@ -340,15 +344,20 @@ fn block<const V: usize, const R: usize>(
     let mut starts = [[MaybeUninit::<i32>::uninit(); PANEL_GROUPS]; V];
     for (t, starts) in starts.iter_mut().enumerate() {
         let sums = x.sums.get((first + t) * x.groups + first_group..).unwrap_or_default();
-        for (start, sum) in starts.iter_mut().zip(sums).take(panel.len()) {
-            start.write(-128 * sum);
+        for (half, starts) in starts.as_chunks_mut::<16>().0.iter_mut().enumerate().take(panel.len().div_ceil(16)) {
+            let sums = sums.get(16 * half..).unwrap_or_default();
+            // SAFETY: the mask lets no more than the sums through that are left, and `starts` is 16 writable numbers.
+            unsafe {
+                let sums = _mm512_maskz_loadu_epi32(mask(0, sums.len()), sums.as_ptr());
+                _mm512_storeu_si512(starts.as_mut_ptr().cast(), _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(sums)));
+            }
         }
     }
     for (g, tiles) in panel.iter().enumerate() {
         let at = |t: usize| (first + t) * x.groups + first_group + g;
         let mut isum = [[_mm512_setzero_si512(); V]; R];
         for t in 0..V {
-            // SAFETY: the loop above wrote as many as there are groups in the panel.
+            // SAFETY: the loop above wrote at least as many as there are groups in the panel.
             let start = _mm512_set1_epi32(unsafe { starts[t][g].assume_init() });
             for r in 0..R {
                 isum[r][t] = start;
