@@ -21,8 +21,8 @@ const PANEL_VECTORS: usize = 16;
 const PANEL_GROUPS: usize = 32;
 /// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
 const BLOCK: usize = 6;
-/// How far ahead of its use a tile is asked for: about what memory delivers while one answer is under way.
-const AHEAD_BYTES: usize = 4096;
+/// How far ahead of its use a tile is asked for.
+const AHEAD_BYTES: usize = 8192;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
@@ -160,11 +160,17 @@ fn stream<const N: usize, T>(
     let groups = x.groups;
     let planes = matrix.row_scales.iter().zip(matrix.sub_scales.chunks_exact(groups)).zip(matrix.tiles.chunks_exact(groups));
     for (i, ((row_scales, sub_scales), tiles)) in planes.enumerate() {
+        if let Some(later) = matrix.row_scales.get(i + 8) {
+            prefetch(later);
+        }
         let mut acc = [_mm512_setzero_ps(); N];
         for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-            prefetch(tile);
-            if g % 4 == 0 {
-                prefetch(sub);
+            let at = i * groups + g;
+            if let Some(later) = matrix.tiles.get(at + AHEAD_BYTES / size_of::<T>()) {
+                prefetch(later);
+            }
+            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + AHEAD_BYTES / size_of::<T>())) {
+                prefetch(later);
             }
             let words = expand(tile);
             // SAFETY: 16 readable bytes; the load asks for no alignment.
@@ -193,13 +199,12 @@ fn stream<const N: usize, T>(
     N
 }
 
-/// Asks for the memory [`AHEAD_BYTES`] behind the start of `x`, as long as `x` is.
+/// Asks for the cache lines of `x`.
 #[inline(always)]
 fn prefetch<T>(x: &T) {
-    let ahead = core::ptr::from_ref(x).cast::<i8>().wrapping_add(AHEAD_BYTES);
     for line in (0..size_of::<T>()).step_by(64) {
-        // SAFETY: a hint: it reads nothing, whatever lies there.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line)) };
+        // SAFETY: a hint: it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
     }
 }
 
