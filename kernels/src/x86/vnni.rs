@@ -13,10 +13,16 @@ use crate::rows::RowsMut;
 use crate::table::Activations;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-/// From this many vectors on, tiles are expanded into a panel.
-const PANEL_VECTORS: usize = 16;
+/// Vectors that share one pass over tiles as they come: with a tile's words their sums fit the 32 registers.
+const STREAM: usize = 8;
+/// Bytes of tiles that stay near for the next few vectors.
+const NEAR_BYTES: usize = 64 * 1024;
+/// From this many vectors and groups on, tiles are expanded into a panel.
+const PANEL_VECTORS: usize = 48;
+const PANEL_MIN_GROUPS: usize = 8;
 /// Groups of a panel: with two tile rows it takes 36 KiB, which a first-level cache holds.
 const PANEL_GROUPS: usize = 32;
 /// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
@@ -132,25 +138,33 @@ fn products<T>(
     expand: impl Fn(&T) -> [__m512i; 8],
     split: impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
-    if x.count >= PANEL_VECTORS {
-        return panels(matrix, x, &mut out, expand, split);
+    let groups = x.groups;
+    let tile_rows = matrix.row_scales.len().min(matrix.tiles.len() / groups).min(matrix.sub_scales.len() / groups);
+    if x.count >= PANEL_VECTORS && groups >= PANEL_MIN_GROUPS {
+        return panels(matrix, tile_rows, x, &mut out, expand, split);
     }
-    let mut first = 0;
-    while first < x.count {
-        first += match x.count - first {
-            8.. => stream::<8, T>(matrix, x, first, &mut out, &expand, &split),
-            4.. => stream::<4, T>(matrix, x, first, &mut out, &expand, &split),
-            2.. => stream::<2, T>(matrix, x, first, &mut out, &expand, &split),
-            _ => stream::<1, T>(matrix, x, first, &mut out, &expand, &split),
-        };
+    // Tile rows that the nearest caches keep for the next few vectors.
+    let near = if x.count > STREAM { (NEAR_BYTES / size_of::<T>() / groups).max(1) } else { tile_rows.max(1) };
+    for from in (0..tile_rows).step_by(near) {
+        let part = from..(from + near).min(tile_rows);
+        let mut first = 0;
+        while first < x.count {
+            first += match x.count - first {
+                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
+                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
+                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
+                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
+            };
+        }
     }
 }
 
-/// The matrix times the `N` vectors from `first`, of which there are at least so many. Returns `N`.
+/// Some tile rows times the `N` vectors from `first`, of which there are at least so many. Returns `N`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn stream<const N: usize, T>(
     matrix: &Planes<'_, T>,
+    tile_rows: Range<usize>,
     x: Vectors<'_>,
     first: usize,
     out: &mut RowsMut<'_>,
@@ -158,18 +172,25 @@ fn stream<const N: usize, T>(
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) -> usize {
     let groups = x.groups;
-    let planes = matrix.row_scales.iter().zip(matrix.sub_scales.chunks_exact(groups)).zip(matrix.tiles.chunks_exact(groups));
-    for (i, ((row_scales, sub_scales), tiles)) in planes.enumerate() {
+    let ahead = AHEAD_BYTES / size_of::<T>();
+    let all = tile_rows.start * groups..tile_rows.end * groups;
+    let (Some(row_scales), Some(sub_scales), Some(tiles)) =
+        (matrix.row_scales.get(tile_rows.clone()), matrix.sub_scales.get(all.clone()), matrix.tiles.get(all))
+    else {
+        return N;
+    };
+    let planes = row_scales.iter().zip(sub_scales.chunks_exact(groups)).zip(tiles.chunks_exact(groups));
+    for (i, ((row_scales, sub_scales), tiles)) in tile_rows.zip(planes) {
         if let Some(later) = matrix.row_scales.get(i + 8) {
             prefetch(later);
         }
         let mut acc = [_mm512_setzero_ps(); N];
         for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
             let at = i * groups + g;
-            if let Some(later) = matrix.tiles.get(at + AHEAD_BYTES / size_of::<T>()) {
+            if let Some(later) = matrix.tiles.get(at + ahead) {
                 prefetch(later);
             }
-            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + AHEAD_BYTES / size_of::<T>())) {
+            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + ahead)) {
                 prefetch(later);
             }
             let words = expand(tile);
@@ -253,12 +274,12 @@ type Panel<const R: usize> = [[MaybeUninit<Expanded>; R]; PANEL_GROUPS];
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn panels<T>(
     matrix: &Planes<'_, T>,
+    tile_rows: usize,
     x: Vectors<'_>,
     out: &mut RowsMut<'_>,
     expand: impl Fn(&T) -> [__m512i; 8],
     split: impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
-    let tile_rows = matrix.row_scales.len().min(matrix.tiles.len() / x.groups).min(matrix.sub_scales.len() / x.groups);
     let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
     let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
     for i in (0..tile_rows).step_by(2) {
@@ -290,9 +311,10 @@ fn panel_rows<const R: usize, T>(
         let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
         for r in 0..R {
             let row = (i + r) * x.groups;
-            let (Some(tiles), Some(sub_scales)) =
-                (matrix.tiles.get(row..).and_then(|t| t.get(groups.clone())), matrix.sub_scales.get(row..).and_then(|s| s.get(groups.clone())))
-            else {
+            let (Some(tiles), Some(sub_scales)) = (
+                matrix.tiles.get(row..).and_then(|t| t.get(groups.clone())),
+                matrix.sub_scales.get(row..).and_then(|s| s.get(groups.clone())),
+            ) else {
                 return;
             };
             for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
@@ -311,7 +333,11 @@ fn panel_rows<const R: usize, T>(
         // As even as can be: a block of one would leave most of the multipliers waiting.
         let blocks = x.count.div_ceil(BLOCK);
         for b in 0..blocks {
-            let vectors = b * x.count / blocks..(b + 1) * x.count / blocks;
+            let share = |of: usize| b * of / blocks..(b + 1) * of / blocks;
+            let vectors = share(x.count);
+            if let Some(next) = matrix.tiles.get((i + R) * x.groups + groups.start..).and_then(|t| t.get(share(R * groups.len()))) {
+                next.iter().for_each(prefetch);
+            }
             let at = (vectors.start, groups.start, i);
             match vectors.len() {
                 6 => block::<6, R>(panel, x, at, row_scales, out),
