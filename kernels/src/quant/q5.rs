@@ -31,8 +31,11 @@ pub(crate) fn expand(tile: &Tile<5>, tables: &[[i8; 16]; 2], expand_q4: impl Fn(
     expand_q4(low, &tables[0], out);
     expand_q4(low, &tables[1], &mut upper);
     for (line, (out, upper)) in out.iter_mut().zip(&upper).enumerate() {
+        let bit = 1u8 << line;
         for i in 0..64 {
-            out[i] = if high[i] >> line & 1 == 0 { out[i] } else { upper[i] };
+            // Masks instead of branches: the compiler makes vectors of them.
+            let takes = if high[i] & bit == 0 { 0 } else { -1 };
+            out[i] ^= (out[i] ^ upper[i]) & takes;
         }
     }
 }

@@ -34,9 +34,11 @@ pub(crate) fn expand(tile: &Tile<6>, tables: &[[i8; 16]; 4], expand_q4: impl Fn(
     for (number, table) in (0u8..).zip(tables).skip(1) {
         expand_q4(low, table, &mut quarter);
         for (line, (out, quarter)) in out.iter_mut().zip(&quarter).enumerate() {
-            let (high, shift) = (high[line / 4], line % 4 * 2);
+            let (high, bits, want) = (high[line / 4], 3u8 << (line % 4 * 2), number << (line % 4 * 2));
             for i in 0..64 {
-                out[i] = if high[i] >> shift & 3 == number { quarter[i] } else { out[i] };
+                // Masks instead of branches: the compiler makes vectors of them.
+                let takes = if high[i] & bits == want { -1 } else { 0 };
+                out[i] ^= (out[i] ^ quarter[i]) & takes;
             }
         }
     }

@@ -2,6 +2,7 @@
 //! of sixteen 4-bit codes at once. [`vnni`], [`planes`] and [`scan`] are written by hand.
 
 mod planes;
+mod round;
 mod scan;
 mod vnni;
 
@@ -13,11 +14,13 @@ use core::arch::x86_64::{
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
 static AVX512: KernelTable = KernelTable {
+    quantize_activations: round::quantize_activations,
     scan: scan::scan,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 static AVX512_VNNI: KernelTable = KernelTable {
     matmul: vnni::matmul,
+    quantize_activations: round::quantize_activations,
     scan: scan::scan,
     ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
