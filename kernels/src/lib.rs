@@ -25,6 +25,8 @@ mod table;
 mod detect;
 pub mod portable;
 pub mod quant;
+#[cfg(feature = "std")]
+mod read;
 mod sqrt;
 #[cfg(cortex_m_dsp)]
 mod thumb;
@@ -32,6 +34,8 @@ mod thumb;
 mod x86;
 
 pub use detect::{available, detect};
+#[cfg(feature = "std")]
+pub use read::read_all;
 pub use table::{
     Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd,
     Stepping,

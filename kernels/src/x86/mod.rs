@@ -1,6 +1,7 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
 //! of sixteen 4-bit codes at once. [`vnni`] and [`scan`] are written by hand.
 
+pub(crate) mod read;
 mod scan;
 mod vnni;
 
