@@ -30,6 +30,18 @@ impl ModelFile {
         Model::from_bytes(self.file.bytes()).with_context(|| self.name())
     }
 
+    /// Keeps the file's pages in memory, so that no step waits for a disk.
+    pub(crate) fn lock(&self) -> Result<()> {
+        let cannot = || {
+            format!(
+                "{}: {} bytes cannot be locked in memory; raise the limit (`ulimit -l`) or leave --lock out",
+                self.name(),
+                self.bytes().len()
+            )
+        };
+        self.file.lock().with_context(cannot)
+    }
+
     /// The file's bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.file.bytes()

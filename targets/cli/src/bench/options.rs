@@ -16,6 +16,7 @@ Examples:
   brooklet bench --shape mamba-130m --backends all
   brooklet bench --shape mamba-130m --depth 0,8k,64k
   brooklet bench --context --svg context.svg
+  brooklet bench --shape granite-4.0-h-350m --cold
   BROOKLET_BACKEND=avx2 brooklet bench model.brook
 
 The share of the roofline is how close a step comes to what memory allows: the bytes that it has to move (weights once,
@@ -72,6 +73,15 @@ pub(crate) struct Args {
     /// Draw what --context found into this file
     #[arg(long, value_name = "FILE", requires = "context")]
     pub(super) svg: Option<PathBuf>,
+    /// Measure a cold start instead: the time to the first answer of a process whose file is not in memory, and its memory
+    #[arg(long, conflicts_with_all = ["depth", "context"])]
+    pub(super) cold: bool,
+    /// Keep the file's pages in memory
+    #[arg(long)]
+    pub(super) lock: bool,
+    /// What --cold starts: one step, and how long it took
+    #[arg(long, hide = true, requires = "model")]
+    pub(super) first_answer: bool,
     /// Print one JSON object
     #[arg(long)]
     pub(super) json: bool,

@@ -1,6 +1,5 @@
 //! Models of random weights in published shapes: speed needs a config, not a download.
 
-use crate::model_file::ModelFile;
 use anyhow::Result;
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::{Cache, Recipe, shapes};
@@ -8,7 +7,7 @@ use indicatif::ProgressBar;
 use std::path::Path;
 
 /// Writes the shape `shape` to `path`, with attention caches of `cache_positions`.
-pub(crate) fn draw(shape: &str, format: Format, cache_positions: Option<u64>, path: &Path) -> Result<ModelFile> {
+pub(crate) fn draw(shape: &str, format: Format, cache_positions: Option<u64>, path: &Path) -> Result<()> {
     let checkpoint = shapes::shape(shape)?;
     let mut recipe = Recipe { format, ..Recipe::default() };
     if let Some(positions) = cache_positions {
@@ -20,5 +19,5 @@ pub(crate) fn draw(shape: &str, format: Format, cache_positions: Option<u64>, pa
         bar.set_position(progress.done_bytes);
     })?;
     bar.finish_and_clear();
-    ModelFile::open(path)
+    Ok(())
 }

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use std::time::{Duration, Instant};
 
 /// Tokens that are prefilled between two moves of a progress bar.
-const CHUNK: usize = 1024;
+pub(crate) const CHUNK: usize = 1024;
 
 /// What runs a step.
 #[derive(Clone, Copy)]
