@@ -27,6 +27,7 @@ pub mod portable;
 pub mod quant;
 #[cfg(feature = "std")]
 mod read;
+mod rows;
 mod sqrt;
 #[cfg(cortex_m_dsp)]
 mod thumb;
@@ -36,7 +37,7 @@ mod x86;
 pub use detect::{available, detect};
 #[cfg(feature = "std")]
 pub use read::read_all;
+pub use rows::{Rows, RowsMut};
 pub use table::{
-    Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd,
-    Stepping,
+    Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, RgLru, Rotary, Scan, Ssd, Stepping,
 };
