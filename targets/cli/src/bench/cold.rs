@@ -4,9 +4,9 @@
 //! Each start is a process of its own, this program with `--first-answer`: nothing that was measured before is in its memory.
 
 use super::inputs::Inputs;
-use super::stream::Engine;
+use super::stream::{Engine, Place, Stream};
 use super::times::Times;
-use crate::model_file::{Memory, ModelFile};
+use crate::model_file::ModelFile;
 use crate::sheet::{Sheet, short};
 use anyhow::{Context, Result, bail};
 use indicatif::ProgressBar;
@@ -56,7 +56,7 @@ pub(crate) struct ColdStart {
 }
 
 /// The child's part: opens, checks, steps once, and tells.
-pub(crate) fn first_answer(path: &Path, engine: Engine, lock: bool, out: &mut dyn Write) -> Result<()> {
+pub(crate) fn first_answer(path: &Path, engine: &Engine, lock: bool, out: &mut dyn Write) -> Result<()> {
     let mut since = Instant::now();
     let mut lap = || std::mem::replace(&mut since, Instant::now()).elapsed().as_secs_f64();
     let file = ModelFile::open(path)?;
@@ -66,7 +66,7 @@ pub(crate) fn first_answer(path: &Path, engine: Engine, lock: bool, out: &mut dy
     let open_seconds = lap();
     let model = file.model()?;
     let check_seconds = lap();
-    Memory::new(&model, 1)?.with_session(&model, engine.kernels, |session| Inputs::random(&model, 1).step(session, 1))?;
+    Stream::new(&model, 1, engine.threads())?.time_from(&Place::START, engine, |session| Inputs::random(&model, 1).step(session, 1))?;
     let told = FirstAnswer { open_seconds, check_seconds, step_seconds: lap(), peak_resident_bytes: peak_resident_bytes()? };
     writeln!(out, "{}", serde_json::to_string(&told)?)?;
     Ok(())

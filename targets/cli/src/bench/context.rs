@@ -68,9 +68,9 @@ pub(crate) struct Work<'w> {
 
 impl Curve {
     /// Times `file` at every position in turn.
-    pub(crate) fn measure(name: String, file: &ModelFile, engine: Engine, work: &Work<'_>) -> Result<Self> {
+    pub(crate) fn measure(name: String, file: &ModelFile, engine: &Engine, work: &Work<'_>) -> Result<Self> {
         let model = file.model()?;
-        let mut memory = Memory::new(&model, work.batch)?;
+        let mut memory = Memory::for_team(&model, work.batch, engine.threads())?;
         let mut state = State::new(&model, Line::bytes_mut(&mut memory.state))?;
         let scratch = Line::bytes_mut(&mut memory.scratch);
         let first_tokens = prefill(&model, engine, &mut state, scratch, work)?;
@@ -86,7 +86,7 @@ impl Curve {
             for (&position, times) in work.positions.iter().zip(&mut times) {
                 // What lies in the state stays: only the place in time changes.
                 let Ok(()) = state.refill(position, |_| Ok::<(), Infallible>(()));
-                let mut session = Session::new(&model, engine.kernels, &mut state, &mut *scratch)?;
+                let mut session = Session::with_team(&model, engine.kernels, &*engine.pool, &mut state, &mut *scratch)?;
                 let start = Instant::now();
                 inputs.step(&mut session, work.steps)?;
                 // The first run only fills the caches.
@@ -114,7 +114,13 @@ impl Curve {
 }
 
 /// Takes random inputs in up to the last position that is not too deep; returns when each position was reached.
-fn prefill(model: &Model<'_>, engine: Engine, state: &mut State<'_>, scratch: &mut [u8], work: &Work<'_>) -> Result<Vec<Option<Duration>>> {
+fn prefill(
+    model: &Model<'_>,
+    engine: &Engine,
+    state: &mut State<'_>,
+    scratch: &mut [u8],
+    work: &Work<'_>,
+) -> Result<Vec<Option<Duration>>> {
     let inputs = Inputs::random(model, CHUNK);
     let bar = ProgressBar::new(DEEPEST_PREFILL).with_message("prefilling");
     let mut spent = Duration::ZERO;
@@ -126,7 +132,7 @@ fn prefill(model: &Model<'_>, engine: Engine, state: &mut State<'_>, scratch: &m
         }
         while state.position() < position {
             let steps = (position - state.position()).min(CHUNK as u64) as usize;
-            let mut session = Session::new(model, engine.kernels, state, scratch)?;
+            let mut session = Session::with_team(model, engine.kernels, &*engine.pool, state, scratch)?;
             let start = Instant::now();
             inputs.prefill(&mut session, steps)?;
             spent += start.elapsed();

@@ -4,12 +4,14 @@ mod bandwidth;
 mod cold;
 mod context;
 mod inputs;
+mod ops;
 mod options;
 mod panel;
 mod random_weights;
 mod report;
 mod speed;
 mod stream;
+mod streams;
 mod times;
 mod traffic;
 
@@ -22,6 +24,7 @@ use brooklet::Model;
 use cold::ColdStart;
 use context::{Comparison, Curve};
 use inputs::Inputs;
+use ops::Shares;
 use options::Backends;
 use report::Report;
 use serde::Serialize;
@@ -29,10 +32,11 @@ use speed::Work;
 use std::io::{self, Write};
 use std::path::Path;
 use stream::{Engine, Stream};
+use streams::ManyStreams;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let engines = engines(args)?;
-    let best = *engines.last().context("no kernels to time")?;
+    let best = engines.last().context("no kernels to time")?;
     let mut out = io::stdout().lock();
     if let (Some(model), true) = (&args.model, args.first_answer) {
         return cold::first_answer(model, best, args.lock, &mut out);
@@ -81,7 +85,7 @@ fn open(args: &Args, path: &Path) -> Result<ModelFile> {
 }
 
 /// One model after the other, so that only one is in memory.
-fn compare_contexts(args: &Args, engine: Engine, folder: &Path) -> Result<Comparison> {
+fn compare_contexts(args: &Args, engine: &Engine, folder: &Path) -> Result<Comparison> {
     let mut positions = args.context.clone();
     positions.sort_unstable();
     positions.dedup();
@@ -103,7 +107,7 @@ fn compare_contexts(args: &Args, engine: Engine, folder: &Path) -> Result<Compar
         random_weights::draw(shape, args.format, Some(deepest + steps as u64), &path)?;
         curves.push(measure(format!("{shape} {}", args.format.name()), &path)?);
     }
-    Ok(Comparison { kernels: engine.kernels.name(), threads: engine.threads, steps, runs: args.runs, curves })
+    Ok(Comparison { kernels: engine.kernels.name(), threads: engine.threads(), steps, runs: args.runs, curves })
 }
 
 /// Everything to time, best or only one first.
@@ -124,12 +128,12 @@ fn cache_positions(args: &Args) -> Option<u64> {
 
 fn time_steps(args: &Args, file: &ModelFile, name: String, engines: &[Engine]) -> Result<Report> {
     let model = file.model()?;
-    let best = *engines.last().context("no kernels to time")?;
+    let best = engines.last().context("no kernels to time")?;
     let mut positions = if args.depth.is_empty() { vec![0] } else { args.depth.clone() };
     positions.sort_unstable();
     positions.dedup();
     let batch = args.batch as usize;
-    let mut stream = Stream::new(&model, batch)?;
+    let mut stream = Stream::new(&model, batch, engines.iter().map(Engine::threads).max().unwrap_or(1))?;
     let most = room(&model, positions.last().copied().unwrap_or(0))?;
     let places = stream.places(&positions, best)?;
     let trial = Inputs::random(&model, 16);
@@ -140,7 +144,13 @@ fn time_steps(args: &Args, file: &ModelFile, name: String, engines: &[Engine]) -
     let prompt = (args.prompt as usize).min(room(&model, positions[0])?);
     let work = Work { steps, prompt, runs: args.runs };
     let measured = speed::measure(&model, &mut stream, engines, &places, work)?;
-    Ok(Report::new(name, &model, batch, work, &places, &measured))
+    let report = Report::of_steps(name, &model, batch, work, &places, &measured);
+    let counts: Vec<usize> = args.streams.iter().map(|&count| count as usize).collect();
+    let many = engines.iter().filter(|_| !counts.is_empty());
+    let many = many.map(|engine| ManyStreams::measure(&model, engine, &counts, args.tokens, args.runs)).collect::<Result<_>>()?;
+    let shares = places.iter().filter(|_| args.ops);
+    let shares = shares.map(|place| Shares::measure(&model, &mut stream, best, place, steps, args.runs)).collect::<Result<_>>()?;
+    Ok(report.with(many, shares))
 }
 
 /// Steps that can be run from `position` on: a model that stops at its context cannot be run longer.

@@ -15,6 +15,7 @@ Examples:
   brooklet bench --shape granite-4.0-h-350m --format q4 --keep granite.brook
   brooklet bench --shape mamba-130m --backends all
   brooklet bench --shape mamba-130m --depth 0,8k,64k
+  brooklet bench model.brook --streams 1,8,64 --ops
   brooklet bench --context --svg context.svg
   brooklet bench --shape granite-4.0-h-350m --cold
   BROOKLET_BACKEND=avx2 brooklet bench model.brook
@@ -65,6 +66,12 @@ pub(crate) struct Args {
     /// Positions to step from (8k is 8192), reached by a prefill of that many tokens
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = position, conflicts_with = "context")]
     pub(super) depth: Vec<u64>,
+    /// Numbers of streams to step together, which share one reading of the weights
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 16), conflicts_with = "context")]
+    pub(super) streams: Vec<u32>,
+    /// Show where a step's time goes, operation by operation
+    #[arg(long, conflicts_with = "context")]
+    pub(super) ops: bool,
     /// Compare memory, speed and time to the first token at these positions, by default for attention alone, a hybrid and
     /// none. Up to 8k the position is reached by a prefill; beyond, the caches are filled with random keys and values, on which
     /// the speed does not depend
@@ -74,7 +81,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "context")]
     pub(super) svg: Option<PathBuf>,
     /// Measure a cold start instead: the time to the first answer of a process whose file is not in memory, and its memory
-    #[arg(long, conflicts_with_all = ["depth", "context"])]
+    #[arg(long, conflicts_with_all = ["depth", "streams", "ops", "context"])]
     pub(super) cold: bool,
     /// Keep the file's pages in memory
     #[arg(long)]

@@ -1,8 +1,10 @@
 //! What was measured, as JSON and as tables.
 
 use super::bandwidth;
+use super::ops::Shares;
 use super::speed::{Measured, Work};
 use super::stream::Place;
+use super::streams::ManyStreams;
 use super::times::Rate;
 use super::traffic::{Traffic, held_bytes};
 use crate::sheet::{Sheet, grouped, short};
@@ -25,6 +27,10 @@ pub(crate) struct Report {
     /// Runs of each kind; figures are medians.
     runs: u32,
     speeds: Vec<Speed>,
+    /// With `--streams`, for each engine.
+    streams: Vec<ManyStreams>,
+    /// With `--ops`, for the fastest engine at each position.
+    ops: Vec<Shares>,
 }
 
 /// One set of kernels on a number of threads.
@@ -57,7 +63,7 @@ struct Depth {
 }
 
 impl Report {
-    pub(crate) fn new(name: String, model: &Model<'_>, batch: usize, work: Work, places: &[Place], measured: &[Measured]) -> Self {
+    pub(crate) fn of_steps(name: String, model: &Model<'_>, batch: usize, work: Work, places: &[Place], measured: &[Measured]) -> Self {
         Report {
             model: name,
             memory: Sheet::of(model),
@@ -66,7 +72,13 @@ impl Report {
             prefill_batch: batch.min(work.prompt),
             runs: work.runs,
             speeds: measured.iter().map(|m| Speed::of(model, work, places, m)).collect(),
+            streams: Vec::new(),
+            ops: Vec::new(),
         }
+    }
+
+    pub(crate) fn with(self, streams: Vec<ManyStreams>, ops: Vec<Shares>) -> Self {
+        Report { streams, ops, ..self }
     }
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -99,7 +111,9 @@ impl Report {
                 speed.prefill_per_second.median,
             )?;
         }
-        self.speeds.iter().filter(|speed| speed.depths.len() > 1).try_for_each(|speed| speed.print_depths(out))
+        self.speeds.iter().filter(|speed| speed.depths.len() > 1).try_for_each(|speed| speed.print_depths(out))?;
+        self.streams.iter().try_for_each(|streams| streams.print(out))?;
+        self.ops.iter().try_for_each(|ops| ops.print(out))
     }
 }
 
@@ -122,7 +136,7 @@ impl Speed {
         };
         Speed {
             kernels: measured.engine.kernels.name(),
-            threads: measured.engine.threads,
+            threads: measured.engine.threads(),
             read_bytes_per_second: read,
             prefill_per_second: measured.prefills.rate(work.prompt),
             steps_per_second: first,

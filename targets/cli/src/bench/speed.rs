@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use std::time::Duration;
 
 /// About how long a run should take, when the number of its steps was left open.
-const RUN_TIME: Duration = Duration::from_millis(200);
+pub(crate) const RUN_TIME: Duration = Duration::from_millis(200);
 /// Steps of a trial run, of the shortest and of the longest run of that kind.
 const STEPS: [usize; 3] = [8, 16, 1 << 14];
 
@@ -38,14 +38,18 @@ pub(crate) struct Measured {
 }
 
 /// Steps that take about [`RUN_TIME`], at most `most`.
-pub(crate) fn steps_that_fit(stream: &mut Stream<'_, '_>, place: &Place, engine: Engine, inputs: &Inputs, most: usize) -> Result<usize> {
-    let [trial, least, longest] = STEPS.map(|steps| steps.min(most));
-    let mut run = || stream.time_from(place, engine, |session| inputs.step(session, trial));
+pub(crate) fn steps_that_fit(stream: &mut Stream<'_, '_>, place: &Place, engine: &Engine, inputs: &Inputs, most: usize) -> Result<usize> {
+    let steps = STEPS.map(|steps| steps.min(most));
+    let mut run = || stream.time_from(place, engine, |session| inputs.step(session, steps[0]));
     // The first run only fills the caches.
     run()?;
-    let per_step = run()?.as_secs_f64() / trial as f64;
-    let fitting = if per_step > 0.0 { RUN_TIME.as_secs_f64() / per_step } else { f64::INFINITY };
-    Ok((fitting as usize).clamp(least, longest))
+    Ok(fitting(RUN_TIME, run()?, steps))
+}
+
+/// Steps that fit into `time`, when the first of the numbers took `trial`; from the second number to the third.
+pub(crate) fn fitting(time: Duration, trial: Duration, [steps, least, most]: [usize; 3]) -> usize {
+    let fitting = if trial > Duration::ZERO { time.as_secs_f64() / trial.as_secs_f64() * steps as f64 } else { f64::INFINITY };
+    (fitting as usize).clamp(least, most)
 }
 
 pub(crate) fn measure(
@@ -57,8 +61,8 @@ pub(crate) fn measure(
 ) -> Result<Vec<Measured>> {
     let inputs = Inputs::random(model, work.steps.max(work.prompt));
     let memory = bandwidth::Memory::new();
-    let no_times = |&engine: &Engine| Measured {
-        engine,
+    let no_times = |engine: &Engine| Measured {
+        engine: engine.clone(),
         reads: Times::default(),
         steps: vec![Times::default(); places.len()],
         prefills: Times::default(),
@@ -73,12 +77,12 @@ pub(crate) fn measure(
             }
         };
         for measured in &mut all {
-            let engine = measured.engine;
-            keep(&mut measured.reads, memory.read(engine.threads));
+            let engine = &measured.engine;
+            keep(&mut measured.reads, memory.read(engine.threads()));
             for (place, times) in places.iter().zip(&mut measured.steps) {
                 keep(times, stream.time_from(place, engine, |session| inputs.step(session, work.steps))?);
             }
-            keep(&mut measured.reads, memory.read(engine.threads));
+            keep(&mut measured.reads, memory.read(engine.threads()));
             if work.prompt > 0 {
                 keep(&mut measured.prefills, stream.time_from(&places[0], engine, |session| inputs.prefill(session, work.prompt))?);
             }
