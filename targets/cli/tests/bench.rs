@@ -47,7 +47,7 @@ fn errors_say_what_to_do() {
     let stop = path("bench-stop.brook");
     ok(&["quantize", &format!("{FIXTURES}/granite-rope"), "-o", &stop, "--stop", "--context", "24"]);
     let cases: &[(&[&str], &[&str])] = &[
-        (&[], &["--shape"]),
+        (&[], &["<MODEL>"]),
         (&[model, "--threads", "0"], &["--threads"]),
         (&[model, "--threads", "1,two"], &["two"]),
         (&[model, "--backends", "some"], &["best", "all"]),
