@@ -6,7 +6,7 @@ use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
 use crate::model::Model;
 use crate::ops::{Batch, Gaps, Inputs, Op, Route, Stream};
-use crate::team::{Team, tell_done};
+use crate::team::Crew;
 use core::num::NonZeroUsize;
 
 /// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
@@ -17,7 +17,7 @@ const MAX_BATCH: usize = 256;
 pub(crate) struct Engine<'s, 'm> {
     pub(crate) model: &'s Model<'m>,
     kernels: &'static KernelTable,
-    team: &'s dyn Team,
+    team: Crew<'s>,
     /// (batch, stride)
     frames: &'s mut [f32],
     stride: NonZeroUsize,
@@ -38,12 +38,7 @@ pub(crate) enum Wanted<'w> {
 }
 
 impl<'s, 'm> Engine<'s, 'm> {
-    pub(crate) fn new(
-        model: &'s Model<'m>,
-        kernels: &'static KernelTable,
-        team: &'s dyn Team,
-        scratch: &'s mut [u8],
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(model: &'s Model<'m>, kernels: &'static KernelTable, team: Crew<'s>, scratch: &'s mut [u8]) -> Result<Self, Error> {
         let (have, threads) = (scratch.len(), team.size());
         let mut batch = 1;
         while batch < MAX_BATCH && model.team_scratch_bytes(batch * 2, threads) <= have {
@@ -134,7 +129,7 @@ impl<'s, 'm> Engine<'s, 'm> {
                 (op, None) if op.head().is_some() && !is_last => {}
                 (op, _) => op.run(&mut batch).ok_or(failed)?,
             }
-            tell_done(self.team, index);
+            self.team.done(index);
         }
         Ok(())
     }
@@ -219,7 +214,7 @@ fn run_each(batch: &mut Batch<'_, '_>, first: u32, ops: impl Iterator<Item = Opt
     let mut index = first;
     for op in ops {
         op?.run(batch)?;
-        tell_done(batch.team, index);
+        batch.team.done(index);
         index = index.wrapping_add(1);
     }
     Some(())
