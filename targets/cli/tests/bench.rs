@@ -92,7 +92,7 @@ fn depths_threads_and_backends_are_measured() {
         "--json",
     ]);
     let speeds = found["speeds"].as_array().expect("a list");
-    assert!(speeds.len() >= 2 && speeds.len() % 2 == 0, "{found}");
+    assert!(speeds.len() >= 2 && speeds.len().is_multiple_of(2), "{found}");
     for speed in speeds {
         assert!(number(speed, "/steps_per_second") > 0.0 && number(speed, "/prefill_per_second/median") > 0.0);
         assert!(number(speed, "/read_bytes_per_second/best") >= number(speed, "/read_bytes_per_second/median"));

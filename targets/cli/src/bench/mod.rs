@@ -148,8 +148,12 @@ fn time_steps(args: &Args, file: &ModelFile, name: String, engines: &[Engine]) -
     let counts: Vec<usize> = args.streams.iter().map(|&count| count as usize).collect();
     let many = engines.iter().filter(|_| !counts.is_empty());
     let many = many.map(|engine| ManyStreams::measure(&model, engine, &counts, args.tokens, args.runs)).collect::<Result<_>>()?;
-    let shares = places.iter().filter(|_| args.ops);
-    let shares = shares.map(|place| Shares::measure(&model, &mut stream, best, place, steps, args.runs)).collect::<Result<_>>()?;
+    let mut shares = Vec::new();
+    for engine in engines.iter().filter(|_| args.ops) {
+        for place in &places {
+            shares.push(Shares::measure(&model, &mut stream, engine, place, steps, args.runs)?);
+        }
+    }
     Ok(report.with(many, shares))
 }
 

@@ -161,7 +161,11 @@ impl Shares {
 
     pub(crate) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
         let decorated = term::is_decorated();
-        writeln!(out, "\noperations: {}, threads: {}, {:.2} us a step", self.kernels, self.threads, self.us_per_step)?;
+        writeln!(
+            out,
+            "\noperations at position {}: {}, threads: {}, {:.2} us a step",
+            self.position, self.kernels, self.threads, self.us_per_step
+        )?;
         writeln!(out, "{:<26} {:>6} {:>11} {:>7} {:>12} {:>8}", "operation", "times", "us/step", "share", "moves", "GB/s")?;
         for Kind { kind, count, time } in &self.kinds {
             let rate = if time.us_per_step > 0.0 { time.total_bytes_per_step as f64 / time.us_per_step / 1e3 } else { 0.0 };

@@ -29,7 +29,7 @@ pub(crate) struct Report {
     speeds: Vec<Speed>,
     /// With `--streams`, for each engine.
     streams: Vec<ManyStreams>,
-    /// With `--ops`, for the fastest engine at each position.
+    /// With `--ops`, for each engine and position.
     ops: Vec<Shares>,
 }
 
@@ -146,7 +146,7 @@ impl Speed {
 
     fn print_depths(&self, out: &mut dyn Write) -> io::Result<()> {
         let decorated = term::is_decorated();
-        writeln!(out, "\n{}, {} threads", self.kernels, self.threads)?;
+        writeln!(out, "\nby position: {}, threads: {}", self.kernels, self.threads)?;
         writeln!(out, "{:>10} {:>12} {:>9} {:>12} {:>12} {:>9}", "position", "steps/s", "of first", "moves", "holds", "roofline")?;
         for depth in &self.depths {
             writeln!(

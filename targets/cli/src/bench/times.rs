@@ -45,7 +45,9 @@ mod tests {
     fn the_median_is_in_the_middle() {
         let mut times = Times::default();
         assert_eq!(times.median(), Duration::ZERO);
-        [4, 1, 2].map(|ms| times.push(Duration::from_millis(ms)));
+        for ms in [4, 1, 2] {
+            times.push(Duration::from_millis(ms));
+        }
         assert_eq!((times.median().as_millis(), times.best().as_millis()), (2, 1));
         assert_eq!((times.rate(10).median, times.rate(10).best), (5e3, 1e4));
     }
