@@ -10,6 +10,8 @@ pub(super) type Lines = [[int8x16_t; 4]; 2];
 pub(super) trait Codes: Copy {
     /// 16 rows x 32 columns as stored.
     type Tile;
+    /// Whether that is 8-bit codes already.
+    const AS_STORED: bool;
 
     /// Columns `8 k..8 k + 8` of a tile as 8-bit codes; `k` is below 4.
     fn lines(&self, tile: &Self::Tile, k: usize) -> Lines;
@@ -34,7 +36,10 @@ pub(super) struct Planes<'a, C: Codes> {
 #[inline(always)]
 fn load_word(word: &[i8; 64]) -> [int8x16_t; 4] {
     // SAFETY: 64 readable bytes; NEON is part of every aarch64 core.
-    unsafe { [0, 16, 32, 48].map(|at| vld1q_s8(word.as_ptr().add(at))) }
+    unsafe {
+        let at = word.as_ptr();
+        [vld1q_s8(at), vld1q_s8(at.add(16)), vld1q_s8(at.add(32)), vld1q_s8(at.add(48))]
+    }
 }
 
 /// Codes of 8 bits are as they lie.
@@ -43,6 +48,7 @@ pub(super) struct Q8Codes;
 
 impl Codes for Q8Codes {
     type Tile = [[i8; 64]; 8];
+    const AS_STORED: bool = true;
 
     #[inline(always)]
     fn lines(&self, tile: &[[i8; 64]; 8], k: usize) -> Lines {
@@ -71,14 +77,19 @@ pub(super) struct Q4Codes {
 
 impl Codes for Q4Codes {
     type Tile = [[u8; 64]; 4];
+    const AS_STORED: bool = false;
 
     #[inline(always)]
     fn lines(&self, tile: &[[u8; 64]; 4], k: usize) -> Lines {
         // SAFETY: a word is 64 readable bytes; NEON is part of every aarch64 core.
         unsafe {
-            let codes = [0, 16, 32, 48].map(|at| vld1q_u8(tile[k].as_ptr().add(at)));
-            let low = vdupq_n_u8(15);
-            [codes.map(|c| vqtbl1q_s8(self.table, vandq_u8(c, low))), codes.map(|c| vqtbl1q_s8(self.table, vshrq_n_u8::<4>(c)))]
+            let mut lines = [[self.table; 4]; 2];
+            for j in 0..4 {
+                let codes = vld1q_u8(tile[k].as_ptr().add(16 * j));
+                lines[0][j] = vqtbl1q_s8(self.table, vandq_u8(codes, vdupq_n_u8(15)));
+                lines[1][j] = vqtbl1q_s8(self.table, vshrq_n_u8::<4>(codes));
+            }
+            lines
         }
     }
 

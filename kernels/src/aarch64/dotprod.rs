@@ -30,14 +30,17 @@ impl Products for Dot {
 
     #[inline(always)]
     unsafe fn add<const N: usize>(sums: &mut [[int32x4_t; 4]; N], lines: impl Fn(usize) -> Lines, x: [&[i8; GROUP]; N]) {
-        // SAFETY: 32 readable bytes each.
-        let x = x.map(|x| unsafe { [vld1q_s8(x.as_ptr()), vld1q_s8(x.as_ptr().add(16))] });
-        // SAFETY: the caller's promise is that of `sdot`.
+        // SAFETY: 32 readable bytes each; the caller's promise is that of `sdot`.
         unsafe {
-            add_lines::<N, 0, 1>(sums, lines(0), x.map(|x| x[0]));
-            add_lines::<N, 2, 3>(sums, lines(1), x.map(|x| x[0]));
-            add_lines::<N, 0, 1>(sums, lines(2), x.map(|x| x[1]));
-            add_lines::<N, 2, 3>(sums, lines(3), x.map(|x| x[1]));
+            let (mut first, mut second) = ([vdupq_n_s8(0); N], [vdupq_n_s8(0); N]);
+            for t in 0..N {
+                first[t] = vld1q_s8(x[t].as_ptr());
+                second[t] = vld1q_s8(x[t].as_ptr().add(16));
+            }
+            add_lines::<N, 0, 1>(sums, lines(0), first);
+            add_lines::<N, 2, 3>(sums, lines(1), first);
+            add_lines::<N, 0, 1>(sums, lines(2), second);
+            add_lines::<N, 2, 3>(sums, lines(3), second);
         }
     }
 }

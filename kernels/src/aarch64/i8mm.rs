@@ -10,6 +10,7 @@ use crate::quant::{GROUP, Matrix, TILE_ROWS};
 use crate::table::{Activations, Outputs};
 use core::arch::aarch64::*;
 use core::arch::asm;
+use core::hint::black_box;
 
 /// See [`crate::portable::matmul`].
 #[target_feature(enable = "neon,dotprod,i8mm")]
@@ -45,16 +46,22 @@ impl Walk for MatrixProducts {
                 // SAFETY: NEON is part of every aarch64 core.
                 let mut acc = [unsafe { [vdupq_n_f32(0.0); TILE_ROWS / 2] }; BATCH / 2];
                 for (g, (tile, sub_scales)) in tiles.iter().zip(sub_scales).enumerate() {
-                    let slabs = [0, 1, 2, 3].map(|k| slab(&planes.codes, tile, k));
+                    // SAFETY: NEON is part of every aarch64 core.
+                    let mut slabs = [unsafe { [vdupq_n_s8(0); TILE_ROWS / 2] }; 4];
+                    for (k, slab) in slabs.iter_mut().enumerate() {
+                        *slab = self::slab(&planes.codes, tile, k);
+                    }
+                    // In memory indeed: the sums take the registers.
+                    let slabs = black_box(&slabs);
                     let scales = PairScales::new(&planes.codes, sub_scales);
                     let (twos, ones) = acc[..pairs].as_chunks_mut::<2>();
                     // SAFETY: vectors `first..=last` and group `g` are there; else the same demand.
                     unsafe {
                         for (i, acc) in twos.iter_mut().enumerate() {
-                            add(acc, x, first + 4 * i, last, g, &scales, &slabs);
+                            add(acc, x, first + 4 * i, last, g, &scales, slabs);
                         }
                         if let [acc] = ones.as_chunks_mut::<1>().0 {
-                            add(acc, x, first + 4 * twos.len(), last, g, &scales, &slabs);
+                            add(acc, x, first + 4 * twos.len(), last, g, &scales, slabs);
                         }
                     }
                 }
@@ -118,6 +125,27 @@ impl PairScales {
             PairScales { offsets: twice(offsets), factors }
         }
     }
+
+    /// `offsets * sum` for two vectors: the sum of 32 codes fits in 16 bits.
+    #[inline(always)]
+    fn begin(&self, sum0: i32, sum1: i32) -> [int32x4_t; TILE_ROWS / 2] {
+        let [a, b, c, d] = self.offsets;
+        // SAFETY: NEON is part of every aarch64 core.
+        unsafe {
+            let sums = vreinterpretq_s16_u32(vdupq_n_u32(sum0 as u32 & 0xffff | (sum1 as u32) << 16));
+            let low = vget_low_s16(sums);
+            [
+                vmull_s16(vget_low_s16(a), low),
+                vmull_high_s16(a, sums),
+                vmull_s16(vget_low_s16(b), low),
+                vmull_high_s16(b, sums),
+                vmull_s16(vget_low_s16(c), low),
+                vmull_high_s16(c, sums),
+                vmull_s16(vget_low_s16(d), low),
+                vmull_high_s16(d, sums),
+            ]
+        }
+    }
 }
 
 /// Adds one group of `N` pairs of vectors from `first` to their sums; the last pair may be the vector `last` twice.
@@ -135,44 +163,30 @@ unsafe fn add<const N: usize>(
     scales: &PairScales,
     slabs: &[Slab; 4],
 ) {
-    // SAFETY: the caller's promise.
-    let groups: [_; N] = core::array::from_fn(|p| unsafe {
-        let t = first + 2 * p;
-        (x.group(t, g), x.group(last.min(t + 1), g))
-    });
-    // SAFETY: NEON is part of every aarch64 core; 32 codes are readable.
+    // SAFETY: the caller's promise; NEON is part of every aarch64 core.
     unsafe {
-        let mut isums = groups.map(|((_, _, sum0), (_, _, sum1))| {
-            let sums = vreinterpret_s16_u32(vdup_n_u32(sum0 as u32 & 0xffff | (sum1 as u32) << 16));
-            let wide = vcombine_s16(sums, sums);
-            let [a, b, c, d] = scales.offsets;
-            [
-                vmull_s16(vget_low_s16(a), sums),
-                vmull_high_s16(a, wide),
-                vmull_s16(vget_low_s16(b), sums),
-                vmull_high_s16(b, wide),
-                vmull_s16(vget_low_s16(c), sums),
-                vmull_high_s16(c, wide),
-                vmull_s16(vget_low_s16(d), sums),
-                vmull_high_s16(d, wide),
-            ]
-        });
-        // (pairs, 4) x 2 vectors x 8 columns
-        let codes = groups.map(|((x0, _, _), (x1, _, _))| columns(x0, x1));
-        for (k, slab) in slabs.iter().enumerate() {
-            for (j, &rows) in slab.iter().enumerate() {
+        let (mut isums, mut codes, mut group_scales) = ([scales.begin(0, 0); N], [[vdupq_n_s8(0); 4]; N], [vdupq_n_f32(0.0); N]);
+        for p in 0..N {
+            let t = first + 2 * p;
+            let (codes0, scale0, sum0) = x.group(t, g);
+            let (codes1, scale1, sum1) = x.group(last.min(t + 1), g);
+            isums[p] = scales.begin(sum0, sum1);
+            codes[p] = columns(codes0, codes1);
+            let scale = vset_lane_f32::<1>(scale1, vdup_n_f32(scale0));
+            group_scales[p] = vcombine_f32(scale, scale);
+        }
+        for k in 0..4 {
+            for j in 0..TILE_ROWS / 2 {
                 for p in 0..N {
-                    isums[p][j] = smmla(isums[p][j], rows, codes[p][k]);
+                    isums[p][j] = smmla(isums[p][j], slabs[k][j], codes[p][k]);
                 }
             }
         }
         for p in 0..N {
-            let ((_, scale0, _), (_, scale1, _)) = groups[p];
-            let scale = vcombine_f32(vset_lane_f32::<1>(scale1, vdup_n_f32(scale0)), vset_lane_f32::<1>(scale1, vdup_n_f32(scale0)));
             for j in 0..TILE_ROWS / 2 {
                 // Integers below 2^24: the product of the floats is that of the integers, rounded once.
                 let product = vmulq_f32(vcvtq_f32_s32(isums[p][j]), scales.factors[j]);
-                acc[p][j] = vaddq_f32(acc[p][j], vmulq_f32(product, scale));
+                acc[p][j] = vaddq_f32(acc[p][j], vmulq_f32(product, group_scales[p]));
             }
         }
     }
@@ -185,7 +199,12 @@ fn columns(x0: &[i8; GROUP], x1: &[i8; GROUP]) -> [int8x16_t; 4] {
     unsafe {
         let load = |x: &[i8; GROUP], at: usize| vreinterpretq_s64_s8(vld1q_s8(x.as_ptr().add(at)));
         let (a0, a1, b0, b1) = (load(x0, 0), load(x1, 0), load(x0, 16), load(x1, 16));
-        [vzip1q_s64(a0, a1), vzip2q_s64(a0, a1), vzip1q_s64(b0, b1), vzip2q_s64(b0, b1)].map(|x| vreinterpretq_s8_s64(x))
+        [
+            vreinterpretq_s8_s64(vzip1q_s64(a0, a1)),
+            vreinterpretq_s8_s64(vzip2q_s64(a0, a1)),
+            vreinterpretq_s8_s64(vzip1q_s64(b0, b1)),
+            vreinterpretq_s8_s64(vzip2q_s64(b0, b1)),
+        ]
     }
 }
 

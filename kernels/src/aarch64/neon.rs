@@ -5,6 +5,7 @@ use super::walk::{self, Int8, Products, Walk};
 use crate::quant::{GROUP, Matrix};
 use crate::table::{Activations, Outputs};
 use core::arch::aarch64::*;
+use core::arch::asm;
 
 /// See [`crate::portable::matmul`].
 pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
@@ -41,8 +42,7 @@ impl Products for Pairs {
                         // Two products of at most 128 * 127 fit in 16 bits.
                         let low = vmull_s8(vget_low_s8(first[j]), vget_low_s8(x0));
                         let low = vmlal_s8(low, vget_low_s8(second[j]), vget_low_s8(x1));
-                        let high = vmull_high_s8(first[j], x0);
-                        let high = vmlal_high_s8(high, second[j], x1);
+                        let high = upper_products(first[j], x0, second[j], x1);
                         pairs[2 * j] = vpadalq_s16(pairs[2 * j], low);
                         pairs[2 * j + 1] = vpadalq_s16(pairs[2 * j + 1], high);
                     }
@@ -53,6 +53,23 @@ impl Products for Pairs {
             }
         }
     }
+}
+
+/// `a[i] * x[i] + b[i] * y[i]` of the upper halves. Where `x` repeats itself the compiler takes its lower half instead, and moves `a` and
+/// `b` down with an instruction each.
+#[inline(always)]
+fn upper_products(a: int8x16_t, x: int8x16_t, b: int8x16_t, y: int8x16_t) -> int16x8_t {
+    let sum: int16x8_t;
+    // SAFETY: NEON is part of every aarch64 core; the instructions touch only their operands.
+    unsafe {
+        asm!(
+            "smull2 {sum:v}.8h, {a:v}.16b, {x:v}.16b",
+            "smlal2 {sum:v}.8h, {b:v}.16b, {y:v}.16b",
+            sum = out(vreg) sum, a = in(vreg) a, x = in(vreg) x, b = in(vreg) b, y = in(vreg) y,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sum
 }
 
 /// Four codes, once for each of four rows.

@@ -42,7 +42,7 @@ fn round(x: &[f32; GROUP], codes: &mut [i8; GROUP]) -> (f32, i32) {
         let rounded = x.map(|x| vreinterpretq_s16_f32(vaddq_f32(vmulq_n_f32(x, inverse), vdupq_n_f32(12_582_912.0))));
         let mut total = vdupq_n_s32(0);
         for half in 0..2 {
-            let [a, b, c, d] = [0, 1, 2, 3].map(|i| rounded[4 * half + i]);
+            let [a, b, c, d] = [rounded[4 * half], rounded[4 * half + 1], rounded[4 * half + 2], rounded[4 * half + 3]];
             let bytes = vuzp1q_s8(vreinterpretq_s8_s16(vuzp1q_s16(a, b)), vreinterpretq_s8_s16(vuzp1q_s16(c, d)));
             vst1q_s8(codes.as_mut_ptr().add(16 * half), bytes);
             total = vpadalq_s16(total, vpaddlq_s8(bytes));

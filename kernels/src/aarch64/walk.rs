@@ -5,6 +5,7 @@ use crate::portable;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, expand_q4};
 use crate::table::{Activations, Outputs};
 use core::arch::aarch64::*;
+use core::hint::black_box;
 
 /// Vectors that share one look at a tile: the more, the fewer times its codes are expanded. Their sums lie on the stack.
 pub(super) const BATCH: usize = 32;
@@ -55,7 +56,7 @@ pub(super) trait Walk {
 
 /// A core's way to multiply a tile by vectors.
 pub(super) trait Products {
-    /// Up to so many vectors take codes straight from the tile; more of them find it expanded in memory.
+    /// Vectors that share the registers with codes straight from the tile; more of them find it expanded in memory.
     const FEW: usize;
 
     /// Adds the exact products of 16 rows with `N` vectors.
@@ -106,8 +107,15 @@ impl Scales {
         // SAFETY: NEON is part of every aarch64 core.
         unsafe {
             let (low, high) = (vmovl_s8(vget_low_s8(factors)), vmovl_high_s8(factors));
-            let factors = [vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)];
-            Scales { offsets: [vmovl_s8(vget_low_s8(offsets)), vmovl_high_s8(offsets)], factors: factors.map(|f| vcvtq_f32_s32(f)) }
+            Scales {
+                offsets: [vmovl_s8(vget_low_s8(offsets)), vmovl_high_s8(offsets)],
+                factors: [
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                    vcvtq_f32_s32(vmovl_high_s16(low)),
+                    vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                    vcvtq_f32_s32(vmovl_high_s16(high)),
+                ],
+            }
         }
     }
 
@@ -167,10 +175,15 @@ pub(super) unsafe fn tile_rows<P: Products, C: Codes>(planes: &Planes<'_, C>, ro
                 let scales = Scales::new(&planes.codes, sub_scales);
                 // SAFETY: vectors `first..first + len` are there; else the same demand.
                 unsafe {
-                    if len <= P::FEW {
+                    if C::AS_STORED || len <= P::FEW {
                         batch::<P>(&mut acc[..len], x, first, g, &scales, |k| planes.codes.lines(tile, k));
                     } else {
-                        let expanded = [0, 1, 2, 3].map(|k| planes.codes.lines(tile, k));
+                        let mut expanded = [[[vdupq_n_s8(0); 4]; 2]; 4];
+                        for (k, lines) in expanded.iter_mut().enumerate() {
+                            *lines = planes.codes.lines(tile, k);
+                        }
+                        // In memory indeed: the sums take the registers.
+                        let expanded = black_box(&expanded);
                         batch::<P>(&mut acc[..len], x, first, g, &scales, |k| expanded[k]);
                     }
                 }
@@ -241,13 +254,19 @@ unsafe fn block<P: Products, const N: usize>(
     scales: &Scales,
     lines: &impl Fn(usize) -> Lines,
 ) {
-    // SAFETY: the caller's promise.
-    let groups: [_; N] = core::array::from_fn(|t| unsafe { x.group(first + t, g) });
-    let mut isums = groups.map(|(_, _, sum)| scales.begin(sum));
-    // SAFETY: the caller's promise.
-    unsafe { P::add(&mut isums, lines, groups.map(|(codes, _, _)| codes)) };
+    let mut codes = [&[0; GROUP]; N];
+    let mut group_scales = [0.0; N];
+    let mut isums = [scales.begin(0); N];
     for t in 0..N {
-        scales.add(&mut acc[t], isums[t], groups[t].1);
+        let sum;
+        // SAFETY: the caller's promise.
+        (codes[t], group_scales[t], sum) = unsafe { x.group(first + t, g) };
+        isums[t] = scales.begin(sum);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { P::add(&mut isums, lines, codes) };
+    for t in 0..N {
+        scales.add(&mut acc[t], isums[t], group_scales[t]);
     }
 }
 
