@@ -12,12 +12,12 @@ use core::arch::x86_64::{
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
 static AVX512: KernelTable = KernelTable {
-    scan_step: scan::scan_step,
+    scan: scan::scan,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 static AVX512_VNNI: KernelTable = KernelTable {
     matmul: vnni::matmul,
-    scan_step: scan::scan_step,
+    scan: scan::scan,
     ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 
