@@ -1,7 +1,7 @@
 //! Every back-end rounds activations and multiplies matrices to the portable kernels' bits: all formats, odd shapes, 1 to 40 vectors.
 
 use brooklet_kernels::quant::{Format, GROUP, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, pack_f16, pack_f32, pack_q4, pack_q8};
-use brooklet_kernels::{Activations, KernelTable, Outputs, available};
+use brooklet_kernels::{Activations, KernelTable, RowsMut, available};
 use proptest::prelude::*;
 
 /// Reproducible numbers.
@@ -95,7 +95,7 @@ fn products(table: &KernelTable, matrix: &Matrix<'_>, x: Activations<'_>, count:
     let stride = matrix.rows + gap;
     // What lies between the vectors must stay as it is.
     let mut out = vec![7.5; count * stride];
-    table.matmul(matrix, x, Outputs { data: &mut out, stride });
+    table.matmul(matrix, x, RowsMut::new(&mut out, count, matrix.rows, stride).unwrap());
     bits(&out)
 }
 

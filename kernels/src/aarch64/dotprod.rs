@@ -3,13 +3,14 @@
 use super::codes::{Codes, Lines, Planes};
 use super::walk::{self, Int8, Products, Walk};
 use crate::quant::{GROUP, Matrix, TILE_ROWS};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 /// See [`portable::matmul`].
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     // SAFETY: this function has the feature that `Dot` asks for.
     unsafe { walk::matmul::<Dot>(matrix, x, out) }
 }
@@ -19,9 +20,9 @@ pub(super) struct Dot;
 
 impl Walk for Dot {
     #[inline(always)]
-    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, rows: usize, x: Int8<'_>, out: Outputs<'_>) {
+    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, x: Int8<'_>, out: RowsMut<'_>) {
         // SAFETY: the same demand.
-        unsafe { walk::tile_rows::<Dot, C>(planes, rows, x, out) }
+        unsafe { walk::tile_rows::<Dot, C>(planes, x, out) }
     }
 }
 

@@ -7,14 +7,15 @@ use super::codes::{Codes, Planes};
 use super::dotprod::Dot;
 use super::walk::{self, BATCH, Int8, Walk};
 use crate::quant::{GROUP, Matrix, TILE_ROWS};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::aarch64::*;
 use core::arch::asm;
 use core::hint::black_box;
 
 /// See [`crate::portable::matmul`].
 #[target_feature(enable = "neon,dotprod,i8mm")]
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     // SAFETY: this function has the features that `MatrixProducts` asks for.
     unsafe { walk::matmul::<MatrixProducts>(matrix, x, out) }
 }
@@ -30,16 +31,15 @@ type PairSums = [float32x4_t; TILE_ROWS / 2];
 
 impl Walk for MatrixProducts {
     #[inline(always)]
-    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, rows: usize, x: Int8<'_>, mut out: Outputs<'_>) {
+    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, x: Int8<'_>, mut out: RowsMut<'_>) {
         let vectors = x.vectors();
         if vectors == 1 {
             // SAFETY: `Dot` asks for a part of what this asks for.
-            return unsafe { walk::tile_rows::<Dot, C>(planes, rows, x, out) };
+            return unsafe { walk::tile_rows::<Dot, C>(planes, x, out) };
         }
         let tile_rows = planes.row_scales.iter().zip(planes.sub_scales.chunks_exact(x.groups)).zip(planes.tiles.chunks_exact(x.groups));
         for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
             let row = i * TILE_ROWS;
-            let wanted = rows.saturating_sub(row).min(TILE_ROWS);
             for first in (0..vectors).step_by(BATCH) {
                 let last = vectors.min(first + BATCH) - 1;
                 let pairs = (last - first) / 2 + 1;
@@ -71,9 +71,9 @@ impl Walk for MatrixProducts {
                         [turn(acc[0], acc[1]), turn(acc[2], acc[3]), turn(acc[4], acc[5]), turn(acc[6], acc[7])]
                     };
                     let t = first + 2 * pair;
-                    walk::store(&mut out, t, row, wanted, sums(vuzp1q_f32), row_scales);
+                    walk::store(&mut out, t, row, sums(vuzp1q_f32), row_scales);
                     if t < last {
-                        walk::store(&mut out, t + 1, row, wanted, sums(vuzp2q_f32), row_scales);
+                        walk::store(&mut out, t + 1, row, sums(vuzp2q_f32), row_scales);
                     }
                 }
             }

@@ -10,23 +10,25 @@
 //! Stable Rust has no names yet for the last two instructions: they are assembly of one line.
 
 mod codes;
+#[cfg(feature = "std")]
 mod dotprod;
+#[cfg(feature = "std")]
 mod i8mm;
 mod neon;
 mod round;
+mod scan;
 mod walk;
 
 use crate::portable::REFERENCE;
 use crate::table::KernelTable;
 
-static NEON: KernelTable =
-    KernelTable { name: "neon", matmul: neon::matmul, quantize_activations: round::quantize_activations, ..REFERENCE };
+/// What needs no more than NEON.
+const COMMON: KernelTable = KernelTable { quantize_activations: round::quantize_activations, scan: scan::scan, ..REFERENCE };
+static NEON: KernelTable = KernelTable { name: "neon", matmul: neon::matmul, ..COMMON };
 #[cfg(feature = "std")]
-static DOTPROD: KernelTable =
-    KernelTable { name: "dotprod", matmul: dotprod::matmul, quantize_activations: round::quantize_activations, ..REFERENCE };
+static DOTPROD: KernelTable = KernelTable { name: "dotprod", matmul: dotprod::matmul, ..COMMON };
 #[cfg(feature = "std")]
-static I8MM: KernelTable =
-    KernelTable { name: "i8mm", matmul: i8mm::matmul, quantize_activations: round::quantize_activations, ..REFERENCE };
+static I8MM: KernelTable = KernelTable { name: "i8mm", matmul: i8mm::matmul, ..COMMON };
 
 /// The NEON table: for every core, without asking.
 pub(crate) fn neon() -> Option<&'static KernelTable> {
@@ -34,11 +36,13 @@ pub(crate) fn neon() -> Option<&'static KernelTable> {
 }
 
 /// The table of cores with dot products.
+#[cfg(feature = "std")]
 pub(crate) fn dotprod() -> Option<&'static KernelTable> {
     std::arch::is_aarch64_feature_detected!("dotprod").then_some(&DOTPROD)
 }
 
 /// The table of cores with 8-bit matrix products.
+#[cfg(feature = "std")]
 pub(crate) fn i8mm() -> Option<&'static KernelTable> {
     (dotprod().is_some() && std::arch::is_aarch64_feature_detected!("i8mm")).then_some(&I8MM)
 }

@@ -3,12 +3,13 @@
 use super::codes::{Codes, Lines, Planes};
 use super::walk::{self, Int8, Products, Walk};
 use crate::quant::{GROUP, Matrix};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
 /// See [`crate::portable::matmul`].
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     // SAFETY: `Pairs` asks for nothing beyond NEON.
     unsafe { walk::matmul::<Pairs>(matrix, x, out) }
 }
@@ -18,9 +19,9 @@ struct Pairs;
 
 impl Walk for Pairs {
     #[inline(always)]
-    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, rows: usize, x: Int8<'_>, out: Outputs<'_>) {
+    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, x: Int8<'_>, out: RowsMut<'_>) {
         // SAFETY: nothing is asked for.
-        unsafe { walk::tile_rows::<Pairs, C>(planes, rows, x, out) }
+        unsafe { walk::tile_rows::<Pairs, C>(planes, x, out) }
     }
 }
 

@@ -3,7 +3,8 @@
 use super::codes::{Codes, Lines, Planes};
 use crate::portable;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, expand_q4};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::aarch64::*;
 use core::hint::black_box;
 
@@ -51,7 +52,7 @@ pub(super) trait Walk {
     /// # Safety
     ///
     /// The CPU must have the features of the implementation, and the caller be compiled with them.
-    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, rows: usize, x: Int8<'_>, out: Outputs<'_>);
+    unsafe fn walk<C: Codes>(planes: &Planes<'_, C>, x: Int8<'_>, out: RowsMut<'_>);
 }
 
 /// A core's way to multiply a tile by vectors.
@@ -73,19 +74,19 @@ pub(super) trait Products {
 ///
 /// As for [`Walk::walk`].
 #[inline(always)]
-pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     // Nothing to sum without a column.
     let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
         (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
             let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
             // SAFETY: the same demand.
-            unsafe { W::walk(&Planes::from(*q), matrix.rows, x, out) }
+            unsafe { W::walk(&Planes::from(*q), x, out) }
         }
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
             // SAFETY: the same demand.
-            unsafe { W::walk(&Planes::from(*q), matrix.rows, x, out) }
+            unsafe { W::walk(&Planes::from(*q), x, out) }
         }
         // Floats gain nothing from integer instructions.
         (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
@@ -155,16 +156,15 @@ impl Scales {
 ///
 /// As for [`Walk::walk`].
 #[inline(always)]
-pub(super) unsafe fn tile_rows<P: Products, C: Codes>(planes: &Planes<'_, C>, rows: usize, x: Int8<'_>, mut out: Outputs<'_>) {
+pub(super) unsafe fn tile_rows<P: Products, C: Codes>(planes: &Planes<'_, C>, x: Int8<'_>, mut out: RowsMut<'_>) {
     let vectors = x.vectors();
     let tile_rows = planes.row_scales.iter().zip(planes.sub_scales.chunks_exact(x.groups)).zip(planes.tiles.chunks_exact(x.groups));
     for (i, ((row_scales, sub_scales), tiles)) in tile_rows.enumerate() {
         let row = i * TILE_ROWS;
-        let wanted = rows.saturating_sub(row).min(TILE_ROWS);
         if vectors == 1 {
             // SAFETY: there is a vector 0; else the same demand.
             let acc = unsafe { one::<P, C>(&planes.codes, sub_scales, tiles, x) };
-            store(&mut out, 0, row, wanted, acc, row_scales);
+            store(&mut out, 0, row, acc, row_scales);
             continue;
         }
         for first in (0..vectors).step_by(BATCH) {
@@ -189,7 +189,7 @@ pub(super) unsafe fn tile_rows<P: Products, C: Codes>(planes: &Planes<'_, C>, ro
                 }
             }
             for (t, acc) in acc.into_iter().enumerate().take(len) {
-                store(&mut out, first + t, row, wanted, acc, row_scales);
+                store(&mut out, first + t, row, acc, row_scales);
             }
         }
     }
@@ -270,16 +270,16 @@ unsafe fn block<P: Products, const N: usize>(
     }
 }
 
-/// Scales and writes the sums of vector `t` with the `wanted` rows from `row`.
+/// Scales and writes the sums of vector `t` with the rows from `row`.
 #[inline(always)]
-pub(super) fn store(out: &mut Outputs<'_>, t: usize, row: usize, wanted: usize, acc: Sums, row_scales: &[f32; TILE_ROWS]) {
-    let Some(out) = out.data.get_mut(t * out.stride + row..).and_then(|out| out.get_mut(..wanted)) else { return };
+pub(super) fn store(out: &mut RowsMut<'_>, t: usize, row: usize, acc: Sums, row_scales: &[f32; TILE_ROWS]) {
+    let Some(out) = out.row_mut(t).get_mut(row..) else { return };
     let mut y = [0.0; TILE_ROWS];
     for j in 0..4 {
         // SAFETY: four floats from `4 * j` are in both arrays; NEON is part of every aarch64 core.
         unsafe { vst1q_f32(y.as_mut_ptr().add(4 * j), vmulq_f32(acc[j], vld1q_f32(row_scales.as_ptr().add(4 * j)))) };
     }
-    if let Ok(out) = <&mut [f32; TILE_ROWS]>::try_from(&mut *out) {
+    if let Some(out) = out.first_chunk_mut() {
         *out = y;
         return;
     }
