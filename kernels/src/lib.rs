@@ -25,6 +25,7 @@ mod table;
 mod detect;
 pub mod portable;
 pub mod quant;
+mod rows;
 mod sqrt;
 #[cfg(cortex_m_dsp)]
 mod thumb;
@@ -32,7 +33,7 @@ mod thumb;
 mod x86;
 
 pub use detect::{available, detect};
+pub use rows::{Rows, RowsMut};
 pub use table::{
-    Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Outputs, RgLru, Rotary, Scan, Ssd,
-    Stepping,
+    Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, RgLru, Rotary, Scan, Ssd, Stepping,
 };

@@ -2,6 +2,7 @@
 
 use crate::portable;
 use crate::quant::{GROUP, Matrix};
+use crate::rows::{Rows, RowsMut};
 
 /// The vectors that enter a matrix, as its format wants them.
 #[derive(Clone, Copy, Debug)]
@@ -24,20 +25,11 @@ pub enum Activations<'a> {
     },
 }
 
-/// Where a product goes: vector `t` at `data[t * stride..]`.
-#[derive(Debug)]
-pub struct Outputs<'a> {
-    /// Starts at the first vector's first output.
-    pub data: &'a mut [f32],
-    /// Distance between vectors.
-    pub stride: usize,
-}
-
 /// A causal depthwise convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct Conv1d<'a> {
     /// (taps, channels), oldest tap first.
-    pub weight: &'a [f32],
+    pub weight: Rows<'a>,
     /// (channels)
     pub bias: Option<&'a [f32]>,
     /// Width of the window.
@@ -46,50 +38,54 @@ pub struct Conv1d<'a> {
     pub silu: bool,
 }
 
-/// One step of the selective scan.
+/// Some steps of the selective scan, over all channels or some of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Scan<'a> {
-    /// (d_inner)
-    pub x: &'a [f32],
-    /// (d_inner), before bias and softplus.
-    pub dt: &'a [f32],
-    /// (d_inner)
+    /// (tokens, channels)
+    pub x: Rows<'a>,
+    /// (tokens, channels), before bias and softplus.
+    pub dt: Rows<'a>,
+    /// (channels)
     pub dt_bias: &'a [f32],
-    /// (d_state, d_inner), negative.
-    pub a: &'a [f32],
-    /// (heads, d_state)
-    pub b: &'a [f32],
-    /// (heads, d_state)
-    pub c: &'a [f32],
-    /// (d_inner)
+    /// (d_state, channels), negative.
+    pub a: Rows<'a>,
+    /// (tokens, heads * d_state)
+    pub b: Rows<'a>,
+    /// (tokens, heads * d_state)
+    pub c: Rows<'a>,
+    /// (channels)
     pub d: &'a [f32],
-    /// (d_inner), the gate: the output is multiplied by silu(z).
-    pub z: Option<&'a [f32]>,
+    /// (tokens, channels), the gate: the output is multiplied by silu(z).
+    pub z: Option<Rows<'a>>,
     /// Groups of channels with their own b and c: 1 but for Zamba.
     pub heads: usize,
     /// Factor of the step size after softplus: 1 at the model's own rate.
     pub gap: f32,
 }
 
-/// One step of the state-space dual recurrence.
+/// Some steps of the state-space dual recurrence, over all heads or some of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Ssd<'a> {
-    /// (heads, head_dim)
-    pub x: &'a [f32],
-    /// (heads), before bias and softplus.
-    pub dt: &'a [f32],
+    /// (tokens, heads * head_dim)
+    pub x: Rows<'a>,
+    /// (tokens, heads), before bias and softplus.
+    pub dt: Rows<'a>,
     /// (heads)
     pub dt_bias: &'a [f32],
     /// (heads), negative.
     pub a: &'a [f32],
-    /// (groups, d_state)
-    pub b: &'a [f32],
-    /// (groups, d_state)
-    pub c: &'a [f32],
+    /// (tokens, groups * d_state)
+    pub b: Rows<'a>,
+    /// (tokens, groups * d_state)
+    pub c: Rows<'a>,
     /// (heads)
     pub d: &'a [f32],
     /// Groups of heads that share b and c.
     pub groups: usize,
+    /// Heads of a group.
+    pub heads_per_group: usize,
+    /// Heads of the whole layer before these.
+    pub first_head: usize,
     /// Lower bound of the step size after softplus.
     pub dt_lo: f32,
     /// Upper bound of the step size after softplus.
@@ -280,10 +276,10 @@ pub struct Attention<'a> {
 pub struct KernelTable {
     pub(crate) name: &'static str,
     pub(crate) quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
-    pub(crate) matmul: unsafe fn(&Matrix<'_>, Activations<'_>, Outputs<'_>),
-    pub(crate) conv1d_step: unsafe fn(&Conv1d<'_>, &mut [f32], &mut [f32]),
-    pub(crate) scan_step: unsafe fn(&Scan<'_>, &mut [f32], &mut [f32]),
-    pub(crate) ssd_step: unsafe fn(&Ssd<'_>, &mut [f32], &mut [f32]),
+    pub(crate) matmul: unsafe fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>),
+    pub(crate) conv1d: unsafe fn(&Conv1d<'_>, RowsMut<'_>, RowsMut<'_>),
+    pub(crate) scan: unsafe fn(&Scan<'_>, RowsMut<'_>, RowsMut<'_>),
+    pub(crate) ssd: unsafe fn(&Ssd<'_>, &mut [f32], RowsMut<'_>),
     pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
     pub(crate) lstm_step: unsafe fn(&Lstm<'_>, &mut [f32], &mut [f32]),
     pub(crate) gru_step: unsafe fn(&Gru<'_>, &mut [f32]),
@@ -315,28 +311,28 @@ impl KernelTable {
         call!(self.quantize_activations(x, codes, scales, sums));
     }
 
-    /// `out[t] = matrix * x[t]` for every vector `t` of `x`.
+    /// `out[t] = matrix * x[t]` for every vector `t` of `x`; `out` is (vectors, rows of the matrix).
     #[inline]
-    pub fn matmul(&self, matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+    pub fn matmul(&self, matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
         call!(self.matmul(matrix, x, out));
     }
 
-    /// One step of a causal convolution; `state` is (taps - 1, channels), `x` is replaced by the output.
+    /// Some steps of a causal convolution; `state` is (taps - 1, channels), `x` (tokens, channels) is replaced by the output.
     #[inline]
-    pub fn conv1d_step(&self, conv: &Conv1d<'_>, state: &mut [f32], x: &mut [f32]) {
-        call!(self.conv1d_step(conv, state, x));
+    pub fn conv1d(&self, conv: &Conv1d<'_>, state: RowsMut<'_>, x: RowsMut<'_>) {
+        call!(self.conv1d(conv, state, x));
     }
 
-    /// One step of the selective scan; `h` is (d_state, d_inner), `y` is (d_inner).
+    /// Some steps of the selective scan; `h` is (d_state, channels), `y` is (tokens, channels).
     #[inline]
-    pub fn scan_step(&self, scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
-        call!(self.scan_step(scan, h, y));
+    pub fn scan(&self, scan: &Scan<'_>, h: RowsMut<'_>, y: RowsMut<'_>) {
+        call!(self.scan(scan, h, y));
     }
 
-    /// One step of the dual recurrence; `state` is (heads, d_state, head_dim), `y` is (heads, head_dim).
+    /// Some steps of the dual recurrence; `state` is (heads, d_state, head_dim), `y` is (tokens, heads * head_dim).
     #[inline]
-    pub fn ssd_step(&self, ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
-        call!(self.ssd_step(ssd, state, y));
+    pub fn ssd(&self, ssd: &Ssd<'_>, state: &mut [f32], y: RowsMut<'_>) {
+        call!(self.ssd(ssd, state, y));
     }
 
     /// One step of a diagonal state-space model; `state` is (modes, 2, channels), `y` is (channels), or as `state` without `c`.
@@ -400,26 +396,27 @@ impl KernelTable {
 /// tile of 4-bit codes into 8-bit ones.
 macro_rules! compile_table {
     ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
-        use $crate::table::{Activations, Attention, Conv1d, DiagSsm, GatedDelta, Gru, Lstm, Norm, Outputs, Scan, Ssd};
+        use $crate::rows::RowsMut;
+        use $crate::table::{Activations, Attention, Conv1d, DiagSsm, GatedDelta, Gru, Lstm, Norm, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
             $crate::portable::quantize_activations(x, codes, scales, sums);
         }
         $(#[$attribute])*
-        fn matmul(matrix: &$crate::quant::Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+        fn matmul(matrix: &$crate::quant::Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
             $crate::portable::matmul(matrix, x, out, |tile, table, out| $expand(tile, table, out));
         }
         $(#[$attribute])*
-        fn conv1d_step(conv: &Conv1d<'_>, state: &mut [f32], x: &mut [f32]) {
-            $crate::portable::conv1d_step(conv, state, x);
+        fn conv1d(conv: &Conv1d<'_>, state: RowsMut<'_>, x: RowsMut<'_>) {
+            $crate::portable::conv1d(conv, state, x);
         }
         $(#[$attribute])*
-        fn scan_step(scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
-            $crate::portable::scan_step(scan, h, y);
+        fn scan(scan: &Scan<'_>, h: RowsMut<'_>, y: RowsMut<'_>) {
+            $crate::portable::scan(scan, h, y);
         }
         $(#[$attribute])*
-        fn ssd_step(ssd: &Ssd<'_>, state: &mut [f32], y: &mut [f32]) {
-            $crate::portable::ssd_step(ssd, state, y);
+        fn ssd(ssd: &Ssd<'_>, state: &mut [f32], y: RowsMut<'_>) {
+            $crate::portable::ssd(ssd, state, y);
         }
         $(#[$attribute])*
         fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
@@ -455,9 +452,9 @@ macro_rules! compile_table {
             name: $name,
             quantize_activations,
             matmul,
-            conv1d_step,
-            scan_step,
-            ssd_step,
+            conv1d,
+            scan,
+            ssd,
             diag_step,
             gated_delta_step,
             lstm_step,

@@ -97,6 +97,13 @@ pub enum Error {
         /// Frames given.
         want: u32,
     },
+    /// More or fewer inputs than streams.
+    StreamCount {
+        /// Inputs given.
+        got: u32,
+        /// Streams given.
+        want: u32,
+    },
     /// A time between frames for a model that knows one rate alone.
     GapUnsupported,
     /// The attention cache is full and the model was made to stop there.
@@ -246,6 +253,7 @@ impl fmt::Display for Error {
                 write!(f, "the time before frame {frame} is not a finite number of seconds above 0; drop frames that come twice")
             }
             Error::GapCount { got, want } => write!(f, "there are {got} times for {want} frames; give one per frame"),
+            Error::StreamCount { got, want } => write!(f, "there are inputs for {got} streams, but {want} streams; give one step of each"),
             Error::GapUnsupported => write!(
                 f,
                 "this model knows its own rate alone; resample the frames and leave the times out, or make it with `irregular` in its config"

@@ -35,6 +35,7 @@ compile_error!("Brooklet's files are little-endian and used where they lie: big-
 
 pub mod artifact;
 mod checksum;
+mod engine;
 mod error;
 mod input;
 pub mod mem;
@@ -45,13 +46,19 @@ mod selftest;
 mod session;
 mod snapshot;
 mod state;
+mod streams;
+mod team;
 
 pub use brooklet_kernels as kernels;
 pub use error::{Error, HeaderFault, OpFault, SectionFault, SnapshotFault};
 pub use input::{Input, softmax};
 pub use mem::Line;
+#[cfg(feature = "std")]
+pub use mem::Pool;
 pub use model::Model;
 pub use selftest::{fingerprint, self_test};
 pub use session::Session;
 pub use snapshot::snapshot_bytes;
 pub use state::State;
+pub use streams::Streams;
+pub use team::{Alone, Team};

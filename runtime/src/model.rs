@@ -54,8 +54,13 @@ impl<'a> Model<'a> {
 
     /// Bytes of a session's scratch when it handles up to `tokens` tokens at once (1 is enough to step).
     pub fn scratch_bytes(&self, tokens: usize) -> usize {
+        self.team_scratch_bytes(tokens, 1)
+    }
+
+    /// Bytes of a session's scratch when a team of `threads` works on up to `tokens` tokens at once.
+    pub fn team_scratch_bytes(&self, tokens: usize, threads: usize) -> usize {
         // `Plan::new` checked one token; absurd batches saturate, and no buffer is that large.
-        self.plan.scratch_bytes(tokens.max(1)).unwrap_or(usize::MAX)
+        self.plan.scratch_bytes(tokens.max(1), threads.max(1)).unwrap_or(usize::MAX)
     }
 
     /// Whether the states of both models are laid out alike, slot by slot.

@@ -138,7 +138,7 @@ impl Plan {
             return Err(Error::Header(HeaderFault::Inconsistent));
         }
         // A plan whose sizes overflow on this machine cannot be run on it.
-        plan.scratch_bytes(1).ok_or(Error::Header(HeaderFault::Inconsistent))?;
+        plan.scratch_bytes(1, 1).ok_or(Error::Header(HeaderFault::Inconsistent))?;
         usize::try_from(plan.state_bytes).map_err(|_| Error::Header(HeaderFault::Inconsistent))?;
         Ok(plan)
     }
@@ -180,8 +180,8 @@ impl Plan {
         }
     }
 
-    /// The parts of a session's scratch, for batches of up to `tokens` tokens.
-    pub fn scratch(&self, tokens: usize) -> Option<Scratch> {
+    /// The parts of a session's scratch, for batches of up to `tokens` tokens and a team of `threads`.
+    pub fn scratch(&self, tokens: usize, threads: usize) -> Option<Scratch> {
         let numbers = |count: usize| count.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN);
         // Frames start on 16-byte boundaries too.
         let stride = (self.frame_len as usize).next_multiple_of(BUFFER_ALIGN / 4);
@@ -191,14 +191,14 @@ impl Plan {
             stride,
             frames_bytes: numbers(stride.checked_mul(tokens)?)?,
             packed_bytes: quantized.max(float),
-            scores_bytes: numbers(self.scores as usize)?,
+            scores_bytes: numbers((self.scores as usize).checked_mul(threads)?)?,
             output_bytes: numbers(self.outputs as usize)?,
         })
     }
 
-    /// Bytes of a session's scratch, for batches of up to `tokens` tokens.
-    pub fn scratch_bytes(&self, tokens: usize) -> Option<usize> {
-        let s = self.scratch(tokens)?;
+    /// Bytes of a session's scratch, for batches of up to `tokens` tokens and a team of `threads`.
+    pub fn scratch_bytes(&self, tokens: usize, threads: usize) -> Option<usize> {
+        let s = self.scratch(tokens, threads)?;
         s.frames_bytes.checked_add(s.packed_bytes)?.checked_add(s.scores_bytes)?.checked_add(s.output_bytes)
     }
 }
@@ -212,7 +212,7 @@ pub struct Scratch {
     pub frames_bytes: usize,
     /// The packed inputs of the widest matrix.
     pub packed_bytes: usize,
-    /// One head's attention scores.
+    /// One head's attention scores, for each thread.
     pub scores_bytes: usize,
     /// One token's outputs.
     pub output_bytes: usize,

@@ -148,8 +148,13 @@ pub struct Buffers {
 impl Buffers {
     /// Room for a stream of `model`.
     pub fn new(model: &Model<'_>, batch: usize) -> Self {
+        Self::for_team(model, batch, 1)
+    }
+
+    /// Room for a stream of `model` that a team of `threads` works on.
+    pub fn for_team(model: &Model<'_>, batch: usize, threads: usize) -> Self {
         let lines = |bytes: usize| vec![Line::ZERO; bytes.div_ceil(64)];
-        Buffers { state: lines(model.state_bytes()), scratch: lines(model.scratch_bytes(batch)) }
+        Buffers { state: lines(model.state_bytes()), scratch: lines(model.team_scratch_bytes(batch, threads)) }
     }
 }
 

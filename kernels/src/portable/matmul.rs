@@ -6,7 +6,8 @@
 use super::SCALAR;
 use super::act::round_to_i8;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, f16_to_f32};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 
 /// Vectors that share one pass over a tile: their sums lie on the stack, of which a microcontroller has little.
 const BATCH: usize = if SCALAR { 1 } else { 8 };
@@ -53,14 +54,14 @@ pub(crate) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f3
 pub(crate) fn matmul(
     matrix: &Matrix<'_>,
     x: Activations<'_>,
-    out: Outputs<'_>,
+    mut out: RowsMut<'_>,
     expand_q4: impl Fn(&[[u8; 64]; 4], &[i8; 16], &mut [[i8; 64]; 8]),
 ) {
     // Nothing to sum without a column; the bounds below tell the optimiser so.
     let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
-        (Weights::F32(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
-        (Weights::F16(words), Activations::Float { x, stride }) => float_tiles(words, groups, matrix.rows, x, stride, out),
+        (Weights::F32(words), Activations::Float { x, stride }) => float_tiles(words, groups, x, stride, out),
+        (Weights::F16(words), Activations::Float { x, stride }) => float_tiles(words, groups, x, stride, out),
         (Weights::Q8(q), Activations::Int8 { codes, scales, sums: _ }) => {
             let mut tile_rows = (q.sub_scales.chunks_exact(groups), q.tiles.chunks_exact(groups));
             for (i, row_scales) in q.row_scales.iter().enumerate() {
@@ -76,7 +77,7 @@ pub(crate) fn matmul(
                             }
                         }
                     }
-                    store(&acc, row_scales, i, matrix.rows, batch.first, batch.len, out.data, out.stride);
+                    store(&acc, row_scales, i, batch.first, batch.len, &mut out);
                 }
             }
         }
@@ -99,7 +100,7 @@ pub(crate) fn matmul(
                             }
                         }
                     }
-                    store(&acc, row_scales, i, matrix.rows, batch.first, batch.len, out.data, out.stride);
+                    store(&acc, row_scales, i, batch.first, batch.len, &mut out);
                 }
             }
         }
@@ -196,7 +197,7 @@ impl Stored for u16 {
 
 /// Float weights: 32 columns are summed on their own, then added, so that rounding grows with the groups, not the columns.
 #[inline(always)]
-fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, x: &[f32], stride: usize, out: Outputs<'_>) {
+fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, x: &[f32], stride: usize, mut out: RowsMut<'_>) {
     let mut buffer = [[0.0; TILE_ROWS]; GROUP];
     let stride = stride.max(1);
     for (i, words) in words.chunks_exact((groups * GROUP).max(1)).enumerate() {
@@ -235,18 +236,16 @@ fn float_tiles<W: Stored>(words: &[[W; TILE_ROWS]], groups: usize, rows: usize, 
                     }
                 }
             }
-            store(&acc, &[1.0; TILE_ROWS], i, rows, b * BATCH, len, out.data, out.stride);
+            store(&acc, &[1.0; TILE_ROWS], i, b * BATCH, len, &mut out);
         }
     }
 }
 
 /// Scales and writes the sums of one tile row.
 #[inline(always)]
-fn store(acc: &[Lanes; BATCH], row_scales: &Lanes, tile_row: usize, rows: usize, first: usize, len: usize, out: &mut [f32], stride: usize) {
-    let row = tile_row * TILE_ROWS;
-    let wanted = rows.saturating_sub(row).min(TILE_ROWS);
+fn store(acc: &[Lanes; BATCH], row_scales: &Lanes, tile_row: usize, first: usize, len: usize, out: &mut RowsMut<'_>) {
     for (t, acc) in acc.iter().take(len).enumerate() {
-        let Some(out) = out.get_mut((first + t) * stride + row..).and_then(|o| o.get_mut(..wanted)) else { continue };
+        let Some(out) = out.row_mut(first + t).get_mut(tile_row * TILE_ROWS..) else { continue };
         let mut y = [0.0; TILE_ROWS];
         for r in 0..TILE_ROWS {
             y[r] = acc[r] * row_scales[r];

@@ -22,7 +22,7 @@ mod table;
 const SCALAR: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
 
 pub(crate) use attention::attend;
-pub(crate) use conv::conv1d_step;
+pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
@@ -30,8 +30,8 @@ pub(crate) use matmul::{matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rg_lru::rg_lru_step;
 pub(crate) use rotary::rotate;
-pub(crate) use scan::scan_step;
-pub(crate) use ssd::ssd_step;
+pub(crate) use scan::scan;
+pub(crate) use ssd::ssd;
 pub(crate) use table::PORTABLE;
 #[cfg(cortex_m_dsp)]
 pub(crate) use table::REFERENCE;

@@ -1,7 +1,8 @@
-//! One step of the selective scan (Mamba, equation 2 with the discretisation of its section 3.3).
+//! Steps of the selective scan (Mamba, equation 2 with the discretisation of its section 3.3).
 
 use super::SCALAR;
 use super::act::{exp, silu, softplus};
+use crate::rows::RowsMut;
 use crate::table::Scan;
 
 /// Channels handled together: what the registers hold. Each lane is on its own, so that the number changes no bit.
@@ -40,49 +41,53 @@ pub(crate) fn store(x: &mut [f32], at: usize, end: usize, lanes: [f32; WIDTH]) {
 ///
 /// Channels lie in lanes and the sum over the state is sequential, so that no lane waits for another.
 #[inline(always)]
-pub(crate) fn scan_step(scan: &Scan<'_>, h: &mut [f32], y: &mut [f32]) {
-    let d_inner = scan.x.len();
+pub(crate) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
+    let channels = scan.x.width();
     let heads = scan.heads.max(1);
-    let per_head = d_inner / heads;
-    let d_state = scan.b.len() / heads;
-    for head in 0..heads {
-        let end = (head + 1) * per_head;
-        let b = scan.b.get(head * d_state..).unwrap_or_default();
-        let c = scan.c.get(head * d_state..).unwrap_or_default();
-        let mut at = head * per_head;
-        while at < end {
-            let x = load(scan.x, at, end);
-            let (mut dt, bias) = (load(scan.dt, at, end), load(scan.dt_bias, at, end));
-            for i in 0..WIDTH {
-                dt[i] = softplus(dt[i] + bias[i]) * scan.gap;
-            }
-            let mut dx = [0.0; WIDTH];
-            for i in 0..WIDTH {
-                dx[i] = dt[i] * x[i];
-            }
-            let mut sum = [0.0; WIDTH];
-            for (n, (&b, &c)) in b.iter().zip(c).take(d_state).enumerate() {
-                let row = n * d_inner;
-                let a = load(scan.a, row + at, row + end);
-                let mut state = load(h, row + at, row + end);
+    let per_head = channels / heads;
+    let d_state = scan.b.width() / heads;
+    for t in 0..scan.x.rows() {
+        let (x, dt, y) = (scan.x.row(t), scan.dt.row(t), y.row_mut(t));
+        let z = scan.z.map(|z| z.row(t));
+        for head in 0..heads {
+            let end = (head + 1) * per_head;
+            let b = scan.b.row(t).get(head * d_state..).unwrap_or_default();
+            let c = scan.c.row(t).get(head * d_state..).unwrap_or_default();
+            let mut at = head * per_head;
+            while at < end {
+                let x = load(x, at, end);
+                let (mut dt, bias) = (load(dt, at, end), load(scan.dt_bias, at, end));
                 for i in 0..WIDTH {
-                    state[i] = exp(dt[i] * a[i]) * state[i] + dx[i] * b;
-                    sum[i] += c * state[i];
+                    dt[i] = softplus(dt[i] + bias[i]) * scan.gap;
                 }
-                store(h, row + at, row + end, state);
-            }
-            let d = load(scan.d, at, end);
-            for i in 0..WIDTH {
-                sum[i] += d[i] * x[i];
-            }
-            if let Some(z) = scan.z {
-                let z = load(z, at, end);
+                let mut dx = [0.0; WIDTH];
                 for i in 0..WIDTH {
-                    sum[i] *= silu(z[i]);
+                    dx[i] = dt[i] * x[i];
                 }
+                let mut sum = [0.0; WIDTH];
+                for (n, (&b, &c)) in b.iter().zip(c).take(d_state).enumerate() {
+                    let a = load(scan.a.row(n), at, end);
+                    let row = h.row_mut(n);
+                    let mut state = load(row, at, end);
+                    for i in 0..WIDTH {
+                        state[i] = exp(dt[i] * a[i]) * state[i] + dx[i] * b;
+                        sum[i] += c * state[i];
+                    }
+                    store(row, at, end, state);
+                }
+                let d = load(scan.d, at, end);
+                for i in 0..WIDTH {
+                    sum[i] += d[i] * x[i];
+                }
+                if let Some(z) = z {
+                    let z = load(z, at, end);
+                    for i in 0..WIDTH {
+                        sum[i] *= silu(z[i]);
+                    }
+                }
+                store(y, at, end, sum);
+                at += WIDTH;
             }
-            store(y, at, end, sum);
-            at += WIDTH;
         }
     }
 }

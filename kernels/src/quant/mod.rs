@@ -7,6 +7,8 @@
 //! A *group* is 32 columns of one row, and shares one 8-bit sub-scale; each row has one `f32` scale. Rows are padded to 16 and
 //! columns to 32 with codes that count as zero. `docs/artifact-format.md` gives the bytes.
 
+use core::ops::Range;
+
 mod float;
 mod q4;
 mod q8;
@@ -121,6 +123,35 @@ impl<'a> Matrix<'a> {
     /// Number of column groups.
     pub fn groups(&self) -> usize {
         self.cols.div_ceil(GROUP)
+    }
+
+    /// Number of tile rows, of 16 rows each.
+    pub fn tile_rows(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    /// The rows of some tile rows, as a matrix; `None` if there are not as many.
+    pub fn part(&self, tile_rows: Range<usize>) -> Option<Matrix<'a>> {
+        let groups = self.groups();
+        let per_group = tile_rows.start.checked_mul(groups)?..tile_rows.end.checked_mul(groups)?;
+        let words = tile_rows.start.checked_mul(groups * GROUP)?..tile_rows.end.checked_mul(groups * GROUP)?;
+        let rows = self.rows.min(tile_rows.end.checked_mul(TILE_ROWS)?).checked_sub(tile_rows.start.checked_mul(TILE_ROWS)?)?;
+        let weights = match self.weights {
+            Weights::F32(all) => Weights::F32(all.get(words)?),
+            Weights::F16(all) => Weights::F16(all.get(words)?),
+            Weights::Q8(q) => Weights::Q8(Q8 {
+                row_scales: q.row_scales.get(tile_rows)?,
+                sub_scales: q.sub_scales.get(per_group.clone())?,
+                tiles: q.tiles.get(per_group)?,
+            }),
+            Weights::Q4(q) => Weights::Q4(Q4 {
+                row_scales: q.row_scales.get(tile_rows)?,
+                sub_scales: q.sub_scales.get(per_group.clone())?,
+                tiles: q.tiles.get(per_group)?,
+                ..q
+            }),
+        };
+        Some(Matrix { rows, cols: self.cols, weights })
     }
 
     /// Writes row `row` as floats into `out` (up to `cols` values): the oracle of every format, and the embedding look-up.

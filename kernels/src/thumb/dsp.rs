@@ -4,7 +4,8 @@ use super::group::{Group, PANEL, Widening, widen_q4, widen_q8};
 use super::{q4, q8};
 use crate::portable::PORTABLE;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::mem::MaybeUninit;
 
 /// Rows of a pass: what the registers hold sums for.
@@ -69,20 +70,20 @@ struct Planes<'a> {
 
 /// `out[t] = matrix * x[t]` for every vector `t`; the portable kernel takes what is no work for this: floats, and 4-bit codes through a table of
 /// the file's own.
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, mut out: RowsMut<'_>) {
     match (Planes::of(matrix), x) {
         (Some(planes), Activations::Int8 { codes, scales, sums }) => {
             let (codes, groups) = (codes.as_chunks::<GROUP>().0, planes.groups);
             if !codes.as_ptr().cast::<u32>().is_aligned() {
                 return PORTABLE.matmul(matrix, x, out);
             }
-            for (t, out) in out.data.chunks_mut(out.stride.max(1)).enumerate() {
+            for t in 0..out.rows() {
                 let inputs = t * groups..(t + 1) * groups;
                 let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs))
                 else {
                     return;
                 };
-                let Some(out) = out.get_mut(..planes.rows) else { return };
+                let Some(out) = out.row_mut(t).get_mut(..planes.rows) else { return };
                 planes.multiply(codes, scales, sums, out);
             }
         }

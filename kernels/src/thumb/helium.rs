@@ -2,7 +2,8 @@
 
 use crate::portable::PORTABLE;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::naked_asm;
 
 /// Rows of a pass.
@@ -28,15 +29,15 @@ struct Pass {
 }
 
 /// `out[t] = matrix * x[t]` for every vector `t`; the portable kernel takes floats.
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, mut out: RowsMut<'_>) {
     let Activations::Int8 { codes, scales, sums } = x else { return PORTABLE.matmul(matrix, x, out) };
-    if multiply(matrix, codes, scales, sums, &mut *out.data, out.stride).is_none() {
+    if multiply(matrix, codes, scales, sums, &mut out).is_none() {
         PORTABLE.matmul(matrix, x, out);
     }
 }
 
 #[inline(always)]
-fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out: &mut [f32], stride: usize) -> Option<()> {
+fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out: &mut RowsMut<'_>) -> Option<()> {
     let (rows, groups) = (matrix.rows, matrix.groups());
     let tile_rows = rows.div_ceil(TILE_ROWS);
     let tiles = tile_rows * groups;
@@ -55,12 +56,12 @@ fn multiply(matrix: &Matrix<'_>, codes: &[i8], scales: &[f32], sums: &[i32], out
         return None;
     }
     let codes = codes.as_chunks::<GROUP>().0;
-    for (t, out) in out.chunks_mut(stride.max(1)).enumerate() {
+    for t in 0..out.rows() {
         let inputs = t * groups..(t + 1) * groups;
         let (Some(codes), Some(scales), Some(sums)) = (codes.get(inputs.clone()), scales.get(inputs.clone()), sums.get(inputs)) else {
             break;
         };
-        let Some(out) = out.get_mut(..rows) else { break };
+        let Some(out) = out.row_mut(t).get_mut(..rows) else { break };
         // Rows behind the last whole pass.
         let mut rest = [0.0; PASS_ROWS];
         let (whole, behind) = out.as_chunks_mut::<PASS_ROWS>();

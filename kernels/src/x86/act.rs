@@ -15,19 +15,49 @@ macro_rules! all {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn exp(x: __m512) -> __m512 {
+    let [e] = exps([x]);
+    e
+}
+
+/// Several [`exp`] side by side: each is one long chain of steps, and the processor looks ahead over few chains behind each other.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) fn exps<const K: usize>(mut x: [__m512; K]) -> [__m512; K] {
     let round = all!(12_582_912.0);
-    // A NaN is in the second place, and stays.
-    let x = _mm512_max_ps(all!(-104.0), x);
-    let x = _mm512_min_ps(all!(89.0), x);
-    let n = _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(x, all!(LOG2_E)), round), round);
-    let r = _mm512_sub_ps(x, _mm512_mul_ps(n, all!(0.693_359_4)));
-    let r = _mm512_sub_ps(r, _mm512_mul_ps(n, all!(-2.121_944_4e-4)));
-    let mut p = all!(1.987_569_1e-4);
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = _mm512_add_ps(_mm512_mul_ps(p, r), all!(coefficient));
+    for x in &mut x {
+        // A NaN is in the second place, and stays.
+        *x = _mm512_min_ps(all!(89.0), _mm512_max_ps(all!(-104.0), *x));
     }
-    let e_r = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r), all!(1.0));
-    _mm512_scalef_ps(e_r, n)
+    let mut n = x;
+    for n in &mut n {
+        *n = _mm512_add_ps(_mm512_mul_ps(*n, all!(LOG2_E)), round);
+    }
+    for n in &mut n {
+        *n = _mm512_sub_ps(*n, round);
+    }
+    let mut r = x;
+    for i in 0..K {
+        r[i] = _mm512_sub_ps(r[i], _mm512_mul_ps(n[i], all!(0.693_359_4)));
+    }
+    for i in 0..K {
+        r[i] = _mm512_sub_ps(r[i], _mm512_mul_ps(n[i], all!(-2.121_944_4e-4)));
+    }
+    let mut p = [all!(1.987_569_1e-4); K];
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        for i in 0..K {
+            p[i] = _mm512_add_ps(_mm512_mul_ps(p[i], r[i]), all!(coefficient));
+        }
+    }
+    for i in 0..K {
+        p[i] = _mm512_mul_ps(p[i], _mm512_mul_ps(r[i], r[i]));
+    }
+    for i in 0..K {
+        p[i] = _mm512_add_ps(_mm512_add_ps(p[i], r[i]), all!(1.0));
+    }
+    for i in 0..K {
+        p[i] = _mm512_scalef_ps(p[i], n[i]);
+    }
+    p
 }
 
 /// See [`crate::portable::act::log1p`].

@@ -107,13 +107,7 @@ fn every_head<'a, T: Element + 'a>(
 /// `H` query heads of one key-value head; `scores` has room for `H * len` numbers, the cache holds `len * head_dim` elements of each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn some_heads<const H: usize, T: Element>(
-    a: &Attention<'_>,
-    cache: &Head<'_, T>,
-    q: &[f32],
-    scores: &mut [f32],
-    out: &mut [f32],
-) {
+fn some_heads<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
     let width = a.head_dim;
     score::<H, T>(a, cache, q, scores);
     let mut inverses = [_mm512_setzero_ps(); H];
@@ -137,12 +131,7 @@ fn some_heads<const H: usize, T: Element>(
 /// `scores[h][j] = (q[h] . keys[j]) * scale`, (H, len).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn score<const H: usize, T: Element>(
-    a: &Attention<'_>,
-    cache: &Head<'_, T>,
-    q: &[f32],
-    scores: &mut [f32],
-) {
+fn score<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: &[f32], scores: &mut [f32]) {
     let (width, scale) = (a.head_dim, _mm512_set1_ps(a.scale));
     let Some(last) = a.len.checked_sub(1) else { return };
     debug_assert!(cache.keys.len() == a.len * width && q.len() == H * width);

@@ -3,9 +3,11 @@
 
 mod act;
 mod attention;
+mod conv;
 mod lanes;
 mod norm;
 mod scan;
+mod ssd;
 mod vnni;
 
 use crate::table::KernelTable;
@@ -18,10 +20,12 @@ static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(en
 static AVX512: KernelTable = SIXTEEN_LANES;
 static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
 const SIXTEEN_LANES: KernelTable = KernelTable {
-    scan_step: scan::scan_step,
+    conv1d: conv::conv1d,
+    scan: scan::scan,
+    ssd: ssd::ssd,
     norm: norm::norm,
-    silu_multiply: norm::silu_multiply,
     attend: attention::attend,
+    silu_multiply: norm::silu_multiply,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 

@@ -6,7 +6,8 @@
 use super::expand_q4;
 use crate::portable;
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
-use crate::table::{Activations, Outputs};
+use crate::rows::RowsMut;
+use crate::table::Activations;
 use core::arch::x86_64::*;
 
 /// Vectors that share one pass over a tile: with 8 words of weights and 8 sums they fit the 32 registers.
@@ -26,16 +27,16 @@ struct Vectors<'a> {
 
 /// See [`portable::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) {
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     let groups = matrix.groups();
     match (&matrix.weights, x) {
         (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
             let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
-            q8(q, matrix.rows, x, out);
+            q8(q, x, out);
         }
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
-            q4(q, matrix.rows, x, out);
+            q4(q, x, out);
         }
         // Floats gain nothing from integer instructions.
         (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
@@ -43,11 +44,10 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: Outputs<'_>) 
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn q8(q: &Q8<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
+fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     let flip = _mm512_set1_epi8(-128);
     let start = _mm512_set1_epi32(0xff80); // -128 in the low halves
     tile_rows(
-        rows,
         x,
         out,
         q.row_scales,
@@ -66,7 +66,7 @@ fn q8(q: &Q8<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
+fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
     let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
@@ -75,7 +75,6 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
     let start = _mm512_set1_epi32(-128);
     let shift = _mm512_set1_epi32(i32::from(q.shift));
     tile_rows(
-        rows,
         x,
         out,
         q.row_scales,
@@ -105,9 +104,8 @@ fn q4(q: &Q4<'_>, rows: usize, x: Vectors<'_>, out: Outputs<'_>) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn tile_rows<T>(
-    rows: usize,
     x: Vectors<'_>,
-    out: Outputs<'_>,
+    mut out: RowsMut<'_>,
     row_scales: &[[f32; TILE_ROWS]],
     sub_scales: &[[i8; TILE_ROWS]],
     tiles: &[T],
@@ -119,7 +117,7 @@ fn tile_rows<T>(
     let planes = row_scales.iter().zip(sub_scales.chunks_exact(groups)).zip(tiles.chunks_exact(groups));
     for (i, ((row_scales, sub_scales), tiles)) in planes.enumerate() {
         let row = i * TILE_ROWS;
-        let wanted = rows.saturating_sub(row).min(TILE_ROWS);
+        let wanted = out.width().saturating_sub(row).min(TILE_ROWS);
         let mask = ((1u32 << wanted) - 1) as u16;
         // SAFETY: 16 readable floats; the load asks for no alignment.
         let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
@@ -133,8 +131,8 @@ fn tile_rows<T>(
                 _ => pass::<1, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
             };
             for (t, sum) in sums.iter().enumerate().take(len) {
-                if let Some(out) = out.data.get_mut((first + t) * out.stride + row..).and_then(|out| out.get_mut(..wanted)) {
-                    // SAFETY: the mask lets `wanted` lanes through, and `out` has that many floats.
+                if let Some(out) = out.row_mut(first + t).get_mut(row..) {
+                    // SAFETY: the mask lets `wanted` lanes through, the floats that are left of the row.
                     unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, _mm512_mul_ps(*sum, row_scales)) };
                 }
             }

@@ -1,13 +1,21 @@
 //! Aligned memory without `unsafe`: callers bring bytes, the runtime views them as numbers.
 
+#[cfg(feature = "team")]
+mod handout;
 #[cfg(feature = "std")]
 mod map;
+#[cfg(feature = "std")]
+mod pool;
 
 use crate::Error;
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
+#[cfg(feature = "team")]
+pub(crate) use handout::Handout;
 #[cfg(feature = "std")]
 pub use map::MappedFile;
+#[cfg(feature = "std")]
+pub use pool::Pool;
 
 /// 64 bytes on a 64-byte boundary: the unit to allocate state and scratch in.
 ///

@@ -96,7 +96,7 @@ impl Activate {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        batch.each(|_, mut frame| {
+        batch.each(|_, mut frame, _| {
             self.f.apply(frame.get(self.x)?);
             Some(())
         })

@@ -1,13 +1,15 @@
 //! Attention over a bounded cache, one step.
 
 use super::check::{Checker, divide, finite};
-use super::run::Batch;
+use super::linear::cut;
+use super::run::{Batch, WORTH_SHARING};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::{Artifact, Keep, MAX_CONTEXT, Slot, SlotKind};
 use crate::error::OpFault;
 use crate::kernels::portable::act::round_to_i8;
-use crate::kernels::{self, Cache};
+use crate::kernels::{self, Cache, RowsMut};
 use crate::mem::{BUFFER_ALIGN, copy, take};
+use crate::team::{share, shares};
 use serde::{Deserialize, Serialize};
 
 /// A rotary position embedding of queries and keys.
@@ -105,29 +107,48 @@ impl Attention {
         };
         let at = usize::try_from(slot.at).ok()?;
         let bytes = usize::try_from(cache_bytes(&slot)?).ok()?;
-        let cache = batch.state.get_mut(at..at.checked_add(bytes)?)?;
-        let mut store = Store::new(&slot, cache)?;
-        let head_dim = slot.head_dim as usize;
-        for (token, frame) in batch.frames.chunks_mut(batch.stride.get()).take(batch.tokens).enumerate() {
-            let (position, cached) = (batch.position + token as u64, batch.cached + token as u64);
+        let (head_dim, kv_heads, capacity) = (slot.head_dim as usize, slot.heads as usize, slot.capacity as usize);
+        let queries = (self.heads as usize).checked_div(kv_heads)?.checked_mul(head_dim)?;
+        let (kernels, team, stride, tokens) = (batch.kernels, batch.team, batch.stride.get(), batch.tokens);
+        for stream in 0..batch.streams.len() {
+            let (position, cached) = (batch.position(stream)?, batch.cached(stream)?);
+            let cache = batch.streams.get_mut(stream)?.state.get_mut(at..at.checked_add(bytes)?)?;
+            let mut store = Store::new(&slot, cache)?;
+            let frames = batch.frames.get_mut(stream * tokens * stride..)?;
+            let width = stride.min(frames.len().checked_sub((tokens - 1) * stride)?);
             let spans = [self.q, self.k, self.v, self.out].map(Span::range);
-            let [q, k, v, out] = frame.get_disjoint_mut(spans).ok()?;
-            if let Some(turns_per_step) = turns {
-                let rotary = kernels::Rotary { turns_per_step, position, head_dim };
-                batch.kernels.rotate(&rotary, q);
-                batch.kernels.rotate(&rotary, k);
-            }
-            store.put(slot_position(&slot, cached)?, k, v)?;
-            let attention = kernels::Attention {
-                q,
-                kv_heads: slot.heads as usize,
-                head_dim,
-                scale: self.scale,
-                len: cached.saturating_add(1).min(u64::from(slot.capacity)) as usize,
-                capacity: slot.capacity as usize,
-                cache: store.view(),
-            };
-            batch.kernels.attend(&attention, batch.scores, out);
+            let [mut q, mut k, mut v, mut out] = RowsMut::new(frames, tokens, width, stride)?.columns(spans)?;
+            // Few positions are no work worth sharing.
+            let filled = cached.saturating_add(tokens as u64).min(u64::from(slot.capacity)) as usize;
+            let is_worth_it = filled * tokens * (self.q.len as usize) >= WORTH_SHARING;
+            let mut scores = &mut *batch.scores;
+            let parts = shares(kv_heads, if is_worth_it { team.size() } else { 1 }).map(|part| {
+                let heads = part.len();
+                let [q, out] = [&mut q, &mut out].map(|rows| rows.take_columns(heads * queries));
+                let [k, v] = [&mut k, &mut v].map(|rows| rows.take_columns(heads * head_dim));
+                Some((store.take_heads(heads)?, q?, k?, v?, out?, cut(&mut scores, capacity)?))
+            });
+            share(team, parts, |(mut store, mut q, mut k, v, mut out, scores)| {
+                for token in 0..tokens {
+                    let (position, cached) = (position + token as u64, cached + token as u64);
+                    if let Some(turns_per_step) = turns {
+                        let rotary = kernels::Rotary { turns_per_step, position, head_dim };
+                        kernels.rotate(&rotary, q.row_mut(token));
+                        kernels.rotate(&rotary, k.row_mut(token));
+                    }
+                    let Some(()) = slot_position(&slot, cached).and_then(|at| store.put(at, k.row(token), v.row(token))) else { return };
+                    let attention = kernels::Attention {
+                        q: q.row(token),
+                        kv_heads: store.heads,
+                        head_dim,
+                        scale: self.scale,
+                        len: cached.saturating_add(1).min(u64::from(slot.capacity)) as usize,
+                        capacity,
+                        cache: store.view(),
+                    };
+                    kernels.attend(&attention, scores, out.row_mut(token));
+                }
+            })?;
         }
         Some(())
     }
@@ -150,65 +171,74 @@ fn slot_position(slot: &Slot, position: u64) -> Option<usize> {
     usize::try_from(at).ok()
 }
 
-/// A cache's memory, cut into its parts.
-enum Store<'s> {
-    F32 {
-        keys: &'s mut [f32],
-        values: &'s mut [f32],
-        capacity: usize,
-        head_dim: usize,
-    },
-    Int8 {
-        key_scales: &'s mut [f32],
-        value_scales: &'s mut [f32],
-        keys: &'s mut [i8],
-        values: &'s mut [i8],
-        capacity: usize,
-        head_dim: usize,
-    },
+/// A cache's memory, or that of some of its heads, cut into its parts.
+struct Store<'s> {
+    heads: usize,
+    capacity: usize,
+    head_dim: usize,
+    parts: Parts<'s>,
+}
+
+enum Parts<'s> {
+    F32 { keys: &'s mut [f32], values: &'s mut [f32] },
+    Int8 { key_scales: &'s mut [f32], value_scales: &'s mut [f32], keys: &'s mut [i8], values: &'s mut [i8] },
 }
 
 impl<'s> Store<'s> {
     fn new(slot: &Slot, mut bytes: &'s mut [u8]) -> Option<Self> {
-        let (capacity, head_dim) = (slot.capacity as usize, slot.head_dim as usize);
-        let positions = slot.heads as usize * capacity;
-        match slot.kind {
-            SlotKind::Numbers => None,
+        let (heads, capacity, head_dim) = (slot.heads as usize, slot.capacity as usize, slot.head_dim as usize);
+        let positions = heads * capacity;
+        let parts = match slot.kind {
+            SlotKind::Numbers => return None,
             SlotKind::CacheF32 => {
                 let keys = take(&mut bytes, positions * head_dim)?;
                 let values = take(&mut bytes, positions * head_dim)?;
-                Some(Store::F32 { keys, values, capacity, head_dim })
+                Parts::F32 { keys, values }
             }
             SlotKind::CacheInt8 => {
                 let key_scales = take(&mut bytes, positions)?;
                 let value_scales = take(&mut bytes, positions)?;
                 let keys = take(&mut bytes, positions * head_dim)?;
                 let values = take(&mut bytes, positions * head_dim)?;
-                Some(Store::Int8 { key_scales, value_scales, keys, values, capacity, head_dim })
+                Parts::Int8 { key_scales, value_scales, keys, values }
             }
-        }
+        };
+        Some(Store { heads, capacity, head_dim, parts })
+    }
+
+    /// Takes the first `heads` heads away from the store.
+    fn take_heads(&mut self, heads: usize) -> Option<Store<'s>> {
+        self.heads = self.heads.checked_sub(heads)?;
+        let positions = heads.checked_mul(self.capacity)?;
+        let cells = positions.checked_mul(self.head_dim)?;
+        let parts = match &mut self.parts {
+            Parts::F32 { keys, values } => Parts::F32 { keys: cut(keys, cells)?, values: cut(values, cells)? },
+            Parts::Int8 { key_scales, value_scales, keys, values } => Parts::Int8 {
+                key_scales: cut(key_scales, positions)?,
+                value_scales: cut(value_scales, positions)?,
+                keys: cut(keys, cells)?,
+                values: cut(values, cells)?,
+            },
+        };
+        Some(Store { heads, parts, ..*self })
     }
 
     /// Stores one position's keys and values, (kv_heads, head_dim) each.
     fn put(&mut self, position: usize, k: &[f32], v: &[f32]) -> Option<()> {
-        match self {
-            Store::F32 { keys, values, capacity, head_dim } => {
-                let mut v = v.chunks_exact((*head_dim).max(1));
-                for (head, k) in k.chunks_exact((*head_dim).max(1)).enumerate() {
-                    let v = v.next()?;
-                    let at = (head * *capacity + position) * *head_dim;
-                    copy(keys.get_mut(at..at + *head_dim)?, k)?;
-                    copy(values.get_mut(at..at + *head_dim)?, v)?;
+        let (capacity, head_dim) = (self.capacity, self.head_dim);
+        let mut v = v.chunks_exact(head_dim.max(1));
+        for (head, k) in k.chunks_exact(head_dim.max(1)).enumerate() {
+            let v = v.next()?;
+            let at = head * capacity + position;
+            let cells = at * head_dim..(at + 1) * head_dim;
+            match &mut self.parts {
+                Parts::F32 { keys, values } => {
+                    copy(keys.get_mut(cells.clone())?, k)?;
+                    copy(values.get_mut(cells)?, v)?;
                 }
-            }
-            Store::Int8 { key_scales, value_scales, keys, values, capacity, head_dim } => {
-                let mut v = v.chunks_exact((*head_dim).max(1));
-                for (head, k) in k.chunks_exact((*head_dim).max(1)).enumerate() {
-                    let v = v.next()?;
-                    let at = head * *capacity + position;
-                    let codes = at * *head_dim..(at + 1) * *head_dim;
-                    *key_scales.get_mut(at)? = round_head(k, keys.get_mut(codes.clone())?);
-                    *value_scales.get_mut(at)? = round_head(v, values.get_mut(codes)?);
+                Parts::Int8 { key_scales, value_scales, keys, values } => {
+                    *key_scales.get_mut(at)? = round_head(k, keys.get_mut(cells.clone())?);
+                    *value_scales.get_mut(at)? = round_head(v, values.get_mut(cells)?);
                 }
             }
         }
@@ -216,9 +246,9 @@ impl<'s> Store<'s> {
     }
 
     fn view(&self) -> Cache<'_> {
-        match self {
-            Store::F32 { keys, values, .. } => Cache::F32 { keys, values },
-            Store::Int8 { key_scales, value_scales, keys, values, .. } => Cache::Int8 { key_scales, value_scales, keys, values },
+        match &self.parts {
+            Parts::F32 { keys, values } => Cache::F32 { keys, values },
+            Parts::Int8 { key_scales, value_scales, keys, values } => Cache::Int8 { key_scales, value_scales, keys, values },
         }
     }
 }

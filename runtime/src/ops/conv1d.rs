@@ -1,11 +1,12 @@
 //! Causal depthwise convolution, one step.
 
 use super::check::Checker;
-use super::run::Batch;
+use super::run::{Batch, LANES, Stretch, WORTH_SHARING};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
-use crate::kernels;
+use crate::kernels::{self, Rows, RowsMut};
+use crate::team::{share, shares};
 use serde::{Deserialize, Serialize};
 
 /// Causal depthwise convolution, in place.
@@ -48,15 +49,24 @@ impl Conv1d {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let conv = kernels::Conv1d {
-            weight: batch.artifact.array(self.weight)?,
-            bias: Batch::maybe_array(batch.artifact, self.bias)?,
-            taps: self.taps as usize,
-            silu: self.silu,
-        };
-        batch.each_with_state(self.state, |kernels, mut frame, state, _| {
-            kernels.conv1d_step(&conv, state, frame.get(self.x)?);
-            Some(())
+        let artifact = batch.artifact;
+        let (channels, taps, silu) = (self.x.len as usize, self.taps as usize, self.silu);
+        let weight = Rows::new(artifact.array(self.weight)?, taps, channels, channels)?;
+        let bias = Batch::maybe_array(artifact, self.bias)?;
+        batch.each_stretch(self.state, |Stretch { kernels, team, frames, state, .. }| {
+            let [mut x] = frames.columns([self.x.range()])?;
+            let mut state = RowsMut::new(state, taps.saturating_sub(1), channels, channels)?;
+            let size = if x.rows() * channels < WORTH_SHARING { 1 } else { team.size() };
+            let parts = shares(channels.div_ceil(LANES), size).map(|part| {
+                let range = part.start * LANES..channels.min(part.end * LANES);
+                let bias = match bias {
+                    Some(bias) => Some(bias.get(range.clone())?),
+                    None => None,
+                };
+                let conv = kernels::Conv1d { weight: weight.columns(range.clone())?, bias, taps, silu };
+                Some((conv, state.take_columns(range.len())?, x.take_columns(range.len())?))
+            });
+            share(team, parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))
         })
     }
 

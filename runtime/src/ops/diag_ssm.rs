@@ -1,7 +1,7 @@
 //! Diagonal state-space model (S4D, S5, Hyena's poles), one step.
 
 use super::check::{Checker, divide};
-use super::run::Batch;
+use super::run::{Batch, Stretch};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
@@ -91,9 +91,11 @@ impl DiagSsm {
             },
             gap: 1.0,
         };
-        batch.each_with_state_and_gap(self.state, |kernels, mut frame, state, gap| {
-            let [x, out] = frame.split([self.x, self.out])?;
-            kernels.diag_step(&kernels::DiagSsm { x, gap, ..ssm }, state, out);
+        batch.each_stretch(self.state, |Stretch { kernels, frames, state, gap, .. }| {
+            let [x, mut out] = frames.columns([self.x.range(), self.out.range()])?;
+            for t in 0..x.rows() {
+                kernels.diag_step(&kernels::DiagSsm { x: x.row(t), gap, ..ssm }, state, out.row_mut(t));
+            }
             Some(())
         })
     }

@@ -32,7 +32,7 @@ macro_rules! pairwise {
             }
 
             pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-                batch.each(|$kernels, mut frame| {
+                batch.each(|$kernels, mut frame, _| {
                     let [$x, $y] = frame.split([self.x, self.y])?;
                     $run;
                     Some(())
@@ -85,7 +85,7 @@ impl Add {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        batch.each(|_, mut frame| {
+        batch.each(|_, mut frame, _| {
             let [x, y] = frame.split([self.x, self.y])?;
             for (x, y) in x.iter_mut().zip(y) {
                 *x += self.scale * *y;
@@ -121,7 +121,7 @@ impl ScaleBy {
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let width = (self.x.len / self.y.len.max(1)).max(1) as usize;
-        batch.each(|_, mut frame| {
+        batch.each(|_, mut frame, _| {
             let [x, y] = frame.split([self.x, self.y])?;
             let mut y = y.iter();
             for x in x.chunks_exact_mut(width) {
@@ -158,7 +158,7 @@ impl Fill {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        batch.each(|_, mut frame| {
+        batch.each(|_, mut frame, _| {
             frame.get(self.out)?.fill(self.value);
             Some(())
         })

@@ -40,10 +40,9 @@ impl Embed {
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let Inputs::Tokens(tokens) = batch.inputs else { return None };
         let table = batch.artifact.matrix(self.table)?;
-        let mut tokens = tokens.iter();
-        batch.each(|_, mut frame| {
+        batch.each(|_, mut frame, row| {
             let out = frame.get(self.out)?;
-            table.unpack_row(*tokens.next()? as usize, out);
+            table.unpack_row(*tokens.get(row)? as usize, out);
             for x in out {
                 *x *= self.scale;
             }

@@ -62,19 +62,20 @@ impl Every {
         Some(())
     }
 
-    /// The tokens of the batch at which the block runs, as a batch at the block's own rate; `None` if there are none.
-    pub(crate) fn of<'b, 'a>(&self, batch: &'b mut Batch<'_, 'a>) -> Option<Batch<'b, 'a>> {
+    /// The tokens of one stream of the batch at which the block runs, as a batch at the block's own rate; `None` if there are none.
+    pub(crate) fn of<'b, 'a>(&self, batch: &'b mut Batch<'_, 'a>, stream: usize) -> Option<Batch<'b, 'a>> {
         let (period, start) = (u64::from(self.period), u64::from(self.start));
         // Steps to the next run, and from the block's first run to that one.
-        let (wait, since) = match batch.position.checked_sub(start) {
-            None => (start - batch.position, 0),
+        let position = batch.position(stream)?;
+        let (wait, since) = match position.checked_sub(start) {
+            None => (start - position, 0),
             Some(since) => {
                 let next = since.checked_next_multiple_of(period)?;
                 (next - since, next)
             }
         };
         let first = usize::try_from(wait).ok().filter(|&first| first < batch.tokens)?;
-        batch.every(first, self.period as usize, since.checked_div(period)?)
+        batch.every(stream, first, self.period as usize, since.checked_div(period)?)
     }
 
     pub(super) fn macs(&self, _: &Artifact<'_>) -> u64 {

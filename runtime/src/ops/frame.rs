@@ -43,17 +43,17 @@ impl Frame {
         }
     }
 
-    fn normalise<T: Copy>(
+    fn normalise<T: Copy + Sync>(
         &self,
         batch: &mut Batch<'_, '_>,
         samples: &[T],
         mean: &[f32],
         inv_std: &[f32],
-        number: impl Fn(T) -> f32,
+        number: impl Fn(T) -> f32 + Sync,
     ) -> Option<()> {
-        let mut samples = samples.chunks_exact(mean.len().max(1));
-        batch.each(|_, mut frame| {
-            let sample = samples.next()?;
+        let channels = mean.len();
+        batch.each(|_, mut frame, row| {
+            let sample = samples.get(row.checked_mul(channels)?..)?.get(..channels)?;
             for (((out, &x), mean), inv_std) in frame.get(self.out)?.iter_mut().zip(sample).zip(mean).zip(inv_std) {
                 *out = (number(x) - mean) * inv_std;
             }

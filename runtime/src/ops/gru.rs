@@ -55,12 +55,12 @@ impl Gru {
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let bias = Batch::maybe_array(batch.artifact, self.bias)?;
-        for token in 0..batch.tokens {
+        for row in 0..batch.rows() {
             // A matrix takes its input from the frame: the previous output waits where the new one will be.
-            let (_, mut frame, h) = batch.token_with_state(token, self.state)?;
+            let (_, mut frame, h) = batch.row_with_state(row, self.state)?;
             copy(frame.get(self.out)?, h)?;
-            multiply(batch, self.w, self.out, token, 1, Some(self.recurrent))?;
-            let (kernels, mut frame, h) = batch.token_with_state(token, self.state)?;
+            multiply(batch, self.w, self.out, row, 1, Some(self.recurrent))?;
+            let (kernels, mut frame, h) = batch.row_with_state(row, self.state)?;
             let [input, recurrent, out] = frame.split([self.input, self.recurrent, self.out])?;
             kernels.gru_step(&kernels::Gru { input, recurrent, bias }, h);
             copy(out, h)?;

@@ -51,16 +51,20 @@ impl Head {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let last = batch.tokens.checked_sub(1)?;
-        self.run_on(batch, last)
+        let (first, rows) = last_rows(batch)?;
+        self.run_on(batch, first, rows)
     }
 
-    /// The outputs of token `token` of the batch.
-    fn run_on(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
+    /// The outputs of some rows of the batch.
+    fn run_on(&self, batch: &mut Batch<'_, '_>, first: usize, rows: usize) -> Option<()> {
         let bias = Batch::maybe_array(batch.artifact, self.bias)?;
-        multiply(batch, self.w, self.x, token, 1, None)?;
-        for (out, bias) in batch.output.iter_mut().zip(bias.unwrap_or_default()) {
-            *out += bias;
+        multiply(batch, self.w, self.x, first, rows, None)?;
+        if let Some(bias) = bias {
+            for output in batch.output.chunks_exact_mut(bias.len().max(1)) {
+                for (out, bias) in output.iter_mut().zip(bias) {
+                    *out += bias;
+                }
+            }
         }
         for out in batch.output.iter_mut() {
             *out *= self.scale;
@@ -71,6 +75,14 @@ impl Head {
     pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
         let rows = artifact.section(self.w).map_or(0, |s| s.rows);
         u64::from(self.x.len) * u64::from(rows)
+    }
+}
+
+/// The rows whose outputs are wanted, and their number: the last token of one stream, or the only tokens of several.
+fn last_rows(batch: &Batch<'_, '_>) -> Option<(usize, usize)> {
+    match batch.streams.len() {
+        1 => Some((batch.tokens.checked_sub(1)?, 1)),
+        streams => Some((0, streams)),
     }
 }
 
@@ -87,12 +99,12 @@ impl CappedHead {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let last = batch.tokens.checked_sub(1)?;
-        self.run_on(batch, last)
+        let (first, rows) = last_rows(batch)?;
+        self.run_on(batch, first, rows)
     }
 
-    fn run_on(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
-        self.head.run_on(batch, token)?;
+    fn run_on(&self, batch: &mut Batch<'_, '_>, first: usize, rows: usize) -> Option<()> {
+        self.head.run_on(batch, first, rows)?;
         self.bound().apply(batch.output);
         Some(())
     }
@@ -119,8 +131,8 @@ impl Op {
     /// The outputs of token `token` of the batch; nothing if this makes none.
     pub(crate) fn outputs_of(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
         match self {
-            Op::Head(head) => head.run_on(batch, token),
-            Op::CappedHead(capped) => capped.run_on(batch, token),
+            Op::Head(head) => head.run_on(batch, token, 1),
+            Op::CappedHead(capped) => capped.run_on(batch, token, 1),
             _ => None,
         }
     }

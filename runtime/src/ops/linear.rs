@@ -1,13 +1,14 @@
 //! Matrix times vector: `out = w * x + bias`.
 
 use super::check::Checker;
-use super::run::Batch;
+use super::run::{Batch, WORTH_SHARING};
 use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::quant::{Format, GROUP};
-use crate::kernels::{Activations, Outputs};
+use crate::kernels::{Activations, RowsMut};
 use crate::mem::{copy, take};
+use crate::team::{share, shares};
 use serde::{Deserialize, Serialize};
 
 /// Matrix times vector.
@@ -50,9 +51,9 @@ impl Linear {
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let bias = Batch::maybe_array(batch.artifact, self.bias)?;
-        multiply(batch, self.w, self.x, 0, batch.tokens, Some(self.out))?;
+        multiply(batch, self.w, self.x, 0, batch.rows(), Some(self.out))?;
         let Some(bias) = bias else { return Some(()) };
-        batch.each(|_, mut frame| {
+        batch.each(|_, mut frame, _| {
             for (out, bias) in frame.get(self.out)?.iter_mut().zip(bias) {
                 *out += bias;
             }
@@ -66,40 +67,62 @@ impl Linear {
 }
 
 /// Multiplies matrix `w` with operand `x` of `tokens` frames from `first` on. The products go to operand `out` of the same
-/// frames, or without one to the batch's output (a single token's).
+/// frames, or without one to the batch's output.
 pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: usize, tokens: usize, out: Option<Span>) -> Option<()> {
     let matrix = batch.artifact.matrix(w)?;
     let format = batch.artifact.section(w)?.content.format()?;
-    let kernels = batch.kernels;
+    let (kernels, team) = (batch.kernels, batch.team);
     let stride = batch.stride.get();
     let groups = matrix.groups().max(1);
     let padded = groups.saturating_mul(GROUP);
     let mut packed: &mut [u8] = &mut *batch.packed;
-    let inputs = batch.frames.chunks(stride).skip(first).take(tokens).map(|frame| frame.get(x.range()));
+    let frames = &*batch.frames;
+    let input = |row: usize| frames.get((first + row).checked_mul(stride)?..)?.get(x.range());
+    let parts = if tokens > 1 { team.size() } else { 1 };
     let activations = if format.is_quantized() {
         let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
         let scales: &mut [f32] = take(&mut packed, groups * tokens)?;
         let sums: &mut [i32] = take(&mut packed, groups * tokens)?;
-        // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
-        let mut rows = (codes.chunks_exact_mut(padded), scales.chunks_exact_mut(groups), sums.chunks_exact_mut(groups));
-        for x in inputs {
-            kernels.quantize_activations(x?, rows.0.next()?, rows.1.next()?, rows.2.next()?);
-        }
+        let mut rest = (&mut *codes, &mut *scales, &mut *sums);
+        let rows = shares(tokens, parts).map(|part| {
+            let count = part.len();
+            Some((part, cut(&mut rest.0, count * padded)?, cut(&mut rest.1, count * groups)?, cut(&mut rest.2, count * groups)?))
+        });
+        share(team, rows, |(part, codes, scales, sums)| {
+            // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
+            let mut rows = (codes.chunks_exact_mut(padded), scales.chunks_exact_mut(groups), sums.chunks_exact_mut(groups));
+            for row in part {
+                let (Some(codes), Some(scales), Some(sums)) = (rows.0.next(), rows.1.next(), rows.2.next()) else { return };
+                kernels.quantize_activations(input(row).unwrap_or_default(), codes, scales, sums);
+            }
+        })?;
         Activations::Int8 { codes, scales, sums }
     } else {
         let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
-        let mut each_row = rows.chunks_exact_mut(padded);
-        for x in inputs {
-            let (values, padding) = each_row.next()?.split_at_mut_checked(x?.len())?;
-            copy(values, x?)?;
+        for (row, to) in rows.chunks_exact_mut(padded).enumerate() {
+            let x = input(row)?;
+            let (values, padding) = to.split_at_mut_checked(x.len())?;
+            copy(values, x)?;
             padding.fill(0.0);
         }
         Activations::Float { x: rows, stride: padded }
     };
-    let outputs = match out {
-        Some(out) => Outputs { data: batch.frames.get_mut(first * stride + out.at as usize..)?, stride },
-        None => Outputs { stride: batch.output.len(), data: &mut *batch.output },
+    let width = matrix.rows;
+    let mut out = match out {
+        Some(out) => RowsMut::new(batch.frames.get_mut(first * stride + out.at as usize..)?, tokens, width, stride)?,
+        None => RowsMut::new(batch.output, tokens, width, width)?,
     };
-    kernels.matmul(&matrix, activations, outputs);
-    Some(())
+    let worth_it = groups * tokens * matrix.rows >= WORTH_SHARING;
+    let products = shares(matrix.tile_rows(), if worth_it { team.size() } else { 1 }).map(|part| {
+        let matrix = matrix.part(part)?;
+        Some((matrix, out.take_columns(matrix.rows)?))
+    });
+    share(team, products, |(matrix, out)| kernels.matmul(&matrix, activations, out))
+}
+
+/// Takes the first `count` things away from `rest`.
+pub(super) fn cut<'s, T>(rest: &mut &'s mut [T], count: usize) -> Option<&'s mut [T]> {
+    let (first, after) = core::mem::take(rest).split_at_mut_checked(count)?;
+    *rest = after;
+    Some(first)
 }

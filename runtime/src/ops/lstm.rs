@@ -51,12 +51,12 @@ impl Lstm {
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let hidden = self.out.len as usize;
-        for token in 0..batch.tokens {
+        for row in 0..batch.rows() {
             // A matrix takes its input from the frame: the previous output waits where the new one will be.
-            let (_, mut frame, state) = batch.token_with_state(token, self.state)?;
+            let (_, mut frame, state) = batch.row_with_state(row, self.state)?;
             copy(frame.get(self.out)?, state.get(..hidden)?)?;
-            multiply(batch, self.w, self.out, token, 1, Some(self.recurrent))?;
-            let (kernels, mut frame, state) = batch.token_with_state(token, self.state)?;
+            multiply(batch, self.w, self.out, row, 1, Some(self.recurrent))?;
+            let (kernels, mut frame, state) = batch.row_with_state(row, self.state)?;
             let (h, c) = state.split_at_mut_checked(hidden)?;
             let [input, recurrent, out] = frame.split([self.input, self.recurrent, self.out])?;
             kernels.lstm_step(&kernels::Lstm { input, recurrent }, c, h);

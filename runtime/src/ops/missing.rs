@@ -70,13 +70,13 @@ impl Missing {
                 }
                 Some(())
             }),
-            Policy::Mean => batch.each(|_, mut frame| {
+            Policy::Mean => batch.each(|_, mut frame, _| {
                 frame.get(self.x)?.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = 0.0);
                 Some(())
             }),
             Policy::Zero { zeros } => {
                 let zeros = batch.artifact.array(zeros)?;
-                batch.each(|_, mut frame| {
+                batch.each(|_, mut frame, _| {
                     frame.get(self.x)?.iter_mut().zip(zeros).filter(|(x, _)| x.is_nan()).for_each(|(x, zero)| *x = *zero);
                     Some(())
                 })

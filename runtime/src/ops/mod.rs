@@ -59,7 +59,7 @@ pub use window::Window;
 pub(crate) use attention::{cache_bytes, cache_scale_bytes};
 pub(crate) use check::Checker;
 pub(crate) use linear::packed_bytes;
-pub(crate) use run::{Batch, Gaps, Inputs};
+pub(crate) use run::{Batch, Gaps, Inputs, Stream};
 
 use crate::error::OpFault;
 use serde::{Deserialize, Serialize};

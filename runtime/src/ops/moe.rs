@@ -123,22 +123,22 @@ impl Moe {
             Router::Sigmoid { bias, .. } => Batch::maybe_array(batch.artifact, bias)?,
             _ => None,
         };
-        for token in 0..batch.tokens {
+        for row in 0..batch.rows() {
             let mut chosen = [(0, 0.0); MAX_TOP_K];
             let chosen = chosen.get_mut(..self.top_k as usize)?;
-            self.choose(batch.frame(token)?.get(self.scores)?, bias, chosen)?;
-            batch.frame(token)?.get(self.out)?.fill(0.0);
+            self.choose(batch.frame(row)?.get(self.scores)?, bias, chosen)?;
+            batch.frame(row)?.get(self.out)?.fill(0.0);
             for &mut (expert, weight) in chosen {
                 let first = self.experts_at + 2 * expert;
-                multiply(batch, first, self.x, token, 1, Some(self.hidden))?;
-                let mut frame = batch.frame(token)?;
+                multiply(batch, first, self.x, row, 1, Some(self.hidden))?;
+                let mut frame = batch.frame(row)?;
                 let (inner, gate) = frame.get(self.hidden)?.split_at_mut_checked(self.inner().len as usize)?;
                 self.f.apply(inner);
                 if self.gated {
                     inner.iter_mut().zip(gate).for_each(|(x, y)| *x *= *y);
                 }
-                multiply(batch, first + 1, self.inner(), token, 1, Some(self.expert_out))?;
-                let mut frame = batch.frame(token)?;
+                multiply(batch, first + 1, self.inner(), row, 1, Some(self.expert_out))?;
+                let mut frame = batch.frame(row)?;
                 let [out, y] = frame.split([self.out, self.expert_out])?;
                 out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * *y);
             }

@@ -90,7 +90,7 @@ impl Norm {
             gate: None,
             gate_first: self.gate.is_some_and(|g| g.first),
         };
-        batch.each(|kernels, mut frame| {
+        batch.each(|kernels, mut frame, _| {
             if self.x != self.out {
                 let [x, out] = frame.split([self.x, self.out])?;
                 copy(out, x)?;

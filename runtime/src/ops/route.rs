@@ -54,15 +54,15 @@ impl Route {
         Some(())
     }
 
-    /// Whether `token` of the batch enters; if so, how many entered before it.
-    pub(crate) fn enters(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<Option<u64>> {
-        let score = *batch.frame(token)?.get(self.score)?.first()?;
+    /// Whether the token in `row` of the batch enters; if so, how many entered before it.
+    pub(crate) fn enters(&self, batch: &mut Batch<'_, '_>, row: usize) -> Option<Option<u64>> {
+        let score = *batch.frame(row)?.get(self.score)?.first()?;
         if (score > self.threshold) == self.otherwise {
             return Some(None);
         }
         let slot = batch.artifact.header().slots.get(self.count)?;
         let at = usize::try_from(slot.at).ok()?;
-        let bytes: &mut [u8; 8] = batch.state.get_mut(at..)?.first_chunk_mut()?;
+        let bytes: &mut [u8; 8] = batch.streams.get_mut(row.checked_div(batch.tokens)?)?.state.get_mut(at..)?.first_chunk_mut()?;
         let before = u64::from_le_bytes(*bytes);
         *bytes = before.saturating_add(1).to_le_bytes();
         Some(Some(before))

@@ -2,8 +2,15 @@
 
 use super::Span;
 use crate::artifact::Artifact;
-use crate::kernels::KernelTable;
+use crate::kernels::{KernelTable, RowsMut};
+use crate::team::{Team, share, shares};
 use core::num::NonZeroUsize;
+use core::ops::Range;
+
+/// Channels that kernels handle together: parts end where they do.
+pub(crate) const LANES: usize = 16;
+/// Numbers below which waking another thread takes longer than the work.
+pub(crate) const WORTH_SHARING: usize = 4096;
 
 /// The inputs of a batch of consecutive tokens.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +21,21 @@ pub(crate) enum Inputs<'b> {
     Frames(&'b [f32]),
     /// (tokens, channels), little-endian, as a file holds them.
     StoredFrames(&'b [[u8; 4]]),
+}
+
+impl<'b> Inputs<'b> {
+    /// Steps `steps` of `total` in all.
+    pub(crate) fn part(self, steps: Range<usize>, total: usize) -> Self {
+        fn cut<T>(all: &[T], steps: Range<usize>, total: usize) -> &[T] {
+            let width = all.len().checked_div(total).unwrap_or(0);
+            all.get(steps.start * width..steps.end * width).unwrap_or_default()
+        }
+        match self {
+            Inputs::Tokens(all) => Inputs::Tokens(cut(all, steps, total)),
+            Inputs::Frames(all) => Inputs::Frames(cut(all, steps, total)),
+            Inputs::StoredFrames(all) => Inputs::StoredFrames(cut(all, steps, total)),
+        }
+    }
 }
 
 /// The times between the frames of a batch.
@@ -35,81 +57,126 @@ impl Gaps<'_> {
     }
 }
 
-/// A batch of consecutive tokens of one stream on its way through the program.
+/// A stream as a batch sees it.
+#[derive(Debug)]
+pub(crate) struct Stream<'a> {
+    pub(crate) state: &'a mut [u8],
+    /// Position of its first token since the stream began.
+    pub(crate) position: u64,
+}
+
+/// Where a block stands that does not run at every step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// Position of the first token.
+    position: u64,
+    /// Positions that caches hold before it.
+    cached: u64,
+}
+
+/// Consecutive tokens of one stream, or of several, on their way through the program.
 pub(crate) struct Batch<'b, 'a> {
     pub(crate) artifact: &'b Artifact<'a>,
     pub(crate) kernels: &'b KernelTable,
+    pub(crate) team: &'b dyn Team,
     pub(crate) inputs: Inputs<'b>,
-    /// Position of the first token since the stream began.
-    pub(crate) position: u64,
-    /// Positions that caches hold before the first token: `position`, but inside a routed block only what was routed there.
-    pub(crate) cached: u64,
-    /// Number of tokens.
+    /// The streams; each has `tokens` rows of frames.
+    pub(crate) streams: &'b mut [Stream<'a>],
+    /// Number of tokens of each stream.
     pub(crate) tokens: usize,
-    /// (tokens): time since the token before; empty for the model's own rate.
+    /// Of a block that does not run at every step; such a batch has one stream.
+    pub(crate) clock: Option<Clock>,
+    /// (rows): time since the token before; empty for the model's own rate.
     pub(crate) gaps: Gaps<'b>,
-    /// (tokens, stride): one frame per token; the last may be followed by less than a stride.
+    /// (streams * tokens, stride): one frame per token; the last may be followed by less than a stride.
     pub(crate) frames: &'b mut [f32],
     /// Distance between frames.
     pub(crate) stride: NonZeroUsize,
-    /// The stream's state.
-    pub(crate) state: &'b mut [u8],
     /// Room for the packed inputs of one matrix, all tokens.
     pub(crate) packed: &'b mut [u8],
-    /// Room for one head's attention scores.
+    /// Room for one head's attention scores, for each thread.
     pub(crate) scores: &'b mut [f32],
-    /// The outputs of the last token.
+    /// The outputs of the last token, (streams, outputs).
     pub(crate) output: &'b mut [f32],
 }
 
 /// One token's frame.
 pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
 
+/// The tokens of one stream for which a recurrence runs as one.
+pub(crate) struct Stretch<'f> {
+    pub(crate) kernels: &'f KernelTable,
+    pub(crate) team: &'f dyn Team,
+    /// (tokens, width of a frame)
+    pub(crate) frames: RowsMut<'f>,
+    /// The numbers of the state slot.
+    pub(crate) state: &'f mut [f32],
+    /// Time from each token to the next, in steps of the model's own rate.
+    pub(crate) gap: f32,
+}
+
 impl<'b, 'a> Batch<'b, 'a> {
-    /// One token of the batch as a batch of its own, whose caches hold `cached` positions.
-    pub(crate) fn one(&mut self, token: usize, cached: u64) -> Option<Batch<'_, 'a>> {
+    /// Number of frames.
+    pub(crate) fn rows(&self) -> usize {
+        self.streams.len() * self.tokens
+    }
+
+    /// Position of the first token of a stream of the batch.
+    pub(crate) fn position(&self, stream: usize) -> Option<u64> {
+        match self.clock {
+            Some(clock) => Some(clock.position),
+            None => self.streams.get(stream).map(|s| s.position),
+        }
+    }
+
+    /// Positions that the caches of a stream hold before its first token.
+    pub(crate) fn cached(&self, stream: usize) -> Option<u64> {
+        match self.clock {
+            Some(clock) => Some(clock.cached),
+            None => self.position(stream),
+        }
+    }
+
+    /// One frame of the batch as a batch of its own, whose caches hold `cached` positions.
+    pub(crate) fn one(&mut self, row: usize, cached: u64) -> Option<Batch<'_, 'a>> {
+        let (stream, token) = (row.checked_div(self.tokens)?, row.checked_rem(self.tokens)?);
+        let position = self.position(stream)? + token as u64;
         Some(Batch {
-            artifact: self.artifact,
-            kernels: self.kernels,
-            inputs: self.inputs,
-            position: self.position + token as u64,
-            cached,
+            streams: self.streams.get_mut(stream..=stream)?,
             tokens: 1,
-            gaps: Gaps { seconds: self.gaps.seconds.get(token..).unwrap_or_default(), rate_hz: self.gaps.rate_hz },
-            frames: self.frames.chunks_mut(self.stride.get()).nth(token)?,
-            stride: self.stride,
-            state: self.state,
+            clock: Some(Clock { position, cached }),
+            gaps: Gaps { seconds: self.gaps.seconds.get(row..).unwrap_or_default(), rate_hz: self.gaps.rate_hz },
+            frames: self.frames.chunks_mut(self.stride.get()).nth(row)?,
             packed: self.packed,
             scores: self.scores,
             output: self.output,
+            ..*self
         })
     }
 
-    /// The tokens `first`, `first + period`, .. of the batch as a batch of their own, the first of them at `position`.
-    pub(crate) fn every(&mut self, first: usize, period: usize, position: u64) -> Option<Batch<'_, 'a>> {
+    /// The tokens `first`, `first + period`, .. of one stream of the batch as a batch of their own, the first of them at `position`.
+    pub(crate) fn every(&mut self, stream: usize, first: usize, period: usize, position: u64) -> Option<Batch<'_, 'a>> {
         let after = self.tokens.checked_sub(first)?.checked_sub(1)?.checked_div(period)?;
+        let row = stream.checked_mul(self.tokens)?.checked_add(first)?;
         // A lone token has no distance to the next; several lie inside the frames, so that nothing overflows.
         let stride = if after == 0 { self.stride } else { self.stride.checked_mul(NonZeroUsize::new(period)?)? };
         Some(Batch {
-            artifact: self.artifact,
-            kernels: self.kernels,
-            inputs: self.inputs,
-            position,
-            cached: position,
+            streams: self.streams.get_mut(stream..=stream)?,
             tokens: after + 1,
+            clock: Some(Clock { position, cached: position }),
             gaps: Gaps { seconds: &[], ..self.gaps },
-            frames: self.frames.get_mut(first.checked_mul(self.stride.get())?..)?,
+            frames: self.frames.get_mut(row.checked_mul(self.stride.get())?..)?,
             stride,
-            state: self.state,
             packed: self.packed,
             scores: self.scores,
             output: self.output,
+            ..*self
         })
     }
 
-    /// The frame of one token.
-    pub(crate) fn frame(&mut self, token: usize) -> Option<TokenFrame<'_>> {
-        self.frames.chunks_mut(self.stride.get()).nth(token).map(TokenFrame)
+    /// The frame of one row.
+    pub(crate) fn frame(&mut self, row: usize) -> Option<TokenFrame<'_>> {
+        self.frames.chunks_mut(self.stride.get()).nth(row).map(TokenFrame)
     }
 
     /// The numbers of a state slot.
@@ -128,43 +195,79 @@ impl<'b, 'a> Batch<'b, 'a> {
         }
     }
 
-    /// Runs `step` on each token's frame in order, with the numbers of a state slot.
+    /// Runs `step` on each token's frame, stream by stream in order, with the numbers of a state slot.
     pub(crate) fn each_with_state(
         &mut self,
         slot: u32,
         mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], u64) -> Option<()>,
     ) -> Option<()> {
-        let state = Self::slot_numbers(self.artifact, self.state, slot)?;
-        for (token, frame) in self.frames.chunks_mut(self.stride.get()).take(self.tokens).enumerate() {
-            step(self.kernels, TokenFrame(frame), state, self.position + token as u64)?;
+        let mut frames = self.frames.chunks_mut(self.stride.get());
+        for stream in self.streams.iter_mut() {
+            let first = self.clock.map_or(stream.position, |clock| clock.position);
+            let state = Self::slot_numbers(self.artifact, stream.state, slot)?;
+            for (token, frame) in frames.by_ref().take(self.tokens).enumerate() {
+                step(self.kernels, TokenFrame(frame), state, first + token as u64)?;
+            }
         }
         Some(())
     }
 
-    /// The kernels, the frame of one token, and the numbers of a state slot.
-    pub(crate) fn token_with_state(&mut self, token: usize, slot: u32) -> Option<(&'b KernelTable, TokenFrame<'_>, &mut [f32])> {
-        let state = Self::slot_numbers(self.artifact, self.state, slot)?;
-        let frame = self.frames.chunks_mut(self.stride.get()).nth(token).map(TokenFrame)?;
+    /// The kernels, the frame of one row, and the numbers of a state slot of its stream.
+    pub(crate) fn row_with_state(&mut self, row: usize, slot: u32) -> Option<(&'b KernelTable, TokenFrame<'_>, &mut [f32])> {
+        let stream = self.streams.get_mut(row.checked_div(self.tokens)?)?;
+        let state = Self::slot_numbers(self.artifact, stream.state, slot)?;
+        let frame = self.frames.chunks_mut(self.stride.get()).nth(row).map(TokenFrame)?;
         Some((self.kernels, frame, state))
     }
 
-    /// Runs `step` on each token's frame in order, with the numbers of a state slot and the time since the token before, in
-    /// steps of the model's own rate.
-    pub(crate) fn each_with_state_and_gap(
-        &mut self,
-        slot: u32,
-        mut step: impl FnMut(&KernelTable, TokenFrame<'_>, &mut [f32], f32) -> Option<()>,
-    ) -> Option<()> {
-        let (gaps, first) = (self.gaps, self.position);
-        self.each_with_state(slot, |kernels, frame, state, position| step(kernels, frame, state, gaps.gap((position - first) as usize)))
-    }
-
-    /// Runs `step` on each token's frame in order.
-    pub(crate) fn each(&mut self, mut step: impl FnMut(&KernelTable, TokenFrame<'_>) -> Option<()>) -> Option<()> {
-        for frame in self.frames.chunks_mut(self.stride.get()).take(self.tokens) {
-            step(self.kernels, TokenFrame(frame))?;
+    /// Runs `steps` on the tokens of each stream, with the numbers of a state slot: on all at once, or token by token where the times
+    /// between them differ.
+    pub(crate) fn each_stretch(&mut self, slot: u32, mut steps: impl FnMut(Stretch<'_>) -> Option<()>) -> Option<()> {
+        let stride = self.stride.get();
+        let at_once = if self.gaps.seconds.is_empty() { self.tokens } else { 1 };
+        let mut row = 0;
+        for stream in self.streams.iter_mut() {
+            let state = Self::slot_numbers(self.artifact, stream.state, slot)?;
+            for _ in 0..self.tokens.checked_div(at_once)? {
+                let frames = self.frames.get_mut(row * stride..)?;
+                let width = if at_once == 1 { stride.min(frames.len()) } else { stride };
+                // The frames of a block with a rate of its own are cut short behind the last.
+                let width = width.min(frames.len().checked_sub((at_once - 1) * stride)?);
+                steps(Stretch {
+                    kernels: self.kernels,
+                    team: self.team,
+                    frames: RowsMut::new(frames, at_once, width, stride)?,
+                    state,
+                    gap: self.gaps.gap(row),
+                })?;
+                row += at_once;
+            }
         }
         Some(())
+    }
+
+    /// Runs `step` on each token's frame and its row, in any order.
+    pub(crate) fn each(&mut self, step: impl Fn(&KernelTable, TokenFrame<'_>, usize) -> Option<()> + Sync) -> Option<()> {
+        let (stride, rows, kernels) = (self.stride.get(), self.rows(), self.kernels);
+        let mut rest = &mut *self.frames;
+        if rows == 1 {
+            return step(kernels, TokenFrame(rest.get_mut(..)?), 0);
+        }
+        let failed = core::sync::atomic::AtomicBool::new(false);
+        let parts = shares(rows, self.team.size()).map(|part| {
+            let numbers = part.len().checked_mul(stride)?.min(rest.len());
+            let (frames, after) = core::mem::take(&mut rest).split_at_mut_checked(numbers)?;
+            rest = after;
+            Some((part, frames))
+        });
+        share(self.team, parts, |(part, frames)| {
+            for (row, frame) in part.zip(frames.chunks_mut(stride)) {
+                if step(kernels, TokenFrame(frame), row).is_none() {
+                    failed.store(true, core::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        })?;
+        (!failed.into_inner()).then_some(())
     }
 }
 

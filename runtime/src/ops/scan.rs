@@ -1,11 +1,12 @@
 //! Selective scan (Mamba), one step.
 
 use super::check::{Checker, divide};
-use super::run::Batch;
+use super::run::{Batch, LANES, Stretch};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
-use crate::kernels;
+use crate::kernels::{self, Rows, RowsMut};
+use crate::team::{share, shares};
 use serde::{Deserialize, Serialize};
 
 /// Selective scan. Bias and softplus of the step size are inside, and so are the skip `d * x` and the gate `silu(z)`.
@@ -72,20 +73,36 @@ impl Scan {
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let artifact = batch.artifact;
         let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
-        batch.each_with_state_and_gap(self.state, |kernels, mut frame, h, gap| {
-            let heads = self.heads as usize;
-            let scan = kernels::Scan { x: &[], dt: &[], dt_bias, a, b: &[], c: &[], d, z: None, heads, gap };
-            match self.z {
-                Some(z) => {
-                    let [x, dt, b, c, z, out] = frame.split([self.x, self.dt, self.b, self.c, z, self.out])?;
-                    kernels.scan_step(&kernels::Scan { x, dt, b, c, z: Some(z), ..scan }, h, out);
-                }
-                None => {
-                    let [x, dt, b, c, out] = frame.split([self.x, self.dt, self.b, self.c, self.out])?;
-                    kernels.scan_step(&kernels::Scan { x, dt, b, c, ..scan }, h, out);
-                }
-            }
-            Some(())
+        let (channels, heads) = (self.x.len as usize, self.heads as usize);
+        let d_state = (self.b.len as usize).checked_div(heads)?;
+        let a = Rows::new(a, d_state, channels, channels)?;
+        // Heads have a b and c of their own; the channels of one head share them.
+        let (units, unit) = if heads > 1 { (heads, channels.checked_div(heads)?) } else { (channels.div_ceil(LANES), LANES) };
+        batch.each_stretch(self.state, |Stretch { kernels, team, frames, state, gap }| {
+            // Without a gate an empty operand stands for it.
+            let z = self.z.map_or(0..0, Span::range);
+            let [x, dt, b, c, z, mut y] =
+                frames.columns([self.x.range(), self.dt.range(), self.b.range(), self.c.range(), z, self.out.range()])?;
+            let [x, dt, b, c, z] = [x, dt, b, c, z].map(RowsMut::into_rows);
+            let mut h = RowsMut::new(state, d_state, channels, channels)?;
+            let parts = shares(units, team.size()).map(|part| {
+                let range = part.start * unit..channels.min(part.end * unit);
+                let per_head = if heads > 1 { part.start * d_state..part.end * d_state } else { 0..d_state };
+                let scan = kernels::Scan {
+                    x: x.columns(range.clone())?,
+                    dt: dt.columns(range.clone())?,
+                    dt_bias: dt_bias.get(range.clone())?,
+                    a: a.columns(range.clone())?,
+                    b: b.columns(per_head.clone())?,
+                    c: c.columns(per_head)?,
+                    d: d.get(range.clone())?,
+                    z: if self.z.is_some() { Some(z.columns(range.clone())?) } else { None },
+                    heads: if heads > 1 { part.len() } else { 1 },
+                    gap,
+                };
+                Some((scan, h.take_columns(range.len())?, y.take_columns(range.len())?))
+            });
+            share(team, parts, |(scan, h, y)| kernels.scan(&scan, h, y))
         })
     }
 

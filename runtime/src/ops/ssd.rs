@@ -1,11 +1,12 @@
 //! State-space dual recurrence (Mamba-2), one step.
 
 use super::check::{Checker, divide};
-use super::run::Batch;
+use super::run::{Batch, Stretch};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
-use crate::kernels;
+use crate::kernels::{self, RowsMut};
+use crate::team::{share, shares};
 use serde::{Deserialize, Serialize};
 
 /// State-space dual recurrence. Bias, softplus and bounds of the step size are inside, and so is the skip `d * x`.
@@ -77,11 +78,35 @@ impl Ssd {
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let artifact = batch.artifact;
         let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
-        let (groups, dt_lo, dt_hi) = (self.groups as usize, self.dt_lo, self.dt_hi);
-        batch.each_with_state_and_gap(self.state, |kernels, mut frame, state, gap| {
-            let [x, dt, b, c, out] = frame.split([self.x, self.dt, self.b, self.c, self.out])?;
-            kernels.ssd_step(&kernels::Ssd { x, dt, dt_bias, a, b, c, d, groups, dt_lo, dt_hi, gap }, state, out);
-            Some(())
+        let (heads, groups) = (self.dt.len as usize, self.groups as usize);
+        let head_dim = (self.x.len as usize).checked_div(heads)?;
+        let head_cells = (self.b.len as usize).checked_div(groups)?.checked_mul(head_dim)?;
+        let heads_per_group = heads.checked_div(groups)?;
+        batch.each_stretch(self.state, |Stretch { kernels, team, frames, mut state, gap }| {
+            let [x, dt, b, c, mut y] = frames.columns([self.x, self.dt, self.b, self.c, self.out].map(Span::range))?;
+            let [x, dt, b, c] = [x, dt, b, c].map(RowsMut::into_rows);
+            let parts = shares(heads, team.size()).map(|part| {
+                let range = part.start * head_dim..part.end * head_dim;
+                let ssd = kernels::Ssd {
+                    x: x.columns(range.clone())?,
+                    dt: dt.columns(part.clone())?,
+                    dt_bias: dt_bias.get(part.clone())?,
+                    a: a.get(part.clone())?,
+                    b,
+                    c,
+                    d: d.get(part.clone())?,
+                    groups,
+                    heads_per_group,
+                    first_head: part.start,
+                    dt_lo: self.dt_lo,
+                    dt_hi: self.dt_hi,
+                    gap,
+                };
+                let (mine, rest) = core::mem::take(&mut state).split_at_mut_checked(part.len().checked_mul(head_cells)?)?;
+                state = rest;
+                Some((ssd, mine, y.take_columns(range.len())?))
+            });
+            share(team, parts, |(ssd, state, y)| kernels.ssd(&ssd, state, y))
         })
     }
 

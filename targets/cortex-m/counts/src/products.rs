@@ -3,7 +3,7 @@
 use crate::memory::{Arena, Noise};
 use crate::timer::instructions;
 use brooklet::kernels::quant::{self, Format, LINEAR_TABLE, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE};
-use brooklet::kernels::{Activations, KernelTable, Outputs, available};
+use brooklet::kernels::{Activations, KernelTable, RowsMut, available};
 use cortex_m_semihosting::hprintln;
 
 /// Prints one line per shape and format: instructions per multiplication for every table.
@@ -138,9 +138,9 @@ impl<'a> Product<'a> {
         };
         let out = &mut *self.out[i.min(1)];
         out.fill(f32::NAN);
-        let stride = self.matrix.rows;
+        
         let matrix = core::hint::black_box(&self.matrix);
-        let (multiplying, ()) = instructions(|| table.matmul(matrix, activations, Outputs { data: out, stride }));
+        let (multiplying, ()) = instructions(|| table.matmul(matrix, activations, RowsMut::new(out, self.t, self.matrix.rows, self.matrix.rows).unwrap()));
         let [first, latest] = &self.out;
         if i > 0
             && let Some(at) = first.iter().zip(latest.iter()).position(|(a, b)| a.to_bits() != b.to_bits())

@@ -1,0 +1,216 @@
+//! The engine: walks a model's program over the tokens of one stream, or of several.
+
+use crate::artifact::InputSpec;
+use crate::error::{Error, HeaderFault, OpFault};
+use crate::kernels::KernelTable;
+use crate::mem::{aligned, numbers_mut, take};
+use crate::model::Model;
+use crate::ops::{Batch, Gaps, Inputs, Op, Route, Stream};
+use crate::team::Team;
+use core::num::NonZeroUsize;
+
+/// Most tokens handled at once, however large the scratch is: more would fall out of the caches.
+const MAX_BATCH: usize = 256;
+
+/// A model with working memory, and those who work on it.
+#[derive(Debug)]
+pub(crate) struct Engine<'s, 'm> {
+    pub(crate) model: &'s Model<'m>,
+    kernels: &'static KernelTable,
+    team: &'s dyn Team,
+    /// (batch, stride)
+    frames: &'s mut [f32],
+    stride: NonZeroUsize,
+    packed: &'s mut [u8],
+    scores: &'s mut [f32],
+    /// (outputs)
+    pub(crate) output: &'s mut [f32],
+}
+
+/// What happens to the outputs of a run.
+pub(crate) enum Wanted<'w> {
+    /// Those of the last token go to the engine's own.
+    Last,
+    /// The function gets each token's number and outputs.
+    Each(&'w mut dyn FnMut(usize, &[f32])),
+    /// (streams, outputs): those of every stream.
+    Streams(&'w mut [f32]),
+}
+
+impl<'s, 'm> Engine<'s, 'm> {
+    pub(crate) fn new(
+        model: &'s Model<'m>,
+        kernels: &'static KernelTable,
+        team: &'s dyn Team,
+        scratch: &'s mut [u8],
+    ) -> Result<Self, Error> {
+        let (have, threads) = (scratch.len(), team.size());
+        let mut batch = 1;
+        while batch < MAX_BATCH && model.team_scratch_bytes(batch * 2, threads) <= have {
+            batch *= 2;
+        }
+        let needed = model.team_scratch_bytes(batch, threads);
+        let short = Error::BufferTooSmall { what: "scratch", needed_bytes: needed as u64, have_bytes: have as u64 };
+        let mut scratch = aligned("scratch", scratch, needed)?;
+        let parts = model.plan().scratch(batch, threads).ok_or(short)?;
+        // Every operation has operands, and they lie in the frame: it is never empty.
+        let stride = NonZeroUsize::new(parts.stride).ok_or(Error::Header(HeaderFault::Inconsistent))?;
+        let frames = take(&mut scratch, parts.stride * batch).ok_or(short)?;
+        let packed = take(&mut scratch, parts.packed_bytes).ok_or(short)?;
+        let scores = numbers_mut(take(&mut scratch, parts.scores_bytes).ok_or(short)?).ok_or(short)?;
+        let output = take(&mut scratch, model.outputs()).ok_or(short)?;
+        Ok(Engine { model, kernels, team, frames, stride, packed, scores, output })
+    }
+
+    /// Frames that are handled at once.
+    pub(crate) fn batch(&self) -> usize {
+        self.frames.len() / self.stride
+    }
+
+    /// Runs the program on `tokens` consecutive tokens of each stream, no more rows in all than [`Engine::batch`]; `first` is the number of
+    /// the first token, and `is_last` says whether the outputs of the last are wanted.
+    pub(crate) fn run<'a>(
+        &mut self,
+        streams: &mut [Stream<'a>],
+        inputs: Inputs<'_>,
+        seconds: &[f32],
+        tokens: usize,
+        first: usize,
+        is_last: bool,
+        wanted: &mut Wanted<'_>,
+    ) -> Result<(), Error>
+    where
+        'm: 'a,
+    {
+        let rate_hz = self.rate_hz();
+        let (output, mut each): (&mut [f32], _) = match wanted {
+            Wanted::Last => (&mut *self.output, None),
+            Wanted::Each(each) => (&mut *self.output, Some(each)),
+            Wanted::Streams(output) => (output, None),
+        };
+        let mut batch = Batch {
+            artifact: self.model.artifact(),
+            kernels: self.kernels,
+            team: self.team,
+            inputs,
+            streams,
+            tokens,
+            clock: None,
+            gaps: Gaps { seconds, rate_hz },
+            frames: self.frames,
+            stride: self.stride,
+            packed: self.packed,
+            scores: self.scores,
+            output,
+        };
+        let mut program = self.model.header().program.iter();
+        let mut next = 0;
+        while let Some(op) = program.next() {
+            let failed = Error::Op { index: next, fault: OpFault::Encoding };
+            next += 1;
+            match (op.ok_or(failed)?, &mut each) {
+                (Op::Route(route), _) => {
+                    let block = program.clone().take(route.ops as usize);
+                    run_block(&mut batch, &route, block).ok_or(failed)?;
+                    program.by_ref().take(route.ops as usize).for_each(drop);
+                    next += route.ops;
+                }
+                (Op::Every(every), _) => {
+                    let block = program.split_off(every.ops, every.bytes).ok_or(failed)?;
+                    for stream in 0..batch.streams.len() {
+                        if let Some(mut batch) = every.of(&mut batch, stream) {
+                            block.clone().try_for_each(|op| op?.run(&mut batch)).ok_or(failed)?;
+                        }
+                    }
+                    next += every.ops;
+                }
+                (op, Some(each)) if op.head().is_some() => {
+                    for token in 0..tokens {
+                        op.outputs_of(&mut batch, token).ok_or(failed)?;
+                        each(first + token, batch.output);
+                    }
+                }
+                (op, None) if op.head().is_some() && !is_last => {}
+                (op, _) => op.run(&mut batch).ok_or(failed)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The model's own rate, for frames.
+    fn rate_hz(&self) -> f32 {
+        match self.model.header().input {
+            InputSpec::Frames { rate_hz, .. } => rate_hz,
+            InputSpec::Tokens { .. } => 1.0,
+        }
+    }
+
+    /// Checks the times before `frames` frames.
+    pub(crate) fn check_gaps(&self, seconds: &[f32], frames: usize) -> Result<(), Error> {
+        if seconds.len() != frames {
+            return Err(Error::GapCount { got: seconds.len() as u32, want: frames as u32 });
+        }
+        let gaps = Gaps { seconds, rate_hz: self.rate_hz() };
+        for (frame, &seconds) in seconds.iter().enumerate() {
+            if !(seconds > 0.0 && seconds.is_finite() && gaps.gap(frame).is_finite()) {
+                return Err(Error::GapNotPositive { frame: frame as u32 });
+            }
+            if gaps.gap(frame) != 1.0 && !self.model.plan().takes_gaps {
+                return Err(Error::GapUnsupported);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks everything that input can get wrong, before the stream is touched; returns the number of tokens.
+    pub(crate) fn check_inputs(&self, inputs: Inputs<'_>) -> Result<usize, Error> {
+        let count = match (self.model.header().input, inputs) {
+            (InputSpec::Tokens { .. }, Inputs::Tokens([])) => return Err(Error::EmptyInput),
+            (InputSpec::Tokens { vocab, .. }, Inputs::Tokens(tokens)) => {
+                if let Some(&token) = tokens.iter().find(|&&t| t >= vocab) {
+                    return Err(Error::TokenOutOfRange { token, vocab });
+                }
+                tokens.len()
+            }
+            (InputSpec::Frames { .. }, Inputs::Frames(samples)) => self.check_frames(samples, |x| x)?,
+            (InputSpec::Frames { .. }, Inputs::StoredFrames(samples)) => self.check_frames(samples, f32::from_le_bytes)?,
+            (InputSpec::Tokens { .. }, _) => return Err(Error::WrongInput { wants: "token ids" }),
+            (InputSpec::Frames { .. }, _) => return Err(Error::WrongInput { wants: "sensor frames" }),
+        };
+        Ok(count)
+    }
+
+    /// Checks that a stream at `position` can take `tokens` more.
+    pub(crate) fn check_context(&self, position: u64, tokens: usize) -> Result<(), Error> {
+        match self.model.plan().context {
+            Some(capacity) if position.saturating_add(tokens as u64) > u64::from(capacity) => Err(Error::ContextFull { capacity }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks width and samples; returns the number of frames.
+    fn check_frames<T: Copy>(&self, samples: &[T], number: impl Fn(T) -> f32) -> Result<usize, Error> {
+        let channels = self.model.channels().unwrap_or(0);
+        if samples.is_empty() || channels == 0 || !samples.len().is_multiple_of(channels) {
+            return Err(Error::FrameWidth { got: samples.len() as u32, want: channels as u32 });
+        }
+        let takes_missing = self.model.plan().missing.is_some();
+        let is_bad = |x: f32| !(x.is_finite() || takes_missing && x.is_nan());
+        if let Some(at) = samples.iter().position(|&x| is_bad(number(x))) {
+            return Err(Error::FrameNotFinite { channel: (at % channels) as u32 });
+        }
+        Ok(samples.len() / channels)
+    }
+}
+
+/// Walks each token that `route` lets in through `block`, in token order.
+fn run_block(batch: &mut Batch<'_, '_>, route: &Route, block: impl Iterator<Item = Option<Op>> + Clone) -> Option<()> {
+    for row in 0..batch.rows() {
+        let Some(cached) = route.enters(batch, row)? else { continue };
+        let mut one = batch.one(row, cached)?;
+        for op in block.clone() {
+            op?.run(&mut one)?;
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,235 @@
+//! A team of threads that wait for work without sleeping, for a little while.
+
+use crate::team::Team;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle, Thread};
+use std::vec::Vec;
+use std::{fmt, hint, io, ptr, string::String};
+
+/// Turns of waiting for work before a thread goes to sleep: some tens of microseconds, longer than the pauses inside a step, shorter than
+/// those between the samples of a sensor.
+const SPINS: u32 = 20_000;
+/// Turns of waiting for the others before the caller lets another thread have its core: theirs may have been taken away.
+const SPINS_BEFORE_YIELD: u32 = 2_000;
+
+/// Threads that share the work of a step. They spin between the parts of a step and sleep between steps that are far apart.
+///
+/// One step at a time uses the pool; a second session that steps meanwhile on another thread does its work alone.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<(Thread, JoinHandle<()>)>,
+}
+
+type Work<'w> = dyn Fn(usize) + Sync + 'w;
+
+struct Shared {
+    /// Whether a step uses the pool.
+    is_busy: AtomicBool,
+    /// Counts pieces of work; odd while one is being written.
+    epoch: AtomicUsize,
+    is_over: AtomicBool,
+    work: Slot,
+    /// Parts of the work; part `i` goes to thread `i % size`, the caller being thread 0.
+    parts: AtomicUsize,
+    size: usize,
+    /// Threads that have not finished the work.
+    unfinished: AtomicUsize,
+    /// For each thread but the caller, whether it sleeps.
+    asleep: Vec<AtomicBool>,
+    /// Whether some part panicked.
+    panicked: AtomicBool,
+}
+
+/// The work of the moment; written by the caller before `epoch` moves on, read by the threads after.
+struct Slot(std::cell::UnsafeCell<*const Work<'static>>);
+
+#[allow(unsafe_code)]
+// SAFETY: `epoch` orders the one write before all reads, and `unfinished` all reads before the next write; the work itself is `Sync`.
+unsafe impl Sync for Slot {}
+#[allow(unsafe_code)]
+// SAFETY: as above; nothing in it belongs to a thread.
+unsafe impl Send for Slot {}
+
+impl Pool {
+    /// A team of `size` threads, the caller among them: `size - 1` are started.
+    pub fn new(size: usize) -> io::Result<Self> {
+        let size = size.max(1);
+        fn nothing(_: usize) {}
+        let nothing: &'static Work<'static> = &nothing;
+        let shared = Arc::new(Shared {
+            is_busy: AtomicBool::new(false),
+            epoch: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+            work: Slot(std::cell::UnsafeCell::new(ptr::from_ref(nothing))),
+            parts: AtomicUsize::new(0),
+            size,
+            unfinished: AtomicUsize::new(0),
+            asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
+            panicked: AtomicBool::new(false),
+        });
+        let mut pool = Pool { shared, threads: Vec::new() };
+        for number in 1..size {
+            let shared = Arc::clone(&pool.shared);
+            let name: String = std::format!("brooklet-{number}");
+            let handle = thread::Builder::new().name(name).spawn(move || shared.serve(number))?;
+            pool.threads.push((handle.thread().clone(), handle));
+        }
+        Ok(pool)
+    }
+
+    fn wake(&self) {
+        for ((thread, _), asleep) in self.threads.iter().zip(&self.shared.asleep) {
+            // The thread says that it sleeps before it looks for work once more: one of the two sees the other.
+            if asleep.load(Ordering::SeqCst) {
+                thread.unpark();
+            }
+        }
+    }
+}
+
+impl Team for Pool {
+    fn size(&self) -> usize {
+        self.shared.size
+    }
+
+    fn run(&self, parts: usize, work: &Work<'_>) {
+        let shared = &*self.shared;
+        let has_threads = shared.size > 1 && !shared.panicked.load(Ordering::Relaxed);
+        if !has_threads || parts <= 1 || shared.is_busy.swap(true, Ordering::Acquire) {
+            return (0..parts).for_each(work);
+        }
+        // Even if the caller's own part panics, `work` must outlive the others' use of it.
+        let leave = Leave(shared);
+        #[allow(unsafe_code)]
+        // SAFETY: `leave` is dropped before this function returns or unwinds, and waits until no thread uses `work` any more: the longer
+        // lifetime is never made use of. The slot is not read meanwhile: every thread finished the work before, and `epoch` has not moved.
+        unsafe {
+            *shared.work.0.get() = std::mem::transmute::<*const Work<'_>, *const Work<'static>>(ptr::from_ref(work));
+        }
+        shared.parts.store(parts, Ordering::Relaxed);
+        shared.unfinished.store(shared.size - 1, Ordering::Relaxed);
+        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+        (0..parts).step_by(shared.size).for_each(work);
+        drop(leave);
+        assert!(!shared.panicked.load(Ordering::Relaxed), "a thread of the pool panicked");
+    }
+}
+
+/// Waits for the other threads, however the caller's own work ends.
+struct Leave<'p>(&'p Shared);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut spins = 0;
+        while self.0.unfinished.load(Ordering::Acquire) != 0 {
+            spins += 1;
+            if spins < SPINS_BEFORE_YIELD { hint::spin_loop() } else { thread::yield_now() }
+        }
+        self.0.is_busy.store(false, Ordering::Release);
+    }
+}
+
+/// Counts a thread as finished, however its work ends.
+struct Finish<'p>(&'p Shared);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.panicked.store(true, Ordering::Relaxed);
+        }
+        self.0.unfinished.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// What thread `number` does until the pool is dropped.
+    fn serve(&self, number: usize) {
+        let mut done = 0;
+        while let Some(epoch) = self.wait(number, done) {
+            done = epoch;
+            let finish = Finish(self);
+            #[allow(unsafe_code)]
+            // SAFETY: the caller of `run` waits for this thread's `finish`, so that the work is still there; see `Slot` for the read.
+            let work = unsafe { &**self.work.0.get() };
+            (number..self.parts.load(Ordering::Relaxed)).step_by(self.size).for_each(work);
+            drop(finish);
+        }
+    }
+
+    /// Waits until there is other work than `done`; `None` when the pool is dropped.
+    fn wait(&self, number: usize, done: usize) -> Option<usize> {
+        let asleep = &self.asleep[number - 1];
+        let mut spins = 0;
+        loop {
+            if self.is_over.load(Ordering::SeqCst) {
+                return None;
+            }
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            if epoch != done {
+                asleep.store(false, Ordering::Relaxed);
+                return Some(epoch);
+            }
+            spins += 1;
+            if spins < SPINS {
+                hint::spin_loop();
+            } else if asleep.swap(true, Ordering::SeqCst) {
+                thread::park();
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        for (thread, handle) in self.threads.drain(..) {
+            thread.unpark();
+            // A panic in a part was already reported by `run`.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool of {}", self.shared.size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_runs_once() {
+        for size in 1..5 {
+            let pool = Pool::new(size).unwrap();
+            for parts in 0..9 {
+                let counts: [AtomicUsize; 9] = Default::default();
+                for _ in 0..50 {
+                    pool.run(parts, &|part| {
+                        counts[part].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+                assert!(counts.iter().enumerate().all(|(part, n)| n.load(Ordering::Relaxed) == if part < parts { 50 } else { 0 }));
+            }
+        }
+    }
+
+    #[test]
+    fn sleeping_threads_wake_up_and_nested_work_is_done_alone() {
+        let pool = Pool::new(3).unwrap();
+        let count = AtomicUsize::new(0);
+        for _ in 0..5 {
+            thread::sleep(std::time::Duration::from_millis(5));
+            pool.run(3, &|_| {
+                pool.run(2, &|_| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+        }
+        assert_eq!(count.into_inner(), 30);
+    }
+}
