@@ -45,9 +45,13 @@ struct Vectors<'a> {
 }
 
 impl<'a> Vectors<'a> {
-    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize) -> Self {
+    /// As many as `wanted`, or as there are.
+    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
         let codes = codes.as_chunks().0;
-        Vectors { codes, scales, sums, groups, count: codes.len().min(scales.len()).min(sums.len()) / groups }
+        let shortest = codes.len().min(scales.len()).min(sums.len());
+        // Small matrices are done in less time than a division takes.
+        let count = if wanted.saturating_mul(groups) <= shortest { wanted } else { shortest / groups };
+        Vectors { codes, scales, sums, groups, count }
     }
 }
 
@@ -66,13 +70,24 @@ struct Planes<'a, T> {
 pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
-        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => q8(q, Vectors::new(codes, scales, sums, groups), out),
-        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => q4(q, Vectors::new(codes, scales, sums, groups), out),
+        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
+            q8(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
+            q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
         // Floats gain nothing from integer instructions.
-        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        (_, x) => floats(matrix, x, out),
     }
 }
 
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn floats(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out));
+}
+
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     let flip = _mm512_set1_epi8(-128);
@@ -81,7 +96,7 @@ fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        |tile| {
+        &|tile| {
             let mut words = [_mm512_setzero_si512(); 8];
             for (word, tile) in words.iter_mut().zip(tile) {
                 // SAFETY: 64 readable bytes; the load asks for no alignment.
@@ -89,10 +104,11 @@ fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
             }
             words
         },
-        |sub| (start, sub),
+        &|sub| (start, sub),
     );
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
@@ -107,7 +123,7 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        |tile| {
+        &|tile| {
             let mut words = [_mm512_setzero_si512(); 8];
             for (pair, tile) in words.as_chunks_mut::<2>().0.iter_mut().zip(tile) {
                 // SAFETY: 64 readable bytes; the load asks for no alignment.
@@ -117,7 +133,7 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
             }
             words
         },
-        |sub| {
+        &|sub| {
             let picks = _mm512_test_epi32_mask(sub, one);
             (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
         },
@@ -135,11 +151,14 @@ fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,
-    expand: impl Fn(&T) -> [__m512i; 8],
-    split: impl Fn(__m512i) -> (__m512i, __m512i),
+    expand: &impl Fn(&T) -> [__m512i; 8],
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let groups = x.groups;
-    let tile_rows = matrix.row_scales.len().min(matrix.tiles.len() / groups).min(matrix.sub_scales.len() / groups);
+    let tile_rows = matrix.row_scales.len();
+    if tile_rows.saturating_mul(groups) > matrix.tiles.len().min(matrix.sub_scales.len()) {
+        return;
+    }
     if x.count >= PANEL_VECTORS && groups >= PANEL_MIN_GROUPS {
         return panels(matrix, tile_rows, x, &mut out, expand, split);
     }
@@ -150,10 +169,10 @@ fn products<T>(
         let mut first = 0;
         while first < x.count {
             first += match x.count - first {
-                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
-                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
-                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
-                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
+                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, expand, split),
+                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, expand, split),
+                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, expand, split),
+                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, expand, split),
             };
         }
     }
@@ -173,24 +192,22 @@ fn stream<const N: usize, T>(
 ) -> usize {
     let groups = x.groups;
     let ahead = AHEAD_BYTES / size_of::<T>();
-    let all = tile_rows.start * groups..tile_rows.end * groups;
-    let (Some(row_scales), Some(sub_scales), Some(tiles)) =
-        (matrix.row_scales.get(tile_rows.clone()), matrix.sub_scales.get(all.clone()), matrix.tiles.get(all))
-    else {
-        return N;
-    };
-    let planes = row_scales.iter().zip(sub_scales.chunks_exact(groups)).zip(tiles.chunks_exact(groups));
-    for (i, ((row_scales, sub_scales), tiles)) in tile_rows.zip(planes) {
+    for i in tile_rows {
+        let at = i * groups;
+        let (Some(row_scales), Some(sub_scales), Some(tiles)) =
+            (matrix.row_scales.get(i), matrix.sub_scales.get(at..at + groups), matrix.tiles.get(at..at + groups))
+        else {
+            return N;
+        };
         if let Some(later) = matrix.row_scales.get(i + 8) {
             prefetch(later);
         }
         let mut acc = [_mm512_setzero_ps(); N];
         for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-            let at = i * groups + g;
-            if let Some(later) = matrix.tiles.get(at + ahead) {
+            if let Some(later) = matrix.tiles.get(at + g + ahead) {
                 prefetch(later);
             }
-            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + ahead)) {
+            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + g + ahead)) {
                 prefetch(later);
             }
             let words = expand(tile);
@@ -269,24 +286,24 @@ struct Expanded {
 type Panel<const R: usize> = [[MaybeUninit<Expanded>; R]; PANEL_GROUPS];
 
 /// Many vectors: each tile is expanded once, then meets them all, [`BLOCK`] at a time. Long rows are cut into pieces, between which
-/// `out` holds the sums as they are.
-#[inline]
+/// `out` holds the sums as they are. Not inlined: a call for few vectors should not have to set up this much stack.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn panels<T>(
     matrix: &Planes<'_, T>,
     tile_rows: usize,
     x: Vectors<'_>,
     out: &mut RowsMut<'_>,
-    expand: impl Fn(&T) -> [__m512i; 8],
-    split: impl Fn(__m512i) -> (__m512i, __m512i),
+    expand: &impl Fn(&T) -> [__m512i; 8],
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
     let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
     for i in (0..tile_rows).step_by(2) {
         if i + 1 < tile_rows {
-            panel_rows(matrix, x, i, out, &mut panel, &expand, &split);
+            panel_rows(matrix, x, i, out, &mut panel, expand, split);
         } else {
-            panel_rows(matrix, x, i, out, &mut single, &expand, &split);
+            panel_rows(matrix, x, i, out, &mut single, expand, split);
         }
     }
 }
@@ -311,18 +328,17 @@ fn panel_rows<const R: usize, T>(
         let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
         for r in 0..R {
             let row = (i + r) * x.groups;
-            let (Some(tiles), Some(sub_scales)) = (
-                matrix.tiles.get(row..).and_then(|t| t.get(groups.clone())),
-                matrix.sub_scales.get(row..).and_then(|s| s.get(groups.clone())),
-            ) else {
-                return;
-            };
+            let all = row + groups.start..row + groups.end;
+            let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all)) else { return };
             for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
                 // SAFETY: 16 readable bytes; the load asks for no alignment.
                 let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
                 let (start, factor) = split(sub);
                 let added = _mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), flip);
-                let words = expand(tile).map(|word| _mm512_add_epi8(word, added));
+                let mut words = expand(tile);
+                for word in &mut words {
+                    *word = _mm512_add_epi8(*word, added);
+                }
                 panel[r].write(Expanded { words, factor: _mm512_cvtepi32_ps(factor) });
             }
         }
@@ -335,7 +351,9 @@ fn panel_rows<const R: usize, T>(
         for b in 0..blocks {
             let share = |of: usize| b * of / blocks..(b + 1) * of / blocks;
             let vectors = share(x.count);
-            if let Some(next) = matrix.tiles.get((i + R) * x.groups + groups.start..).and_then(|t| t.get(share(R * groups.len()))) {
+            let next = share(R * groups.len());
+            let row = (i + R) * x.groups + groups.start;
+            if let Some(next) = matrix.tiles.get(row + next.start..row + next.end) {
                 next.iter().for_each(prefetch);
             }
             let at = (vectors.start, groups.start, i);
