@@ -96,13 +96,9 @@ fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        &|tile| {
-            let mut words = [_mm512_setzero_si512(); 8];
-            for (word, tile) in words.iter_mut().zip(tile) {
-                // SAFETY: 64 readable bytes; the load asks for no alignment.
-                *word = _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }, flip);
-            }
-            words
+        &|tile, w| {
+            // SAFETY: 64 readable bytes; the load asks for no alignment.
+            _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile[w].as_ptr().cast()) }, flip)
         },
         &|sub| (start, sub),
     );
@@ -123,15 +119,11 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        &|tile| {
-            let mut words = [_mm512_setzero_si512(); 8];
-            for (pair, tile) in words.as_chunks_mut::<2>().0.iter_mut().zip(tile) {
-                // SAFETY: 64 readable bytes; the load asks for no alignment.
-                let codes = unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) };
-                pair[0] = _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low));
-                pair[1] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
-            }
-            words
+        &|tile, w| {
+            // SAFETY: 64 readable bytes; the load asks for no alignment.
+            let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
+            let codes = if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) };
+            _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low))
         },
         &|sub| {
             let picks = _mm512_test_epi32_mask(sub, one);
@@ -151,7 +143,7 @@ fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let groups = x.groups;
@@ -160,7 +152,7 @@ fn products<T>(
         return;
     }
     if x.count >= PANEL_VECTORS && groups >= PANEL_MIN_GROUPS {
-        return panels(matrix, tile_rows, x, &mut out, expand, split);
+        return panels(matrix, tile_rows, x, &mut out, word, split);
     }
     // Tile rows that the nearest caches keep for the next few vectors.
     let near = if x.count > STREAM { (NEAR_BYTES / size_of::<T>() / groups).max(1) } else { tile_rows.max(1) };
@@ -169,10 +161,10 @@ fn products<T>(
         let mut first = 0;
         while first < x.count {
             first += match x.count - first {
-                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, expand, split),
-                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, expand, split),
-                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, expand, split),
-                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, expand, split),
+                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, word, split),
             };
         }
     }
@@ -187,7 +179,7 @@ fn stream<const N: usize, T>(
     x: Vectors<'_>,
     first: usize,
     out: &mut RowsMut<'_>,
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) -> usize {
     let groups = x.groups;
@@ -210,22 +202,36 @@ fn stream<const N: usize, T>(
             if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + g + ahead)) {
                 prefetch(later);
             }
-            let words = expand(tile);
             // SAFETY: 16 readable bytes; the load asks for no alignment.
             let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
             let (start, factor) = split(sub);
             let factor = _mm512_cvtepi32_ps(factor);
-            for (t, acc) in acc.iter_mut().enumerate() {
-                let at = (first + t) * groups + g;
+            let at = |t: usize| (first + t) * groups + g;
+            let mut isum = [_mm512_setzero_si512(); N];
+            for t in 0..N {
                 // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
-                let (codes, scale, sum) = unsafe { (x.codes.get_unchecked(at), *x.scales.get_unchecked(at), *x.sums.get_unchecked(at)) };
+                let sum = unsafe { *x.sums.get_unchecked(at(t)) };
                 // Low half times low half: one instruction where a 32-bit product takes two.
-                let mut isum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
-                for (word, x) in words.iter().zip(codes.as_chunks::<4>().0) {
-                    isum = _mm512_dpbusd_epi32(isum, *word, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8))));
+                isum[t] = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+            }
+            for w in 0..8 {
+                if N > 1 {
+                    // Word by word: shuffles in one burst would keep the multipliers waiting.
+                    compiler_fence(Ordering::SeqCst);
                 }
-                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), factor);
-                *acc = _mm512_add_ps(*acc, _mm512_mul_ps(p, _mm512_set1_ps(scale)));
+                let word = word(tile, w);
+                for t in 0..N {
+                    // SAFETY: as above.
+                    let codes = unsafe { x.codes.get_unchecked(at(t)) };
+                    let x = i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8));
+                    isum[t] = _mm512_dpbusd_epi32(isum[t], word, _mm512_set1_epi32(x));
+                }
+            }
+            for t in 0..N {
+                // SAFETY: as above.
+                let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[t]), factor);
+                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(p, scale));
             }
         }
         // SAFETY: 16 readable floats; the load asks for no alignment.
@@ -294,16 +300,16 @@ fn panels<T>(
     tile_rows: usize,
     x: Vectors<'_>,
     out: &mut RowsMut<'_>,
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
     let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
     for i in (0..tile_rows).step_by(2) {
         if i + 1 < tile_rows {
-            panel_rows(matrix, x, i, out, &mut panel, expand, split);
+            panel_rows(matrix, x, i, out, &mut panel, word, split);
         } else {
-            panel_rows(matrix, x, i, out, &mut single, expand, split);
+            panel_rows(matrix, x, i, out, &mut single, word, split);
         }
     }
 }
@@ -317,7 +323,7 @@ fn panel_rows<const R: usize, T>(
     i: usize,
     out: &mut RowsMut<'_>,
     panel: &mut Panel<R>,
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     // The lowest byte of each lane, four times.
@@ -335,9 +341,9 @@ fn panel_rows<const R: usize, T>(
                 let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
                 let (start, factor) = split(sub);
                 let added = _mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), flip);
-                let mut words = expand(tile);
-                for word in &mut words {
-                    *word = _mm512_add_epi8(*word, added);
+                let mut words = [added; 8];
+                for (w, sum) in words.iter_mut().enumerate() {
+                    *sum = _mm512_add_epi8(*sum, word(tile, w));
                 }
                 panel[r].write(Expanded { words, factor: _mm512_cvtepi32_ps(factor) });
             }
