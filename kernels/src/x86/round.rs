@@ -17,7 +17,12 @@ pub(super) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f3
             None => {
                 let mask = (1u32 << x.len()) - 1;
                 // SAFETY: the masks let no more than the `x.len()` floats through.
-                unsafe { (_mm512_maskz_loadu_ps(mask as u16, x.as_ptr()), _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16))) }
+                unsafe {
+                    (
+                        _mm512_maskz_loadu_ps(mask as u16, x.as_ptr()),
+                        _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16)),
+                    )
+                }
             }
         };
         let largest = largest(low, high);

@@ -6,8 +6,7 @@
 //! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
 //! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
-use super::expand_q4;
-use crate::portable;
+use super::{floats, load, mask, store};
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -65,7 +64,7 @@ struct Planes<'a, T> {
     tiles: &'a [T],
 }
 
-/// See [`portable::matmul`].
+/// See [`crate::portable::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     let groups = matrix.groups().max(1);
@@ -76,15 +75,11 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) 
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
         }
-        // Floats gain nothing from integer instructions.
-        (_, x) => floats(matrix, x, out),
+        (Weights::F32(words), Activations::Float { x, stride }) => floats::f32_tiles(words, groups, x, stride, out),
+        (Weights::F16(words), Activations::Float { x, stride }) => floats::f16_tiles(words, groups, x, stride, out),
+        // The executor asks `Format::is_quantized` which kind to prepare.
+        _ => {}
     }
-}
-
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn floats(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
-    portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out));
 }
 
 #[inline(never)]
@@ -250,34 +245,6 @@ fn prefetch<T>(x: &T) {
         // SAFETY: a hint: it reads nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
     }
-}
-
-/// The lanes that rows from `row` on fill, of `rows`.
-#[inline(always)]
-fn mask(row: usize, rows: usize) -> u16 {
-    ((1u32 << rows.saturating_sub(row).min(TILE_ROWS)) - 1) as u16
-}
-
-/// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: __m512) {
-    let out = out.row_mut(t);
-    if let Some(out) = out.get_mut(row..row + TILE_ROWS) {
-        // SAFETY: 16 writable floats; the store asks for no alignment.
-        return unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
-    }
-    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
-    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(row), mask(row, out.len()), y) };
-}
-
-/// What [`store`] wrote, and nothing for the rows that the matrix does not have.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(out: &RowsMut<'_>, row: usize, t: usize) -> __m512 {
-    let out = out.row(t);
-    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
-    unsafe { _mm512_maskz_loadu_ps(mask(row, out.len()), out.as_ptr().wrapping_add(row)) }
 }
 
 /// A tile, ready to be multiplied: each weight plus 128, table picks included.
