@@ -10,9 +10,13 @@ use crate::quant::TILE_ROWS;
 use crate::rows::RowsMut;
 use crate::table::KernelTable;
 use core::arch::x86_64::{
-    __m128i, __m256i, __m512, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_set1_epi8,
-    _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_storeu_ps,
+    __m128i, __m256i, __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_loadu_si256, _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_storeu_ps,
 };
+
+/// How far ahead of its use a tile is asked for.
+const AHEAD_BYTES: usize = 8192;
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
 static AVX512: KernelTable = KernelTable {
@@ -65,6 +69,15 @@ fn expand_q4(tile: &[[u8; 64]; 4], table: &[i8; 16], out: &mut [[i8; 64]; 8]) {
                 _mm256_storeu_si256(high_out.as_mut_ptr().add(half).cast::<__m256i>(), highs);
             }
         }
+    }
+}
+
+/// Asks for the cache lines of `x`.
+#[inline(always)]
+fn prefetch<T>(x: &T) {
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: a hint: it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
     }
 }
 

@@ -6,7 +6,7 @@
 //! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
 //! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
-use super::{floats, load, mask, store};
+use super::{AHEAD_BYTES, floats, load, mask, prefetch, store};
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -26,8 +26,6 @@ const PANEL_MIN_GROUPS: usize = 8;
 const PANEL_GROUPS: usize = 32;
 /// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
 const BLOCK: usize = 6;
-/// How far ahead of its use a tile is asked for.
-const AHEAD_BYTES: usize = 8192;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
@@ -236,15 +234,6 @@ fn stream<const N: usize, T>(
         }
     }
     N
-}
-
-/// Asks for the cache lines of `x`.
-#[inline(always)]
-fn prefetch<T>(x: &T) {
-    for line in (0..size_of::<T>()).step_by(64) {
-        // SAFETY: a hint: it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
-    }
 }
 
 /// A tile, ready to be multiplied: each weight plus 128, table picks included.
