@@ -6,8 +6,7 @@
 //! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
 //! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
-use super::{expand_q4, planes};
-use crate::portable;
+use super::{AHEAD_BYTES, floats, load, mask, planes, prefetch, store};
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -27,8 +26,6 @@ const PANEL_MIN_GROUPS: usize = 8;
 const PANEL_GROUPS: usize = 32;
 /// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
 const BLOCK: usize = 6;
-/// How far ahead of its use a tile is asked for.
-const AHEAD_BYTES: usize = 8192;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
@@ -45,9 +42,13 @@ pub(super) struct Vectors<'a> {
 }
 
 impl<'a> Vectors<'a> {
-    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize) -> Self {
+    /// As many as `wanted`, or as there are.
+    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
         let codes = codes.as_chunks().0;
-        Vectors { codes, scales, sums, groups, count: codes.len().min(scales.len()).min(sums.len()) / groups }
+        let shortest = codes.len().min(scales.len()).min(sums.len());
+        // Small matrices are done in less time than a division takes.
+        let count = if wanted.saturating_mul(groups) <= shortest { wanted } else { shortest / groups };
+        Vectors { codes, scales, sums, groups, count }
     }
 }
 
@@ -61,21 +62,28 @@ pub(super) struct Planes<'a, T> {
     pub(super) tiles: &'a [T],
 }
 
-/// See [`portable::matmul`].
+/// See [`crate::portable::matmul`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
-        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => q8(q, Vectors::new(codes, scales, sums, groups), out),
-        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => q4(q, Vectors::new(codes, scales, sums, groups), out),
-        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
-            planes::matmul(planes, Vectors::new(codes, scales, sums, groups), out);
+        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
+            q8(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
         }
-        // Floats gain nothing from integer instructions.
-        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
+            q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::F32(words), Activations::Float { x, stride }) => floats::f32_tiles(words, groups, x, stride, out),
+        (Weights::F16(words), Activations::Float { x, stride }) => floats::f16_tiles(words, groups, x, stride, out),
+        // The executor asks `Format::is_quantized` which kind to prepare.
+        _ => {}
     }
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     let flip = _mm512_set1_epi8(-128);
@@ -84,18 +92,15 @@ fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        |tile| {
-            let mut words = [_mm512_setzero_si512(); 8];
-            for (word, tile) in words.iter_mut().zip(tile) {
-                // SAFETY: 64 readable bytes; the load asks for no alignment.
-                *word = _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }, flip);
-            }
-            words
+        &|tile, w| {
+            // SAFETY: 64 readable bytes; the load asks for no alignment.
+            _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile[w].as_ptr().cast()) }, flip)
         },
-        |sub| (start, sub),
+        &|sub| (start, sub),
     );
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
@@ -110,17 +115,13 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        |tile| {
-            let mut words = [_mm512_setzero_si512(); 8];
-            for (pair, tile) in words.as_chunks_mut::<2>().0.iter_mut().zip(tile) {
-                // SAFETY: 64 readable bytes; the load asks for no alignment.
-                let codes = unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) };
-                pair[0] = _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low));
-                pair[1] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
-            }
-            words
+        &|tile, w| {
+            // SAFETY: 64 readable bytes; the load asks for no alignment.
+            let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
+            let codes = if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) };
+            _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low))
         },
-        |sub| {
+        &|sub| {
             let picks = _mm512_test_epi32_mask(sub, one);
             (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
         },
@@ -138,13 +139,16 @@ pub(super) fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,
-    expand: impl Fn(&T) -> [__m512i; 8],
-    split: impl Fn(__m512i) -> (__m512i, __m512i),
+    word: &impl Fn(&T, usize) -> __m512i,
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let groups = x.groups;
-    let tile_rows = matrix.row_scales.len().min(matrix.tiles.len() / groups).min(matrix.sub_scales.len() / groups);
+    let tile_rows = matrix.row_scales.len();
+    if tile_rows.saturating_mul(groups) > matrix.tiles.len().min(matrix.sub_scales.len()) {
+        return;
+    }
     if x.count >= PANEL_VECTORS && groups >= PANEL_MIN_GROUPS {
-        return panels(matrix, tile_rows, x, &mut out, expand, split);
+        return panels(matrix, tile_rows, x, &mut out, word, split);
     }
     // Tile rows that the nearest caches keep for the next few vectors.
     let near = if x.count > STREAM { (NEAR_BYTES / size_of::<T>() / groups).max(1) } else { tile_rows.max(1) };
@@ -153,10 +157,10 @@ pub(super) fn products<T>(
         let mut first = 0;
         while first < x.count {
             first += match x.count - first {
-                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
-                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
-                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
-                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, &expand, &split),
+                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, word, split),
             };
         }
     }
@@ -171,47 +175,59 @@ fn stream<const N: usize, T>(
     x: Vectors<'_>,
     first: usize,
     out: &mut RowsMut<'_>,
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) -> usize {
     let groups = x.groups;
     let ahead = AHEAD_BYTES / size_of::<T>();
-    let all = tile_rows.start * groups..tile_rows.end * groups;
-    let (Some(row_scales), Some(sub_scales), Some(tiles)) =
-        (matrix.row_scales.get(tile_rows.clone()), matrix.sub_scales.get(all.clone()), matrix.tiles.get(all))
-    else {
-        return N;
-    };
-    let planes = row_scales.iter().zip(sub_scales.chunks_exact(groups)).zip(tiles.chunks_exact(groups));
-    for (i, ((row_scales, sub_scales), tiles)) in tile_rows.zip(planes) {
+    for i in tile_rows {
+        let at = i * groups;
+        let (Some(row_scales), Some(sub_scales), Some(tiles)) =
+            (matrix.row_scales.get(i), matrix.sub_scales.get(at..at + groups), matrix.tiles.get(at..at + groups))
+        else {
+            return N;
+        };
         if let Some(later) = matrix.row_scales.get(i + 8) {
             prefetch(later);
         }
         let mut acc = [_mm512_setzero_ps(); N];
         for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-            let at = i * groups + g;
-            if let Some(later) = matrix.tiles.get(at + ahead) {
+            if let Some(later) = matrix.tiles.get(at + g + ahead) {
                 prefetch(later);
             }
-            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + ahead)) {
+            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + g + ahead)) {
                 prefetch(later);
             }
-            let words = expand(tile);
             // SAFETY: 16 readable bytes; the load asks for no alignment.
             let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
             let (start, factor) = split(sub);
             let factor = _mm512_cvtepi32_ps(factor);
-            for (t, acc) in acc.iter_mut().enumerate() {
-                let at = (first + t) * groups + g;
+            let at = |t: usize| (first + t) * groups + g;
+            let mut isum = [_mm512_setzero_si512(); N];
+            for t in 0..N {
                 // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
-                let (codes, scale, sum) = unsafe { (x.codes.get_unchecked(at), *x.scales.get_unchecked(at), *x.sums.get_unchecked(at)) };
+                let sum = unsafe { *x.sums.get_unchecked(at(t)) };
                 // Low half times low half: one instruction where a 32-bit product takes two.
-                let mut isum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
-                for (word, x) in words.iter().zip(codes.as_chunks::<4>().0) {
-                    isum = _mm512_dpbusd_epi32(isum, *word, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8))));
+                isum[t] = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+            }
+            for w in 0..8 {
+                if N > 1 {
+                    // Word by word: shuffles in one burst would keep the multipliers waiting.
+                    compiler_fence(Ordering::SeqCst);
                 }
-                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), factor);
-                *acc = _mm512_add_ps(*acc, _mm512_mul_ps(p, _mm512_set1_ps(scale)));
+                let word = word(tile, w);
+                for t in 0..N {
+                    // SAFETY: as above.
+                    let codes = unsafe { x.codes.get_unchecked(at(t)) };
+                    let x = i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8));
+                    isum[t] = _mm512_dpbusd_epi32(isum[t], word, _mm512_set1_epi32(x));
+                }
+            }
+            for t in 0..N {
+                // SAFETY: as above.
+                let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[t]), factor);
+                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(p, scale));
             }
         }
         // SAFETY: 16 readable floats; the load asks for no alignment.
@@ -221,43 +237,6 @@ fn stream<const N: usize, T>(
         }
     }
     N
-}
-
-/// Asks for the cache lines of `x`.
-#[inline(always)]
-fn prefetch<T>(x: &T) {
-    for line in (0..size_of::<T>()).step_by(64) {
-        // SAFETY: a hint: it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
-    }
-}
-
-/// The lanes that rows from `row` on fill, of `rows`.
-#[inline(always)]
-fn mask(row: usize, rows: usize) -> u16 {
-    ((1u32 << rows.saturating_sub(row).min(TILE_ROWS)) - 1) as u16
-}
-
-/// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: __m512) {
-    let out = out.row_mut(t);
-    if let Some(out) = out.get_mut(row..row + TILE_ROWS) {
-        // SAFETY: 16 writable floats; the store asks for no alignment.
-        return unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
-    }
-    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
-    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(row), mask(row, out.len()), y) };
-}
-
-/// What [`store`] wrote, and nothing for the rows that the matrix does not have.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(out: &RowsMut<'_>, row: usize, t: usize) -> __m512 {
-    let out = out.row(t);
-    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
-    unsafe { _mm512_maskz_loadu_ps(mask(row, out.len()), out.as_ptr().wrapping_add(row)) }
 }
 
 /// A tile, ready to be multiplied: each weight plus 128, table picks included.
@@ -272,24 +251,24 @@ struct Expanded {
 type Panel<const R: usize> = [[MaybeUninit<Expanded>; R]; PANEL_GROUPS];
 
 /// Many vectors: each tile is expanded once, then meets them all, [`BLOCK`] at a time. Long rows are cut into pieces, between which
-/// `out` holds the sums as they are.
-#[inline]
+/// `out` holds the sums as they are. Not inlined: a call for few vectors should not have to set up this much stack.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn panels<T>(
     matrix: &Planes<'_, T>,
     tile_rows: usize,
     x: Vectors<'_>,
     out: &mut RowsMut<'_>,
-    expand: impl Fn(&T) -> [__m512i; 8],
-    split: impl Fn(__m512i) -> (__m512i, __m512i),
+    word: &impl Fn(&T, usize) -> __m512i,
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
     let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
     for i in (0..tile_rows).step_by(2) {
         if i + 1 < tile_rows {
-            panel_rows(matrix, x, i, out, &mut panel, &expand, &split);
+            panel_rows(matrix, x, i, out, &mut panel, word, split);
         } else {
-            panel_rows(matrix, x, i, out, &mut single, &expand, &split);
+            panel_rows(matrix, x, i, out, &mut single, word, split);
         }
     }
 }
@@ -303,7 +282,7 @@ fn panel_rows<const R: usize, T>(
     i: usize,
     out: &mut RowsMut<'_>,
     panel: &mut Panel<R>,
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     // The lowest byte of each lane, four times.
@@ -314,18 +293,17 @@ fn panel_rows<const R: usize, T>(
         let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
         for r in 0..R {
             let row = (i + r) * x.groups;
-            let (Some(tiles), Some(sub_scales)) = (
-                matrix.tiles.get(row..).and_then(|t| t.get(groups.clone())),
-                matrix.sub_scales.get(row..).and_then(|s| s.get(groups.clone())),
-            ) else {
-                return;
-            };
+            let all = row + groups.start..row + groups.end;
+            let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all)) else { return };
             for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
                 // SAFETY: 16 readable bytes; the load asks for no alignment.
                 let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
                 let (start, factor) = split(sub);
                 let added = _mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), flip);
-                let words = expand(tile).map(|word| _mm512_add_epi8(word, added));
+                let mut words = [added; 8];
+                for (w, sum) in words.iter_mut().enumerate() {
+                    *sum = _mm512_add_epi8(*sum, word(tile, w));
+                }
                 panel[r].write(Expanded { words, factor: _mm512_cvtepi32_ps(factor) });
             }
         }
@@ -338,7 +316,9 @@ fn panel_rows<const R: usize, T>(
         for b in 0..blocks {
             let share = |of: usize| b * of / blocks..(b + 1) * of / blocks;
             let vectors = share(x.count);
-            if let Some(next) = matrix.tiles.get((i + R) * x.groups + groups.start..).and_then(|t| t.get(share(R * groups.len()))) {
+            let next = share(R * groups.len());
+            let row = (i + R) * x.groups + groups.start;
+            if let Some(next) = matrix.tiles.get(row + next.start..row + next.end) {
                 next.iter().for_each(prefetch);
             }
             let at = (vectors.start, groups.start, i);
