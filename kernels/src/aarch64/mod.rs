@@ -15,6 +15,8 @@ mod dotprod;
 #[cfg(feature = "std")]
 mod i8mm;
 mod neon;
+#[cfg(feature = "planes")]
+mod planes;
 mod round;
 mod scan;
 mod walk;

@@ -2,6 +2,8 @@
 
 use super::codes::{Codes, Lines, Planes};
 use crate::portable;
+#[cfg(feature = "planes")]
+use crate::quant;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, expand_q4};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -87,6 +89,19 @@ pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, ou
             let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
             // SAFETY: the same demand.
             unsafe { W::walk(&Planes::from(*q), x, out) }
+        }
+        #[cfg(feature = "planes")]
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
+            // SAFETY: the same demand.
+            unsafe {
+                match planes {
+                    quant::Planes::Q3(q) => W::walk(&Planes::from(*q), x, out),
+                    quant::Planes::Q5(q) => W::walk(&Planes::from(*q), x, out),
+                    quant::Planes::Q6(q) => W::walk(&Planes::from(*q), x, out),
+                    quant::Planes::T2(q) => W::walk(&Planes::from(*q), x, out),
+                }
+            }
         }
         // Floats gain nothing from integer instructions.
         (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
