@@ -5,6 +5,7 @@
 //! - [`quant`]: how weights lie in memory (tiles of 16 rows x 32 columns), with pack and unpack as the oracle;
 //! - [`portable`]: the reference kernels, always built; every other back-end must give the same bits;
 //! - `x86`: the same, compiled for wider registers (only handed out after the CPU was asked);
+//! - `aarch64`: products by the vector instructions of 64-bit Arm cores;
 //! - `thumb`: products in assembly for Cortex-M cores with the DSP extension;
 //! - [`KernelTable`]: one plain function pointer per kernel, chosen once by [`detect`].
 //!
@@ -22,6 +23,8 @@ extern crate std;
 
 #[macro_use]
 mod table;
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod detect;
 pub mod portable;
 pub mod quant;
