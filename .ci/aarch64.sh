@@ -22,7 +22,7 @@ fi
 models=target/aarch64/models
 mkdir -p "$models"
 for model in granite-rope:q4 jamba-dense:q8 zamba:q4; do
-  cargo run --release -q -- quantize "tests/fixtures/families/${model%:*}" -o "$models/${model%:*}.brook" --format "${model#*:}" >/dev/null 2>&1
+  cargo run --release -q -- quantize "tests/fixtures/families/${model%:*}" -o "$models/${model%:*}.brook" --context 100 --format "${model#*:}" >/dev/null 2>&1
 done
 files=("$models"/{granite-rope,jamba-dense,zamba}.brook examples/models/watch-small.brook)
 # One line a file: hash, path.
