@@ -28,6 +28,8 @@ mod aarch64;
 mod detect;
 pub mod portable;
 pub mod quant;
+#[cfg(feature = "std")]
+mod read;
 mod rows;
 mod sqrt;
 #[cfg(cortex_m_dsp)]
@@ -36,6 +38,8 @@ mod thumb;
 mod x86;
 
 pub use detect::{available, detect};
+#[cfg(feature = "std")]
+pub use read::read_all;
 pub use rows::{Rows, RowsMut};
 pub use table::{
     Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, RgLru, Rotary, Scan, Ssd, Stepping,

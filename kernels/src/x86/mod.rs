@@ -1,7 +1,14 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
-//! of sixteen 4-bit codes at once. [`vnni`] and [`scan`] are written by hand.
+//! of sixteen 4-bit codes at once. [`vnni`] and the kernels for sixteen lanes are written by hand.
 
+mod act;
+mod attention;
+mod conv;
+mod lanes;
+mod norm;
+pub(crate) mod read;
 mod scan;
+mod ssd;
 mod vnni;
 
 use crate::table::KernelTable;
@@ -11,14 +18,16 @@ use core::arch::x86_64::{
 };
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
-static AVX512: KernelTable = KernelTable {
+static AVX512: KernelTable = SIXTEEN_LANES;
+static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
+const SIXTEEN_LANES: KernelTable = KernelTable {
+    conv1d: conv::conv1d,
     scan: scan::scan,
+    ssd: ssd::ssd,
+    norm: norm::norm,
+    attend: attention::attend,
+    silu_multiply: norm::silu_multiply,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
-};
-static AVX512_VNNI: KernelTable = KernelTable {
-    matmul: vnni::matmul,
-    scan: scan::scan,
-    ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 
 /// The AVX2 table, if this CPU has AVX2.
