@@ -33,7 +33,7 @@ for core in 'cortex-a72 portable neon' 'neoverse-n1 portable neon dotprod' 'max 
   read -r cpu back_ends <<<"$core"
   echo "-- $cpu: $back_ends"
   export QEMU_CPU=$cpu
-  arm_cargo test -p brooklet-kernels -p brooklet --features brooklet/std --lib --tests
+  PROPTEST_CASES=60 arm_cargo test -p brooklet-kernels -p brooklet --features brooklet/std --lib --tests
   got=$(qemu-aarch64 "target/aarch64/$target/release/examples/back_ends" "${files[@]}")
   echo "$got"
   [ "$(awk '{ print $3 }' <<<"$got" | awk '!seen[$0]++' | xargs)" = "$back_ends" ] || { echo "$cpu must have the back-ends $back_ends" >&2; exit 1; }
