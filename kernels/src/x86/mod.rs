@@ -6,6 +6,7 @@ mod attention;
 mod conv;
 mod lanes;
 mod norm;
+pub(crate) mod read;
 mod scan;
 mod ssd;
 mod vnni;

@@ -6,7 +6,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::{self, Rows, RowsMut};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// Causal depthwise convolution, in place.
@@ -66,7 +66,7 @@ impl Conv1d {
                 let conv = kernels::Conv1d { weight: weight.columns(range.clone())?, bias, taps, silu };
                 Some((conv, state.take_columns(range.len())?, x.take_columns(range.len())?))
             });
-            share(team, parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))
+            team.share(parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))
         })
     }
 

@@ -8,7 +8,7 @@ use crate::error::OpFault;
 use crate::kernels::quant::{Format, GROUP};
 use crate::kernels::{Activations, RowsMut};
 use crate::mem::{copy, take};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// Matrix times vector.
@@ -88,9 +88,10 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
             let count = part.len();
             Some((part, cut(&mut rest.0, count * padded)?, cut(&mut rest.1, count * groups)?, cut(&mut rest.2, count * groups)?))
         });
-        share(team, rows, |(part, codes, scales, sums)| {
+        team.share(rows, |(part, codes, scales, sums)| {
             // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
-            let mut rows = (codes.chunks_exact_mut(padded), scales.chunks_exact_mut(groups), sums.chunks_exact_mut(groups));
+            let mut rows =
+                (codes.chunks_exact_mut(padded.max(1)), scales.chunks_exact_mut(groups.max(1)), sums.chunks_exact_mut(groups.max(1)));
             for row in part {
                 let (Some(codes), Some(scales), Some(sums)) = (rows.0.next(), rows.1.next(), rows.2.next()) else { return };
                 kernels.quantize_activations(input(row).unwrap_or_default(), codes, scales, sums);
@@ -99,7 +100,7 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         Activations::Int8 { codes, scales, sums }
     } else {
         let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
-        for (row, to) in rows.chunks_exact_mut(padded).enumerate() {
+        for (row, to) in rows.chunks_exact_mut(padded.max(1)).enumerate() {
             let x = input(row)?;
             let (values, padding) = to.split_at_mut_checked(x.len())?;
             copy(values, x)?;
@@ -117,7 +118,7 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         let matrix = matrix.part(part)?;
         Some((matrix, out.take_columns(matrix.rows)?))
     });
-    share(team, products, |(matrix, out)| kernels.matmul(&matrix, activations, out))
+    team.share(products, |(matrix, out)| kernels.matmul(&matrix, activations, out))
 }
 
 /// Takes the first `count` things away from `rest`.

@@ -3,7 +3,7 @@
 use super::Span;
 use crate::artifact::Artifact;
 use crate::kernels::{KernelTable, RowsMut};
-use crate::team::{Team, share, shares};
+use crate::team::{Crew, shares};
 use core::num::NonZeroUsize;
 use core::ops::Range;
 
@@ -78,7 +78,7 @@ pub(crate) struct Clock {
 pub(crate) struct Batch<'b, 'a> {
     pub(crate) artifact: &'b Artifact<'a>,
     pub(crate) kernels: &'b KernelTable,
-    pub(crate) team: &'b dyn Team,
+    pub(crate) team: Crew<'b>,
     pub(crate) inputs: Inputs<'b>,
     /// The streams; each has `tokens` rows of frames.
     pub(crate) streams: &'b mut [Stream<'a>],
@@ -106,7 +106,7 @@ pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
 /// The tokens of one stream for which a recurrence runs as one.
 pub(crate) struct Stretch<'f> {
     pub(crate) kernels: &'f KernelTable,
-    pub(crate) team: &'f dyn Team,
+    pub(crate) team: Crew<'f>,
     /// (tokens, width of a frame)
     pub(crate) frames: RowsMut<'f>,
     /// The numbers of the state slot.
@@ -248,20 +248,23 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// Runs `step` on each token's frame and its row, in any order.
     pub(crate) fn each(&mut self, step: impl Fn(&KernelTable, TokenFrame<'_>, usize) -> Option<()> + Sync) -> Option<()> {
-        let (stride, rows, kernels) = (self.stride.get(), self.rows(), self.kernels);
-        let mut rest = &mut *self.frames;
-        if rows == 1 {
-            return step(kernels, TokenFrame(rest.get_mut(..)?), 0);
+        let (stride, rows, kernels) = (self.stride, self.rows(), self.kernels);
+        if self.team.size() == 1 || rows == 1 {
+            for (row, frame) in self.frames.chunks_mut(stride.get()).take(rows).enumerate() {
+                step(kernels, TokenFrame(frame), row)?;
+            }
+            return Some(());
         }
+        let mut rest = &mut *self.frames;
         let failed = core::sync::atomic::AtomicBool::new(false);
         let parts = shares(rows, self.team.size()).map(|part| {
-            let numbers = part.len().checked_mul(stride)?.min(rest.len());
+            let numbers = part.len().checked_mul(stride.get())?.min(rest.len());
             let (frames, after) = core::mem::take(&mut rest).split_at_mut_checked(numbers)?;
             rest = after;
             Some((part, frames))
         });
-        share(self.team, parts, |(part, frames)| {
-            for (row, frame) in part.zip(frames.chunks_mut(stride)) {
+        self.team.share(parts, |(part, frames)| {
+            for (row, frame) in part.zip(frames.chunks_mut(stride.get())) {
                 if step(kernels, TokenFrame(frame), row).is_none() {
                     failed.store(true, core::sync::atomic::Ordering::Relaxed);
                 }

@@ -6,7 +6,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::{self, Rows, RowsMut};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// Selective scan. Bias and softplus of the step size are inside, and so are the skip `d * x` and the gate `silu(z)`.
@@ -102,7 +102,7 @@ impl Scan {
                 };
                 Some((scan, h.take_columns(range.len())?, y.take_columns(range.len())?))
             });
-            share(team, parts, |(scan, h, y)| kernels.scan(&scan, h, y))
+            team.share(parts, |(scan, h, y)| kernels.scan(&scan, h, y))
         })
     }
 

@@ -6,7 +6,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::{self, RowsMut};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// State-space dual recurrence. Bias, softplus and bounds of the step size are inside, and so is the skip `d * x`.
@@ -106,7 +106,7 @@ impl Ssd {
                 state = rest;
                 Some((ssd, mine, y.take_columns(range.len())?))
             });
-            share(team, parts, |(ssd, state, y)| kernels.ssd(&ssd, state, y))
+            team.share(parts, |(ssd, state, y)| kernels.ssd(&ssd, state, y))
         })
     }
 

@@ -30,6 +30,18 @@ impl ModelFile {
         Model::from_bytes(self.file.bytes()).with_context(|| self.name())
     }
 
+    /// Keeps the file's pages in memory, so that no step waits for a disk.
+    pub(crate) fn lock(&self) -> Result<()> {
+        let cannot = || {
+            format!(
+                "{}: {} bytes cannot be locked in memory; raise the limit (`ulimit -l`) or leave --lock out",
+                self.name(),
+                self.bytes().len()
+            )
+        };
+        self.file.lock().with_context(cannot)
+    }
+
     /// The file's bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.file.bytes()
@@ -67,7 +79,12 @@ pub(crate) struct Memory {
 impl Memory {
     /// Memory for a stream of `model` that handles up to `tokens` tokens at once.
     pub(crate) fn new(model: &Model<'_>, tokens: usize) -> Result<Self> {
-        Ok(Memory { state: lines("state", model.state_bytes())?, scratch: lines("scratch", model.scratch_bytes(tokens))? })
+        Self::for_team(model, tokens, 1)
+    }
+
+    /// The same, worked on by a team of `threads`.
+    pub(crate) fn for_team(model: &Model<'_>, tokens: usize, threads: usize) -> Result<Self> {
+        Ok(Memory { state: lines("state", model.state_bytes())?, scratch: lines("scratch", model.team_scratch_bytes(tokens, threads))? })
     }
 
     /// Runs `work` on an empty stream.
@@ -84,7 +101,7 @@ impl Memory {
 }
 
 /// A file can ask for any amount of memory: that must not end the program.
-fn lines(what: &str, bytes: usize) -> Result<Vec<Line>> {
+pub(crate) fn lines(what: &str, bytes: usize) -> Result<Vec<Line>> {
     let count = bytes.div_ceil(size_of::<Line>());
     let mut lines = Vec::new();
     lines.try_reserve_exact(count).map_err(|_| anyhow!("the model's {what} takes {bytes} bytes, more than this machine gives"))?;
