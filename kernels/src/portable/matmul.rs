@@ -15,7 +15,7 @@ const BATCH: usize = if SCALAR { 1 } else { 8 };
 type Lanes = [f32; TILE_ROWS];
 
 /// Below this a group counts as silent: its reciprocal would overflow.
-const SILENT: f32 = 1.0e-30;
+pub(crate) const SILENT: f32 = 1.0e-30;
 
 /// Rounds `x` to int8 per group of 32: `x[i] ~ codes[i] * scales[i / 32]`, and sums the codes of each group.
 ///
