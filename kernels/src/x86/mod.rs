@@ -1,5 +1,5 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
-//! of sixteen 4-bit codes at once. [`vnni`] and the kernels for sixteen lanes are written by hand.
+//! of sixteen 4-bit codes at once. [`vnni`], [`planes`] and the kernels for sixteen lanes are written by hand.
 
 mod act;
 mod attention;
@@ -7,6 +7,7 @@ mod conv;
 mod floats;
 mod lanes;
 mod norm;
+mod planes;
 pub(crate) mod read;
 mod round;
 mod scan;

@@ -6,7 +6,7 @@
 //! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
 //! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
-use super::{AHEAD_BYTES, floats, load, mask, prefetch, store};
+use super::{AHEAD_BYTES, floats, load, mask, planes, prefetch, store};
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -29,7 +29,7 @@ const BLOCK: usize = 6;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
-struct Vectors<'a> {
+pub(super) struct Vectors<'a> {
     /// (vectors, groups)
     codes: &'a [[i8; GROUP]],
     /// (vectors, groups)
@@ -53,13 +53,13 @@ impl<'a> Vectors<'a> {
 }
 
 /// The scales and tiles of a matrix.
-struct Planes<'a, T> {
+pub(super) struct Planes<'a, T> {
     /// (tile_rows) x 16
-    row_scales: &'a [[f32; TILE_ROWS]],
+    pub(super) row_scales: &'a [[f32; TILE_ROWS]],
     /// (tile_rows, groups) x 16
-    sub_scales: &'a [[i8; TILE_ROWS]],
+    pub(super) sub_scales: &'a [[i8; TILE_ROWS]],
     /// (tile_rows, groups)
-    tiles: &'a [T],
+    pub(super) tiles: &'a [T],
 }
 
 /// See [`crate::portable::matmul`].
@@ -72,6 +72,9 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) 
         }
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()), out);
         }
         (Weights::F32(words), Activations::Float { x, stride }) => floats::f32_tiles(words, groups, x, stride, out),
         (Weights::F16(words), Activations::Float { x, stride }) => floats::f16_tiles(words, groups, x, stride, out),
@@ -132,7 +135,7 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
 /// which must keep them in 8 bits), and the factors of the sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn products<T>(
+pub(super) fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,
