@@ -1,14 +1,16 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
 //! of sixteen 4-bit codes at once. [`vnni`] and [`scan`] are written by hand.
 
+mod avx2;
 mod floats;
 mod round;
 mod scan;
 mod vnni;
 
-use crate::quant::TILE_ROWS;
+use crate::portable;
+use crate::quant::{Matrix, TILE_ROWS};
 use crate::rows::RowsMut;
-use crate::table::KernelTable;
+use crate::table::{Activations, KernelTable};
 use core::arch::x86_64::{
     __m128i, __m256i, __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_and_si256, _mm256_broadcastsi128_si256,
     _mm256_loadu_si256, _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm512_mask_storeu_ps,
@@ -18,8 +20,11 @@ use core::arch::x86_64::{
 /// How far ahead of its use a tile is asked for.
 const AHEAD_BYTES: usize = 8192;
 
-static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
+static AVX2: KernelTable = KernelTable { matmul: avx2_matmul, ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]) };
+static AVX_VNNI: KernelTable =
+    KernelTable { matmul: avxvnni_matmul, ..compile_table!("avxvnni", expand_q4, #[target_feature(enable = "avx2")]) };
 static AVX512: KernelTable = KernelTable {
+    matmul: avx512_matmul,
     quantize_activations: round::quantize_activations,
     scan: scan::scan,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
@@ -36,6 +41,11 @@ pub(crate) fn avx2() -> Option<&'static KernelTable> {
     std::is_x86_feature_detected!("avx2").then_some(&AVX2)
 }
 
+/// The AVX2 table with integer products by AVX-VNNI, if this CPU has both.
+pub(crate) fn avx_vnni() -> Option<&'static KernelTable> {
+    (avx2().is_some() && std::is_x86_feature_detected!("avxvnni")).then_some(&AVX_VNNI)
+}
+
 /// The AVX-512 table, if this CPU has it.
 pub(crate) fn avx512() -> Option<&'static KernelTable> {
     let has = std::is_x86_feature_detected!("avx512f")
@@ -48,6 +58,30 @@ pub(crate) fn avx512() -> Option<&'static KernelTable> {
 /// The AVX-512 table with integer products by VNNI, if this CPU has both.
 pub(crate) fn avx512_vnni() -> Option<&'static KernelTable> {
     (avx512().is_some() && std::is_x86_feature_detected!("avx512vnni")).then_some(&AVX512_VNNI)
+}
+
+#[target_feature(enable = "avx2")]
+fn avx2_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    match x {
+        Activations::Int8 { .. } => avx2::plain::matmul(matrix, x, out),
+        Activations::Float { .. } => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    }
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn avxvnni_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    match x {
+        Activations::Int8 { .. } => avx2::dpbusd::matmul(matrix, x, out),
+        Activations::Float { .. } => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn avx512_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    match x {
+        Activations::Int8 { .. } => avx2::plain::matmul(matrix, x, out),
+        Activations::Float { x, stride } => floats::matmul(matrix, x, stride, out),
+    }
 }
 
 /// See [`crate::quant::expand_q4`].

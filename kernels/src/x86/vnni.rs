@@ -29,21 +29,21 @@ const BLOCK: usize = 6;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
-struct Vectors<'a> {
+pub(super) struct Vectors<'a> {
     /// (vectors, groups)
-    codes: &'a [[i8; GROUP]],
+    pub(super) codes: &'a [[i8; GROUP]],
     /// (vectors, groups)
-    scales: &'a [f32],
+    pub(super) scales: &'a [f32],
     /// (vectors, groups)
-    sums: &'a [i32],
-    groups: usize,
+    pub(super) sums: &'a [i32],
+    pub(super) groups: usize,
     /// Whole vectors in all three planes.
-    count: usize,
+    pub(super) count: usize,
 }
 
 impl<'a> Vectors<'a> {
     /// As many as `wanted`, or as there are.
-    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
+    pub(super) fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
         let codes = codes.as_chunks().0;
         let shortest = codes.len().min(scales.len()).min(sums.len());
         // Small matrices are done in less time than a division takes.
@@ -53,13 +53,13 @@ impl<'a> Vectors<'a> {
 }
 
 /// The scales and tiles of a matrix.
-struct Planes<'a, T> {
+pub(super) struct Planes<'a, T> {
     /// (tile_rows) x 16
-    row_scales: &'a [[f32; TILE_ROWS]],
+    pub(super) row_scales: &'a [[f32; TILE_ROWS]],
     /// (tile_rows, groups) x 16
-    sub_scales: &'a [[i8; TILE_ROWS]],
+    pub(super) sub_scales: &'a [[i8; TILE_ROWS]],
     /// (tile_rows, groups)
-    tiles: &'a [T],
+    pub(super) tiles: &'a [T],
 }
 
 /// See [`crate::portable::matmul`].
@@ -73,8 +73,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) 
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
         }
-        (Weights::F32(words), Activations::Float { x, stride }) => floats::f32_tiles(words, groups, x, stride, out),
-        (Weights::F16(words), Activations::Float { x, stride }) => floats::f16_tiles(words, groups, x, stride, out),
+        (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
         // The executor asks `Format::is_quantized` which kind to prepare.
         _ => {}
     }
