@@ -9,6 +9,7 @@ use crate::quant::{Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
 use core::arch::x86_64::*;
+use core::borrow::Borrow;
 use core::mem::MaybeUninit;
 
 /// Groups of a panel: 20 KiB, which a first-level cache holds beside the vectors.
@@ -137,19 +138,19 @@ macro_rules! products {
                                 }
                                 expand(&tiles[g], &sub_scales[g])
                             };
-                            block::<1>(groups, &tile, x, (0, i), row_scales, &mut out);
+                            block::<1, _>(groups, &tile, x, (0, i), row_scales, &mut out);
                             continue;
                         }
                         for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(&mut panel) {
                             panel.write(expand(tile, sub));
                         }
                         // SAFETY: the loop above wrote the tiles of these groups, at most as many as the panel has.
-                        let tile = |g: usize| unsafe { panel[g].assume_init() };
+                        let tile = |g: usize| unsafe { panel[g].assume_init_ref() };
                         let mut first = 0;
                         while first < x.count {
                             first += match x.count - first {
-                                $batch.. => block::<$batch>(groups.clone(), &tile, x, (first, i), row_scales, &mut out),
-                                _ => block::<1>(groups.clone(), &tile, x, (first, i), row_scales, &mut out),
+                                $batch.. => block::<$batch, _>(groups.clone(), &tile, x, (first, i), row_scales, &mut out),
+                                _ => block::<1, _>(groups.clone(), &tile, x, (first, i), row_scales, &mut out),
                             };
                         }
                     }
@@ -160,9 +161,9 @@ macro_rules! products {
             /// lies in `out`; behind the last come the scales of the rows. Returns `N`.
             #[inline]
             #[target_feature(enable = $features)]
-            fn block<const N: usize>(
+            fn block<const N: usize, E: Borrow<Expanded>>(
                 groups: core::ops::Range<usize>,
-                tile: &impl Fn(usize) -> Expanded,
+                tile: &impl Fn(usize) -> E,
                 x: Vectors<'_>,
                 at: (usize, usize),
                 row_scales: Option<&[f32; TILE_ROWS]>,
@@ -179,6 +180,7 @@ macro_rules! products {
                 for g in groups.clone() {
                     let at = |t: usize| (first + t) * x.groups + g;
                     let tile = tile(g - groups.start);
+                    let tile = tile.borrow();
                     let mut isum = [[_mm256_setzero_si256(); N]; 2];
                     for t in 0..N {
                         // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
