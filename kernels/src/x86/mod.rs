@@ -20,18 +20,25 @@ use core::arch::x86_64::{
 /// How far ahead of its use a tile is asked for.
 const AHEAD_BYTES: usize = 8192;
 
-static AVX2: KernelTable = KernelTable { matmul: avx2_matmul, ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]) };
-static AVX_VNNI: KernelTable =
-    KernelTable { matmul: avxvnni_matmul, ..compile_table!("avxvnni", expand_q4, #[target_feature(enable = "avx2")]) };
+static AVX2: KernelTable = KernelTable {
+    matmul: avx2_matmul,
+    quantize_activations: round::quantize_activations_256,
+    ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")])
+};
+static AVX_VNNI: KernelTable = KernelTable {
+    matmul: avxvnni_matmul,
+    quantize_activations: round::quantize_activations_256,
+    ..compile_table!("avxvnni", expand_q4, #[target_feature(enable = "avx2")])
+};
 static AVX512: KernelTable = KernelTable {
     matmul: avx512_matmul,
-    quantize_activations: round::quantize_activations,
+    quantize_activations: round::quantize_activations_512,
     scan: scan::scan,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 static AVX512_VNNI: KernelTable = KernelTable {
     matmul: vnni::matmul,
-    quantize_activations: round::quantize_activations,
+    quantize_activations: round::quantize_activations_512,
     scan: scan::scan,
     ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
