@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what builds and emulates firmware, on Debian and its kin: `install_embedded.sh [rust] [qemu]`, nothing named: both.
+# Installs what builds and emulates firmware, on Debian and its kin: `install_embedded.sh [rust] [qemu]`, nothing named: both. `aarch64`
+# brings what links and emulates programs for 64-bit Arm Linux.
 # What is there already stays as it is; no package is removed, and the default Rust toolchain is never touched.
 set -euo pipefail
 parts=("${@:-rust qemu}")
@@ -20,10 +21,19 @@ install_rust() {
   rustup toolchain list | grep -q '^debian' || rustup toolchain link debian /usr
 }
 
-# Debian 12's own QEMU is too old, and would replace newer parts of it that may be there: its backports have the same as Debian 13.
-# Packages come from backports only where they are asked for.
 install_qemu() {
   command -v qemu-system-arm >/dev/null && command -v qemu-system-riscv32 >/dev/null && return
+  install_emulators qemu-system-arm qemu-system-riscv
+}
+
+install_aarch64() {
+  command -v aarch64-linux-gnu-gcc >/dev/null && [ -d /usr/aarch64-linux-gnu/lib ] || install_packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+  command -v qemu-aarch64 >/dev/null || install_emulators qemu-user
+}
+
+# Debian 12's own QEMU is too old, and would replace newer parts of it that may be there: its backports have the same as Debian 13.
+# Packages come from backports only where they are asked for.
+install_emulators() {
   local suite=()
   if grep -qs 'VERSION_CODENAME=bookworm' /etc/os-release; then
     suite=(-t bookworm-backports)
@@ -34,7 +44,7 @@ install_qemu() {
         $sudo tee /etc/apt/sources.list.d/bookworm-backports.sources >/dev/null
     fi
   fi
-  install_packages "${suite[@]}" qemu-system-arm qemu-system-riscv
+  install_packages "${suite[@]}" "$@"
 }
 
 # shellcheck disable=SC2068
@@ -42,6 +52,7 @@ for part in ${parts[@]}; do
   case "$part" in
     rust) install_rust ;;
     qemu) install_qemu ;;
-    *) echo "install_embedded.sh: rust or qemu, not $part" >&2; exit 2 ;;
+    aarch64) install_aarch64 ;;
+    *) echo "install_embedded.sh: rust, qemu or aarch64, not $part" >&2; exit 2 ;;
   esac
 done

@@ -15,6 +15,12 @@ pub fn available() -> impl Iterator<Item = &'static KernelTable> {
         crate::x86::avx512(),
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         crate::x86::avx512_vnni(),
+        #[cfg(target_arch = "aarch64")]
+        crate::aarch64::neon(),
+        #[cfg(all(target_arch = "aarch64", feature = "std"))]
+        crate::aarch64::dotprod(),
+        #[cfg(all(target_arch = "aarch64", feature = "std"))]
+        crate::aarch64::i8mm(),
         #[cfg(cortex_m_dsp)]
         Some(&crate::thumb::DSP),
         #[cfg(cortex_m_helium)]

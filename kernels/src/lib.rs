@@ -5,6 +5,7 @@
 //! - [`quant`]: how weights lie in memory (tiles of 16 rows x 32 columns), with pack and unpack as the oracle;
 //! - [`portable`]: the reference kernels, always built; every other back-end must give the same bits;
 //! - `x86`: the same, compiled for wider registers (only handed out after the CPU was asked);
+//! - `aarch64`: products by the vector instructions of 64-bit Arm cores;
 //! - `thumb`: products in assembly for Cortex-M cores with the DSP extension;
 //! - [`KernelTable`]: one plain function pointer per kernel, chosen once by [`detect`].
 //!
@@ -22,9 +23,13 @@ extern crate std;
 
 #[macro_use]
 mod table;
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
 mod detect;
 pub mod portable;
 pub mod quant;
+#[cfg(feature = "std")]
+mod read;
 mod rows;
 mod sqrt;
 #[cfg(cortex_m_dsp)]
@@ -33,6 +38,8 @@ mod thumb;
 mod x86;
 
 pub use detect::{available, detect};
+#[cfg(feature = "std")]
+pub use read::read_all;
 pub use rows::{Rows, RowsMut};
 pub use table::{
     Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, RgLru, Rotary, Scan, Ssd, Stepping,

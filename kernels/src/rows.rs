@@ -45,6 +45,14 @@ fn fits(rows: usize, width: usize, stride: usize, len: usize) -> bool {
     end.is_some_and(|end| end <= len) && (before == 0 || width <= stride)
 }
 
+/// Whether ranges lie below `width` and none overlaps another.
+fn are_apart(ranges: &[Range<usize>], width: usize) -> bool {
+    ranges.iter().enumerate().all(|(i, range)| {
+        let overlaps = |other: &Range<usize>| range.start < other.end && other.start < range.end;
+        range.start <= range.end && range.end <= width && !ranges.iter().take(i).any(overlaps)
+    })
+}
+
 impl<'a> Rows<'a> {
     /// The first `width` numbers of every `stride` in `data`, `rows` times; `None` if there are not as many.
     #[inline]
@@ -171,11 +179,8 @@ impl<'a> RowsMut<'a> {
     /// Several ranges of columns; `None` if the view does not have them, or if two of them overlap.
     #[inline]
     pub fn columns<const N: usize>(self, ranges: [Range<usize>; N]) -> Option<[RowsMut<'a>; N]> {
-        for (i, range) in ranges.iter().enumerate() {
-            let overlaps = |other: &Range<usize>| range.start < other.end && other.start < range.end;
-            if range.start > range.end || range.end > self.width || ranges.iter().take(i).any(overlaps) {
-                return None;
-            }
+        if !are_apart(&ranges, self.width) {
+            return None;
         }
         Some(ranges.map(|range| RowsMut { first: self.first.wrapping_add(range.start), width: range.end - range.start, ..self }))
     }
@@ -219,7 +224,7 @@ mod tests {
         assert!(Rows::new(&data, 3, 4, 4).is_some() && Rows::new(&data, 3, 5, 4).is_none() && Rows::new(&data, 4, 1, 4).is_none());
         assert!(Rows::new(&data, usize::MAX, 1, usize::MAX).is_none() && Rows::new(&data, 0, 9, 1).is_some());
         assert!(RowsMut::new(&mut data, 3, 4, 4).unwrap().columns([0..2, 1..3]).is_none());
-        assert!(RowsMut::new(&mut data, 3, 4, 4).unwrap().columns([0..5]).is_none());
+        assert!(RowsMut::new(&mut data, 3, 4, 4).unwrap().columns([0..1, 4..5]).is_none());
         assert!(RowsMut::new(&mut data, 3, 4, 4).unwrap().take_columns(5).is_none());
     }
 }

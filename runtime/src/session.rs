@@ -7,7 +7,9 @@ use crate::kernels::KernelTable;
 use crate::model::Model;
 use crate::ops::{Inputs, Stream};
 use crate::state::State;
-use crate::team::{Alone, Team};
+use crate::team::Crew;
+#[cfg(feature = "team")]
+use crate::team::Team;
 
 /// A model at work on one stream.
 #[derive(Debug)]
@@ -19,14 +21,15 @@ pub struct Session<'s, 'm, 'b> {
 impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     /// Joins a model, a table of kernels, a stream's state and scratch ([`Model::scratch_bytes`], on a 16-byte boundary).
     ///
-    /// With room for several tokens in the scratch, a prefill reads the weights once for that many tokens.
+    /// With room for several tokens in the scratch, a prefill reads the weights once for that many tokens. With the feature `alloc` the
+    /// program is decoded here, into three vectors; a step never allocates.
     pub fn new(
         model: &'s Model<'m>,
         kernels: &'static KernelTable,
         state: &'s mut State<'b>,
         scratch: &'s mut [u8],
     ) -> Result<Self, Error> {
-        Self::with_team(model, kernels, &Alone, state, scratch)
+        Self::with_crew(model, kernels, Crew::ALONE, state, scratch)
     }
 
     /// Like [`Session::new`], with a team that shares the work of a step: the same bits, sooner. The scratch has
@@ -45,6 +48,7 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     /// # Ok(())
     /// # }
     /// ```
+    #[cfg(feature = "team")]
     pub fn with_team(
         model: &'s Model<'m>,
         kernels: &'static KernelTable,
@@ -52,10 +56,20 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
         state: &'s mut State<'b>,
         scratch: &'s mut [u8],
     ) -> Result<Self, Error> {
+        Self::with_crew(model, kernels, Crew::new(team), state, scratch)
+    }
+
+    fn with_crew(
+        model: &'s Model<'m>,
+        kernels: &'static KernelTable,
+        crew: Crew<'s>,
+        state: &'s mut State<'b>,
+        scratch: &'s mut [u8],
+    ) -> Result<Self, Error> {
         if state.model_hash != model.artifact().hash() {
             return Err(Error::OtherModel);
         }
-        Ok(Session { engine: Engine::new(model, kernels, team, scratch)?, state })
+        Ok(Session { engine: Engine::new(model, kernels, crew, scratch)?, state })
     }
 
     /// One step: a token or a frame in, the outputs out, (outputs).

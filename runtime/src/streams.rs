@@ -6,7 +6,9 @@ use crate::kernels::KernelTable;
 use crate::model::Model;
 use crate::ops::{Inputs, Stream};
 use crate::state::State;
-use crate::team::{Alone, Team};
+use crate::team::Crew;
+#[cfg(feature = "team")]
+use crate::team::Team;
 
 /// Most streams handled at once: their places lie on the stack.
 const MAX_STREAMS: usize = 64;
@@ -35,17 +37,18 @@ impl<'s, 'm> Streams<'s, 'm> {
     /// Joins a model, a table of kernels and scratch: [`Model::scratch_bytes`] of as many tokens as streams are to share one pass over the
     /// weights, on a 16-byte boundary. More streams than that are handled one group after the other.
     pub fn new(model: &'s Model<'m>, kernels: &'static KernelTable, scratch: &'s mut [u8]) -> Result<Self, Error> {
-        Self::with_team(model, kernels, &Alone, scratch)
+        Ok(Streams { engine: Engine::new(model, kernels, Crew::ALONE, scratch)? })
     }
 
     /// Like [`Streams::new`], with a team that shares the work; the scratch has [`Model::team_scratch_bytes`].
+    #[cfg(feature = "team")]
     pub fn with_team(
         model: &'s Model<'m>,
         kernels: &'static KernelTable,
         team: &'s dyn Team,
         scratch: &'s mut [u8],
     ) -> Result<Self, Error> {
-        Ok(Streams { engine: Engine::new(model, kernels, team, scratch)? })
+        Ok(Streams { engine: Engine::new(model, kernels, Crew::new(team), scratch)? })
     }
 
     /// One step of every stream: a token each in, (streams); their outputs out, (streams, outputs).

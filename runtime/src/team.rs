@@ -3,6 +3,7 @@
 #[cfg(feature = "team")]
 use crate::mem::Handout;
 use core::fmt::Debug;
+use core::ops::Range;
 
 /// Most parts that one piece of work is cut into.
 #[cfg(feature = "team")]
@@ -15,6 +16,10 @@ pub trait Team: Sync + Debug {
 
     /// Calls `work` once with every number below `parts`, from any of the threads, and returns when all have returned.
     fn run(&self, parts: usize, work: &(dyn Fn(usize) + Sync));
+
+    /// Operation number `op` of the program has just been done, for all tokens of a batch; in a routed block for one, in a block with a
+    /// rate of its own for one stream. Nobody has to know: it is for those who measure where the time goes.
+    fn done(&self, _op: u32) {}
 }
 
 /// The caller alone.
@@ -31,42 +36,91 @@ impl Team for Alone {
     }
 }
 
+/// The team of a session. Without the feature `team` it is the caller alone, and the compiler knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crew<'t> {
+    #[cfg(feature = "team")]
+    team: &'t dyn Team,
+    #[cfg(not(feature = "team"))]
+    team: core::marker::PhantomData<&'t ()>,
+}
+
+impl Crew<'_> {
+    pub(crate) const ALONE: Crew<'static> = Crew {
+        #[cfg(feature = "team")]
+        team: &Alone,
+        #[cfg(not(feature = "team"))]
+        team: core::marker::PhantomData,
+    };
+}
+
+#[cfg(feature = "team")]
+impl<'t> Crew<'t> {
+    pub(crate) fn new(team: &'t dyn Team) -> Self {
+        Crew { team }
+    }
+
+    pub(crate) fn size(self) -> usize {
+        self.team.size()
+    }
+
+    /// Tells the team that an operation has been done.
+    pub(crate) fn done(self, op: u32) {
+        self.team.done(op);
+    }
+
+    /// Does `work` on every part, on as many threads as there are. `None` as soon as a part is.
+    pub(crate) fn share<P: Send>(self, mut parts: impl Iterator<Item = Option<P>>, work: impl Fn(P) + Sync) -> Option<()> {
+        if self.size() <= 1 {
+            return parts.try_for_each(|part| part.map(&work));
+        }
+        loop {
+            let (mut count, mut is_whole) = (0, true);
+            let mut some = parts.by_ref().map_while(|part| {
+                is_whole = part.is_some();
+                count += usize::from(is_whole);
+                part
+            });
+            let handout = Handout::<P, MAX_PARTS>::new(&mut some.by_ref().take(MAX_PARTS));
+            match count {
+                0 => {}
+                1 => handout.take(0).into_iter().for_each(&work),
+                _ => self.team.run(count, &|index| handout.take(index).into_iter().for_each(&work)),
+            }
+            if !is_whole {
+                return None;
+            }
+            if count < MAX_PARTS {
+                return Some(());
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "team"))]
+impl Crew<'_> {
+    pub(crate) fn size(self) -> usize {
+        1
+    }
+
+    /// Nobody to tell.
+    pub(crate) fn done(self, _: u32) {}
+
+    /// Does `work` on every part. `None` as soon as a part is.
+    pub(crate) fn share<P: Send>(self, mut parts: impl Iterator<Item = Option<P>>, work: impl Fn(P) + Sync) -> Option<()> {
+        parts.try_for_each(|part| part.map(&work))
+    }
+}
+
 /// How `units` are shared out among `parts`: the units of each part, in order, as even as can be.
-pub(crate) fn shares(units: usize, parts: usize) -> impl Iterator<Item = core::ops::Range<usize>> {
+#[cfg(feature = "team")]
+pub(crate) fn shares(units: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = parts.clamp(1, units.max(1));
     (0..parts).filter_map(move |part| Some(units.checked_mul(part)?.checked_div(parts)?..units.checked_mul(part + 1)?.checked_div(parts)?))
 }
 
-/// Does `work` on every part, on as many threads as there are. `None` as soon as a part is.
-#[cfg(feature = "team")]
-pub(crate) fn share<P: Send>(team: &dyn Team, mut parts: impl Iterator<Item = Option<P>>, work: impl Fn(P) + Sync) -> Option<()> {
-    if team.size() <= 1 {
-        return parts.try_for_each(|part| part.map(&work));
-    }
-    loop {
-        let (mut count, mut is_whole) = (0, true);
-        let mut some = parts.by_ref().map_while(|part| {
-            is_whole = part.is_some();
-            count += usize::from(is_whole);
-            part
-        });
-        let handout = Handout::<P, MAX_PARTS>::new(&mut some.by_ref().take(MAX_PARTS));
-        match count {
-            0 => {}
-            1 => handout.take(0).into_iter().for_each(&work),
-            _ => team.run(count, &|index| handout.take(index).into_iter().for_each(&work)),
-        }
-        if !is_whole {
-            return None;
-        }
-        if count < MAX_PARTS {
-            return Some(());
-        }
-    }
-}
-
-/// Does `work` on every part. `None` as soon as a part is.
+/// All `units`: there is one part.
 #[cfg(not(feature = "team"))]
-pub(crate) fn share<P: Send>(_: &dyn Team, mut parts: impl Iterator<Item = Option<P>>, work: impl Fn(P) + Sync) -> Option<()> {
-    parts.try_for_each(|part| part.map(&work))
+pub(crate) fn shares(units: usize, _: usize) -> impl Iterator<Item = Range<usize>> {
+    core::iter::once(0..units)
 }

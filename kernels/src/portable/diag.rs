@@ -11,16 +11,19 @@ use crate::table::{DiagSsm, Stepping};
 #[inline(always)]
 pub(crate) fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
     match ssm.stepping {
-        Stepping::Fixed => step::<false>(ssm, state, y, |re, im| (re, im)),
-        Stepping::Hold => step::<true>(ssm, state, y, |re, im| exp_minus_one(re * ssm.gap, im * ssm.gap)),
-        Stepping::Bilinear => step::<true>(ssm, state, y, |re, im| bilinear_minus_one(re * ssm.gap, im * ssm.gap)),
-        Stepping::Impulse => step::<false>(ssm, state, y, |re, im| exp_minus_one(re * ssm.gap, im * ssm.gap)),
+        Stepping::Fixed => step(ssm, state, y, false, |re, im| (re, im)),
+        Stepping::Bilinear => step(ssm, state, y, true, |re, im| bilinear_minus_one(re * ssm.gap, im * ssm.gap)),
+        // One copy of the loop for both: it is long.
+        Stepping::Hold | Stepping::Impulse => {
+            let is_held = ssm.stepping == Stepping::Hold;
+            step(ssm, state, y, is_held, |re, im| exp_minus_one(re * ssm.gap, im * ssm.gap));
+        }
     }
 }
 
-/// Channels lie in lanes, modes run in ascending order. `HELD`: the input is what the state decays to.
+/// Channels lie in lanes, modes run in ascending order. `is_held`: the input is what the state decays to.
 #[inline(always)]
-fn step<const HELD: bool>(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32], factor: impl Fn(f32, f32) -> (f32, f32)) {
+fn step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32], is_held: bool, factor: impl Fn(f32, f32) -> (f32, f32)) {
     let channels = ssm.channels;
     let modes = ssm.a.len() / (2 * channels).max(1);
     let mut at = 0;
@@ -34,10 +37,10 @@ fn step<const HELD: bool>(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32], f
             let (mut s_re, mut s_im) = (load(state, re + at, re + channels), load(state, im + at, im + channels));
             for i in 0..WIDTH {
                 let (e_re, e_im) = factor(a_re[i], a_im[i]);
-                let (t_re, t_im) = if HELD { (s_re[i] + x_re[i], s_im[i] + x_im[i]) } else { (s_re[i], s_im[i]) };
+                let (t_re, t_im) = if is_held { (s_re[i] + x_re[i], s_im[i] + x_im[i]) } else { (s_re[i], s_im[i]) };
                 s_re[i] += e_re * t_re - e_im * t_im;
                 s_im[i] += e_re * t_im + e_im * t_re;
-                if !HELD {
+                if !is_held {
                     s_re[i] += x_re[i];
                     s_im[i] += x_im[i];
                 }

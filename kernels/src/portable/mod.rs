@@ -33,5 +33,5 @@ pub(crate) use rotary::rotate;
 pub(crate) use scan::scan;
 pub(crate) use ssd::ssd;
 pub(crate) use table::PORTABLE;
-#[cfg(cortex_m_dsp)]
+#[cfg(any(cortex_m_dsp, target_arch = "aarch64"))]
 pub(crate) use table::REFERENCE;

@@ -1,14 +1,23 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
-//! of sixteen 4-bit codes at once. [`vnni`] and [`scan`] are written by hand.
+//! of sixteen 4-bit codes at once. [`vnni`], [`planes`], [`avx2`], [`floats`] and the
+//! kernels for sixteen lanes are written by hand.
 
+mod act;
+mod attention;
 mod avx2;
+mod conv;
 mod floats;
+mod lanes;
+mod norm;
+mod planes;
+pub(crate) mod read;
 mod round;
 mod scan;
+mod ssd;
 mod vnni;
 
 use crate::portable;
-use crate::quant::{Matrix, TILE_ROWS};
+use crate::quant::{Matrix, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::{Activations, KernelTable};
 use core::arch::x86_64::{
@@ -20,27 +29,25 @@ use core::arch::x86_64::{
 /// How far ahead of its use a tile is asked for.
 const AHEAD_BYTES: usize = 8192;
 
-static AVX2: KernelTable = KernelTable {
+static AVX2: KernelTable = EIGHT_LANES;
+static AVX_VNNI: KernelTable = KernelTable { name: "avxvnni", matmul: avxvnni_matmul, ..EIGHT_LANES };
+static AVX512: KernelTable = SIXTEEN_LANES;
+static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
+const EIGHT_LANES: KernelTable = KernelTable {
     matmul: avx2_matmul,
     quantize_activations: round::quantize_activations_256,
     ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")])
 };
-static AVX_VNNI: KernelTable = KernelTable {
-    matmul: avxvnni_matmul,
-    quantize_activations: round::quantize_activations_256,
-    ..compile_table!("avxvnni", expand_q4, #[target_feature(enable = "avx2")])
-};
-static AVX512: KernelTable = KernelTable {
+const SIXTEEN_LANES: KernelTable = KernelTable {
     matmul: avx512_matmul,
     quantize_activations: round::quantize_activations_512,
+    conv1d: conv::conv1d,
     scan: scan::scan,
+    ssd: ssd::ssd,
+    norm: norm::norm,
+    attend: attention::attend,
+    silu_multiply: norm::silu_multiply,
     ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
-};
-static AVX512_VNNI: KernelTable = KernelTable {
-    matmul: vnni::matmul,
-    quantize_activations: round::quantize_activations_512,
-    scan: scan::scan,
-    ..compile_table!("avx512vnni", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 
 /// The AVX2 table, if this CPU has AVX2.
@@ -67,27 +74,29 @@ pub(crate) fn avx512_vnni() -> Option<&'static KernelTable> {
     (avx512().is_some() && std::is_x86_feature_detected!("avx512vnni")).then_some(&AVX512_VNNI)
 }
 
+/// The products that are not written by hand are the portable ones, compiled again.
 #[target_feature(enable = "avx2")]
 fn avx2_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
-    match x {
-        Activations::Int8 { .. } => avx2::plain::matmul(matrix, x, out),
-        Activations::Float { .. } => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    match matrix.weights {
+        Weights::Q8(_) | Weights::Q4(_) => avx2::plain::matmul(matrix, x, out),
+        _ => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
     }
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn avxvnni_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
-    match x {
-        Activations::Int8 { .. } => avx2::dpbusd::matmul(matrix, x, out),
-        Activations::Float { .. } => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    match matrix.weights {
+        Weights::Q8(_) | Weights::Q4(_) => avx2::dpbusd::matmul(matrix, x, out),
+        _ => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn avx512_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
-    match x {
-        Activations::Int8 { .. } => avx2::plain::matmul(matrix, x, out),
-        Activations::Float { x, stride } => floats::matmul(matrix, x, stride, out),
+    match (&matrix.weights, x) {
+        (Weights::Q8(_) | Weights::Q4(_), x) => avx2::plain::matmul(matrix, x, out),
+        (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
+        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
     }
 }
 

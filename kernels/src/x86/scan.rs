@@ -1,13 +1,39 @@
-//! The selective scan, sixteen channels at a time in registers: one exponential per channel and state is most of its work.
+//! The selective scan: the state of sixteen channels stays in registers while a few tokens pass. One exponential per channel, state
+//! and token is most of its work.
 
+use super::act::{each, exp, silu, softplus};
+use super::lanes::{LANES, TOGETHER, mask};
 use crate::portable;
-use crate::portable::act;
 use crate::rows::RowsMut;
 use crate::table::Scan;
 use core::arch::x86_64::*;
+use core::ops::Range;
 
-/// Channels in a register.
-const LANES: usize = 16;
+/// Places of a block: many tokens at few channels, or few tokens at many.
+const PLACES: usize = 16;
+
+/// Sixteen channels, or fewer at a head's end, at one token.
+#[derive(Clone, Copy)]
+struct Place {
+    token: usize,
+    at: usize,
+    mask: __mmask16,
+}
+
+/// What some tokens bring to some channels of a head, and what they take away. The tokens of the same channels stand together.
+struct Block {
+    head: usize,
+    tokens: usize,
+    /// How many places there are.
+    count: usize,
+    places: [Place; PLACES],
+    /// Step sizes.
+    dt: [__m512; PLACES],
+    /// Step sizes times inputs.
+    dx: [__m512; PLACES],
+    /// Sums over the states so far.
+    sums: [__m512; PLACES],
+}
 
 /// See [`portable::scan`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -23,106 +49,149 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
         && scan.z.is_none_or(|z| whole(z.rows(), z.width(), tokens))
         && whole(scan.a.rows(), scan.a.width(), d_state)
         && whole(h.rows(), h.width(), d_state);
-    if !fits {
+    if !fits || scan.b.rows() < tokens || scan.c.rows() < tokens || scan.c.width() < heads * d_state {
         return portable::scan(scan, h, y);
     }
     let per_head = channels / heads;
-    for t in 0..tokens {
-        let (x, dt, z) = (scan.x.row(t), scan.dt.row(t), scan.z.map(|z| z.row(t)));
-        for head in 0..heads {
-            let b = scan.b.row(t).get(head * d_state..).unwrap_or_default();
-            let c = scan.c.row(t).get(head * d_state..).unwrap_or_default();
-            let end = (head + 1) * per_head;
-            for at in (head * per_head..end).step_by(LANES) {
-                let mask = ((1u32 << (end - at).min(LANES)) - 1) as u16;
-                // SAFETY: the mask lets channels below `end` through, and every vector was seen to hold `channels` of them.
-                let load = |x: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr().add(at)) };
-                let x = load(x);
-                let dt = _mm512_add_ps(load(dt), load(scan.dt_bias));
-                let dt = _mm512_mul_ps(map(dt, act::softplus), _mm512_set1_ps(scan.gap));
-                let dx = _mm512_mul_ps(dt, x);
-                let mut sum = _mm512_setzero_ps();
-                for (n, (&b, &c)) in b.iter().zip(c).take(d_state).enumerate() {
-                    let a = load(scan.a.row(n));
-                    let row = h.row_mut(n);
-                    let kept = _mm512_mul_ps(exp(_mm512_mul_ps(dt, a)), load(row));
-                    let state = _mm512_add_ps(kept, _mm512_mul_ps(dx, _mm512_set1_ps(b)));
-                    // SAFETY: as for the loads.
-                    unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().add(at), mask, state) };
-                    sum = _mm512_add_ps(sum, _mm512_mul_ps(_mm512_set1_ps(c), state));
+    for head in 0..heads {
+        let end = (head + 1) * per_head;
+        for first in (0..tokens).step_by(PLACES) {
+            let count = (tokens - first).min(PLACES);
+            for at in (head * per_head..end).step_by(PLACES / count * LANES) {
+                let mut block = Block::new(head, first..first + count, at..end);
+                block.arrive(scan);
+                for channels in 0..block.count / count {
+                    let mut n = 0;
+                    while n < d_state {
+                        n += match d_state - n {
+                            16.. => block.pass::<16, 8>(scan, channels, n, &mut h),
+                            8.. => block.pass::<8, 8>(scan, channels, n, &mut h),
+                            4.. => block.pass::<4, 4>(scan, channels, n, &mut h),
+                            _ => block.pass::<1, 1>(scan, channels, n, &mut h),
+                        };
+                    }
                 }
-                sum = _mm512_add_ps(sum, _mm512_mul_ps(load(scan.d), x));
-                if let Some(z) = z {
-                    sum = _mm512_mul_ps(sum, map(load(z), act::silu));
-                }
-                // SAFETY: as for the loads.
-                unsafe { _mm512_mask_storeu_ps(y.row_mut(t).as_mut_ptr().add(at), mask, sum) };
+                block.leave(scan, &mut y);
             }
         }
     }
 }
 
-/// A portable function on every lane.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn map(x: __m512, f: impl Fn(f32) -> f32) -> __m512 {
-    let mut lanes = [0.0f32; LANES];
-    // SAFETY: 16 writable floats.
-    unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), x) };
-    for x in &mut lanes {
-        *x = f(*x);
-    }
-    // SAFETY: 16 readable floats.
-    unsafe { _mm512_loadu_ps(lanes.as_ptr()) }
-}
-
-/// [`act::exp`], step for step; one instruction scales by the power of two, which rounds as the portable two factors do: the first
-/// of them is always exact.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn exp(x: __m512) -> __m512 {
-    let set = |x: f32| _mm512_set1_ps(x);
-    let round = set(12_582_912.0);
-    // A NaN is in the second place, and stays.
-    let x = _mm512_max_ps(set(-104.0), x);
-    let x = _mm512_min_ps(set(89.0), x);
-    let n = _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(x, set(core::f32::consts::LOG2_E)), round), round);
-    let r = _mm512_sub_ps(x, _mm512_mul_ps(n, set(0.693_359_4)));
-    let r = _mm512_sub_ps(r, _mm512_mul_ps(n, set(-2.121_944_4e-4)));
-    let mut p = set(1.987_569_1e-4);
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = _mm512_add_ps(_mm512_mul_ps(p, r), set(coefficient));
-    }
-    let e_r = _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r), set(1.0));
-    _mm512_scalef_ps(e_r, n)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LANES, act, exp};
-    use core::arch::x86_64::*;
-
+impl Place {
+    /// These channels of a vector of all.
+    #[inline]
     #[target_feature(enable = "avx512f")]
-    fn exp_of(x: [f32; LANES]) -> [f32; LANES] {
-        let mut y = [0.0; LANES];
-        // SAFETY: both arrays are 16 floats.
-        unsafe { _mm512_storeu_ps(y.as_mut_ptr(), exp(_mm512_loadu_ps(x.as_ptr()))) };
-        y
+    fn load(self, x: &[f32]) -> __m512 {
+        debug_assert!(x.len() >= self.at + LANES - self.mask.leading_zeros() as usize);
+        // SAFETY: the mask lets channels below the head's end through, and every vector was seen to hold as many.
+        unsafe { _mm512_maskz_loadu_ps(self.mask, x.as_ptr().add(self.at)) }
     }
 
-    #[test]
-    fn exponentials_are_the_portable_ones_to_the_bit() {
-        if !std::is_x86_feature_detected!("avx512f") {
-            return;
+    /// The reverse of [`Place::load`].
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn store(self, x: &mut [f32], lanes: __m512) {
+        debug_assert!(x.len() >= self.at + LANES - self.mask.leading_zeros() as usize);
+        // SAFETY: as for the loads.
+        unsafe { _mm512_mask_storeu_ps(x.as_mut_ptr().add(self.at), self.mask, lanes) }
+    }
+}
+
+impl Block {
+    /// The block of `tokens`, at most [`PLACES`], at the first of `channels`, as many as fit.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(head: usize, tokens: Range<usize>, channels: Range<usize>) -> Self {
+        let none = [_mm512_setzero_ps(); PLACES];
+        let nowhere = Place { token: 0, at: 0, mask: 0 };
+        let mut block = Block { head, tokens: tokens.len(), count: 0, places: [nowhere; PLACES], dt: none, dx: none, sums: none };
+        for at in channels.clone().step_by(LANES).take(PLACES / tokens.len()) {
+            for token in tokens.clone() {
+                block.places[block.count] = Place { token, at, mask: mask(channels.end - at) };
+                block.count += 1;
+            }
         }
-        // Every 4,099th float, infinities and both signs among them.
-        for first in (0..=u32::MAX).step_by(4_099 * LANES) {
-            let x: [f32; LANES] = core::array::from_fn(|i| f32::from_bits(first.wrapping_add(4_099 * i as u32)));
-            // SAFETY: the feature was asked for.
-            let y = unsafe { exp_of(x) };
-            for (x, y) in x.into_iter().zip(y) {
-                let want = act::exp(x);
-                assert!(y.to_bits() == want.to_bits() || (y.is_nan() && want.is_nan()), "exp({x:e}) = {y:e}, portable {want:e}");
+        block
+    }
+
+    /// The numbers of a few places; behind the last, the last again: they are stored to the same place.
+    #[inline]
+    fn some(&self, first: usize) -> [usize; TOGETHER] {
+        [0, 1, 2, 3].map(|i| (first + i).min(self.count - 1))
+    }
+
+    /// Step sizes and inputs.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn arrive(&mut self, scan: &Scan<'_>) {
+        let gap = _mm512_set1_ps(scan.gap);
+        for first in (0..self.count).step_by(TOGETHER) {
+            let some = self.some(first);
+            let dt = softplus(each!(i < TOGETHER: {
+                let place = self.places[some[i]];
+                _mm512_add_ps(place.load(scan.dt.row(place.token)), place.load(scan.dt_bias))
+            }));
+            for i in 0..TOGETHER {
+                let place = self.places[some[i]];
+                self.dt[some[i]] = _mm512_mul_ps(dt[i], gap);
+                self.dx[some[i]] = _mm512_mul_ps(self.dt[some[i]], place.load(scan.x.row(place.token)));
+            }
+        }
+    }
+
+    /// Takes all tokens of the same `channels` through states `n` to `n + N - 1`, `K` exponentials at a time. Returns `N`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn pass<const N: usize, const K: usize>(&mut self, scan: &Scan<'_>, channels: usize, n: usize, h: &mut RowsMut<'_>) -> usize {
+        let places = channels * self.tokens..(channels + 1) * self.tokens;
+        let place = self.places[places.start];
+        let mut a = [_mm512_setzero_ps(); N];
+        let mut state = [_mm512_setzero_ps(); N];
+        for i in 0..N {
+            a[i] = place.load(scan.a.row(n + i));
+            state[i] = place.load(h.row(n + i));
+        }
+        let at = self.head * (scan.b.width() / scan.heads.max(1)) + n;
+        for i in places {
+            let t = self.places[i].token;
+            debug_assert!(scan.b.row(t).len() >= at + N && scan.c.row(t).len() >= at + N);
+            // SAFETY: rows of b and c were seen to hold `heads * d_state` numbers.
+            let (b, c) = unsafe { (scan.b.row(t).as_ptr().add(at), scan.c.row(t).as_ptr().add(at)) };
+            let (dt, dx, mut sum) = (self.dt[i], self.dx[i], self.sums[i]);
+            for (group, (a, state)) in a.as_chunks::<K>().0.iter().zip(state.as_chunks_mut::<K>().0).enumerate() {
+                let decay = exp(each!(i < K: _mm512_mul_ps(dt, a[i])));
+                for n in 0..K {
+                    // SAFETY: the head has these `N` numbers.
+                    let (b, c) = unsafe { (_mm512_set1_ps(*b.add(group * K + n)), _mm512_set1_ps(*c.add(group * K + n))) };
+                    state[n] = _mm512_add_ps(_mm512_mul_ps(decay[n], state[n]), _mm512_mul_ps(dx, b));
+                    sum = _mm512_add_ps(sum, _mm512_mul_ps(c, state[n]));
+                }
+            }
+            self.sums[i] = sum;
+        }
+        for (i, state) in state.into_iter().enumerate() {
+            place.store(h.row_mut(n + i), state);
+        }
+        N
+    }
+
+    /// The skip and the gate.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn leave(&self, scan: &Scan<'_>, y: &mut RowsMut<'_>) {
+        for first in (0..self.count).step_by(TOGETHER) {
+            let some = self.some(first);
+            let places = some.map(|i| self.places[i]);
+            let mut out = each!(i < TOGETHER: {
+                let skip = _mm512_mul_ps(places[i].load(scan.d), places[i].load(scan.x.row(places[i].token)));
+                _mm512_add_ps(self.sums[some[i]], skip)
+            });
+            if let Some(z) = scan.z {
+                let share = silu(each!(i < TOGETHER: places[i].load(z.row(places[i].token))));
+                out = each!(i < TOGETHER: _mm512_mul_ps(out[i], share[i]));
+            }
+            for (place, out) in places.into_iter().zip(out) {
+                place.store(y.row_mut(place.token), out);
             }
         }
     }

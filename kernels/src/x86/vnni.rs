@@ -6,7 +6,7 @@
 //! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
 //! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
-use super::{AHEAD_BYTES, floats, load, mask, prefetch, store};
+use super::{AHEAD_BYTES, floats, load, mask, planes, prefetch, store};
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -73,6 +73,9 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) 
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
             q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
         }
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
         (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
         // The executor asks `Format::is_quantized` which kind to prepare.
         _ => {}
@@ -126,12 +129,12 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
 
 /// Multiplies a matrix with some vectors.
 ///
-/// `expand` gives the eight words of a tile, each weight plus 128 as an unsigned byte. `split` turns the sub-scales of 16 rows into what
-/// their sums start with, in units of `sum(x)` (in the low halves of the lanes: -128, and what a row's sub-scale adds to its weights,
+/// `word` gives word `w` of a tile, each weight plus a bias as an unsigned byte. `split` turns the sub-scales of 16 rows into what
+/// their sums start with, in units of `sum(x)` (in the low halves of the lanes: the negative bias, and what a row's sub-scale adds to its weights,
 /// which must keep them in 8 bits), and the factors of the sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn products<T>(
+pub(super) fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,

@@ -20,6 +20,14 @@ impl MappedFile {
         Ok(MappedFile(map))
     }
 
+    /// Keeps the file's pages in memory until it is dropped.
+    pub fn lock(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        return self.0.lock();
+        #[cfg(not(unix))]
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+
     /// The file's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0

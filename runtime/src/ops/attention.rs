@@ -9,7 +9,7 @@ use crate::error::OpFault;
 use crate::kernels::portable::act::round_to_i8;
 use crate::kernels::{self, Cache, RowsMut};
 use crate::mem::{BUFFER_ALIGN, copy, take};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// A rotary position embedding of queries and keys.
@@ -99,10 +99,10 @@ impl Attention {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
-        let slot = artifact.header().slots.get(self.cache)?;
+        let tensors = batch.tensors;
+        let slot = tensors.slot(self.cache)?;
         let turns = match self.rotary {
-            Some(rotary) => Some(artifact.turns(rotary.turns)?),
+            Some(rotary) => Some(tensors.turns(rotary.turns)?),
             None => None,
         };
         let at = usize::try_from(slot.at).ok()?;
@@ -128,7 +128,7 @@ impl Attention {
                 let [k, v] = [&mut k, &mut v].map(|rows| rows.take_columns(heads * head_dim));
                 Some((store.take_heads(heads)?, q?, k?, v?, out?, cut(&mut scores, capacity)?))
             });
-            share(team, parts, |(mut store, mut q, mut k, v, mut out, scores)| {
+            team.share(parts, |(mut store, mut q, mut k, v, mut out, scores)| {
                 for token in 0..tokens {
                     let (position, cached) = (position + token as u64, cached + token as u64);
                     if let Some(turns_per_step) = turns {

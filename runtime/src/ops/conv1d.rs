@@ -6,7 +6,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::{self, Rows, RowsMut};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// Causal depthwise convolution, in place.
@@ -49,10 +49,10 @@ impl Conv1d {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
+        let tensors = batch.tensors;
         let (channels, taps, silu) = (self.x.len as usize, self.taps as usize, self.silu);
-        let weight = Rows::new(artifact.array(self.weight)?, taps, channels, channels)?;
-        let bias = Batch::maybe_array(artifact, self.bias)?;
+        let weight = Rows::new(tensors.array(self.weight)?, taps, channels, channels)?;
+        let bias = Batch::maybe_array(tensors, self.bias)?;
         batch.each_stretch(self.state, |Stretch { kernels, team, frames, state, .. }| {
             let [mut x] = frames.columns([self.x.range()])?;
             let mut state = RowsMut::new(state, taps.saturating_sub(1), channels, channels)?;
@@ -66,7 +66,7 @@ impl Conv1d {
                 let conv = kernels::Conv1d { weight: weight.columns(range.clone())?, bias, taps, silu };
                 Some((conv, state.take_columns(range.len())?, x.take_columns(range.len())?))
             });
-            share(team, parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))
+            team.share(parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))
         })
     }
 

@@ -8,7 +8,7 @@ use crate::error::OpFault;
 use crate::kernels::quant::{Format, GROUP};
 use crate::kernels::{Activations, RowsMut};
 use crate::mem::{copy, take};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// Matrix times vector.
@@ -50,7 +50,7 @@ impl Linear {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let bias = Batch::maybe_array(batch.artifact, self.bias)?;
+        let bias = Batch::maybe_array(batch.tensors, self.bias)?;
         multiply(batch, self.w, self.x, 0, batch.rows(), Some(self.out))?;
         let Some(bias) = bias else { return Some(()) };
         batch.each(|_, mut frame, _| {
@@ -69,8 +69,7 @@ impl Linear {
 /// Multiplies matrix `w` with operand `x` of `tokens` frames from `first` on. The products go to operand `out` of the same
 /// frames, or without one to the batch's output.
 pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: usize, tokens: usize, out: Option<Span>) -> Option<()> {
-    let matrix = batch.artifact.matrix(w)?;
-    let format = batch.artifact.section(w)?.content.format()?;
+    let (matrix, format) = batch.tensors.matrix(w)?;
     let (kernels, team) = (batch.kernels, batch.team);
     let stride = batch.stride.get();
     let groups = matrix.groups().max(1);
@@ -88,9 +87,10 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
             let count = part.len();
             Some((part, cut(&mut rest.0, count * padded)?, cut(&mut rest.1, count * groups)?, cut(&mut rest.2, count * groups)?))
         });
-        share(team, rows, |(part, codes, scales, sums)| {
+        team.share(rows, |(part, codes, scales, sums)| {
             // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
-            let mut rows = (codes.chunks_exact_mut(padded), scales.chunks_exact_mut(groups), sums.chunks_exact_mut(groups));
+            let mut rows =
+                (codes.chunks_exact_mut(padded.max(1)), scales.chunks_exact_mut(groups.max(1)), sums.chunks_exact_mut(groups.max(1)));
             for row in part {
                 let (Some(codes), Some(scales), Some(sums)) = (rows.0.next(), rows.1.next(), rows.2.next()) else { return };
                 kernels.quantize_activations(input(row).unwrap_or_default(), codes, scales, sums);
@@ -99,7 +99,7 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         Activations::Int8 { codes, scales, sums }
     } else {
         let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
-        for (row, to) in rows.chunks_exact_mut(padded).enumerate() {
+        for (row, to) in rows.chunks_exact_mut(padded.max(1)).enumerate() {
             let x = input(row)?;
             let (values, padding) = to.split_at_mut_checked(x.len())?;
             copy(values, x)?;
@@ -117,7 +117,7 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         let matrix = matrix.part(part)?;
         Some((matrix, out.take_columns(matrix.rows)?))
     });
-    share(team, products, |(matrix, out)| kernels.matmul(&matrix, activations, out))
+    team.share(products, |(matrix, out)| kernels.matmul(&matrix, activations, out))
 }
 
 /// Takes the first `count` things away from `rest`.

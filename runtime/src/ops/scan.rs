@@ -6,7 +6,7 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::{self, Rows, RowsMut};
-use crate::team::{share, shares};
+use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
 /// Selective scan. Bias and softplus of the step size are inside, and so are the skip `d * x` and the gate `silu(z)`.
@@ -71,8 +71,8 @@ impl Scan {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
-        let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
+        let tensors = batch.tensors;
+        let (a, d, dt_bias) = (tensors.array(self.a)?, tensors.array(self.d)?, tensors.array(self.dt_bias)?);
         let (channels, heads) = (self.x.len as usize, self.heads as usize);
         let d_state = (self.b.len as usize).checked_div(heads)?;
         let a = Rows::new(a, d_state, channels, channels)?;
@@ -102,7 +102,7 @@ impl Scan {
                 };
                 Some((scan, h.take_columns(range.len())?, y.take_columns(range.len())?))
             });
-            share(team, parts, |(scan, h, y)| kernels.scan(&scan, h, y))
+            team.share(parts, |(scan, h, y)| kernels.scan(&scan, h, y))
         })
     }
 

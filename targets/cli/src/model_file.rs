@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::kernels::{self, KernelTable};
-use brooklet::mem::MappedFile;
+use brooklet::mem::{MappedFile, Pages};
 use brooklet::{Line, Model, Session, State};
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,18 @@ impl ModelFile {
     /// Checks the file and plans its memory.
     pub(crate) fn model(&self) -> Result<Model<'_>> {
         Model::from_bytes(self.file.bytes()).with_context(|| self.name())
+    }
+
+    /// Keeps the file's pages in memory, so that no step waits for a disk.
+    pub(crate) fn lock(&self) -> Result<()> {
+        let cannot = || {
+            format!(
+                "{}: {} bytes cannot be locked in memory; raise the limit (`ulimit -l`) or leave --lock out",
+                self.name(),
+                self.bytes().len()
+            )
+        };
+        self.file.lock().with_context(cannot)
     }
 
     /// The file's bytes.
@@ -60,14 +72,19 @@ fn forced_kernels() -> Result<Option<&'static KernelTable>> {
 
 /// Memory of one stream and of the session that runs it.
 pub(crate) struct Memory {
-    pub(crate) state: Vec<Line>,
-    pub(crate) scratch: Vec<Line>,
+    pub(crate) state: Pages,
+    pub(crate) scratch: Pages,
 }
 
 impl Memory {
     /// Memory for a stream of `model` that handles up to `tokens` tokens at once.
     pub(crate) fn new(model: &Model<'_>, tokens: usize) -> Result<Self> {
-        Ok(Memory { state: lines("state", model.state_bytes())?, scratch: lines("scratch", model.scratch_bytes(tokens))? })
+        Self::for_team(model, tokens, 1)
+    }
+
+    /// The same, worked on by a team of `threads`.
+    pub(crate) fn for_team(model: &Model<'_>, tokens: usize, threads: usize) -> Result<Self> {
+        Ok(Memory { state: pages("state", model.state_bytes())?, scratch: pages("scratch", model.team_scratch_bytes(tokens, threads))? })
     }
 
     /// Runs `work` on an empty stream.
@@ -84,10 +101,6 @@ impl Memory {
 }
 
 /// A file can ask for any amount of memory: that must not end the program.
-fn lines(what: &str, bytes: usize) -> Result<Vec<Line>> {
-    let count = bytes.div_ceil(size_of::<Line>());
-    let mut lines = Vec::new();
-    lines.try_reserve_exact(count).map_err(|_| anyhow!("the model's {what} takes {bytes} bytes, more than this machine gives"))?;
-    lines.resize(count, Line::ZERO);
-    Ok(lines)
+pub(crate) fn pages(what: &str, bytes: usize) -> Result<Pages> {
+    Pages::zeroed(bytes).map_err(|_| anyhow!("the model's {what} takes {bytes} bytes, more than this machine gives"))
 }

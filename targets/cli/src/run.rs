@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Go on behind the model's end token
     #[arg(long)]
     ignore_eos: bool,
+    /// Keep the file's pages in memory
+    #[arg(long)]
+    lock: bool,
     /// Print speed and memory to standard error
     #[arg(long)]
     stats: bool,
@@ -75,6 +78,9 @@ fn probability(text: &str) -> Result<f32, String> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(&args.model)?;
+    if args.lock {
+        file.lock()?;
+    }
     let model = file.model()?;
     let codec = TextCodec::of(&model, &file.name())?;
     let prompt = prompt(args)?;

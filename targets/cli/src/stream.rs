@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// The class that the samples really are (else taken from the file's name, if it carries one)
     #[arg(long, value_name = "NAME")]
     label: Option<String>,
+    /// Keep the model's pages in memory
+    #[arg(long)]
+    lock: bool,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -68,6 +71,9 @@ fn rate(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(&args.model)?;
+    if args.lock {
+        file.lock()?;
+    }
     let model = file.model()?;
     let channels = channel_names(&model, &file.name())?;
     let names = class_names(&model);

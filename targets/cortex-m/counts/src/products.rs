@@ -138,9 +138,9 @@ impl<'a> Product<'a> {
         };
         let out = &mut *self.out[i.min(1)];
         out.fill(f32::NAN);
-        
         let matrix = core::hint::black_box(&self.matrix);
-        let (multiplying, ()) = instructions(|| table.matmul(matrix, activations, RowsMut::new(out, self.t, self.matrix.rows, self.matrix.rows).unwrap()));
+        let rows = self.matrix.rows;
+        let (multiplying, _) = instructions(|| RowsMut::new(out, self.vectors, rows, rows).map(|out| table.matmul(matrix, activations, out)));
         let [first, latest] = &self.out;
         if i > 0
             && let Some(at) = first.iter().zip(latest.iter()).position(|(a, b)| a.to_bits() != b.to_bits())

@@ -1,0 +1,266 @@
+//! The state-space dual recurrence: a part of a head's state stays in registers while a few tokens pass; a lone token takes the
+//! state as it comes from memory.
+
+use super::act::{each, exp, softplus};
+use super::lanes::{self, LANES, TOGETHER, load_part};
+use crate::portable;
+use crate::rows::RowsMut;
+use crate::table::Ssd;
+use core::arch::x86_64::*;
+
+/// Tokens that pass before the state goes back to memory.
+const TOKENS: usize = 32;
+
+/// What a few tokens bring for sixteen heads.
+struct Passing {
+    first: usize,
+    count: usize,
+    /// Step sizes, a lane a head.
+    dt: [[f32; LANES]; TOKENS],
+    /// Decays, a lane a head.
+    decay: [[f32; LANES]; TOKENS],
+}
+
+/// One head on its way through the tokens.
+struct Head<'a> {
+    ssd: &'a Ssd<'a>,
+    passing: &'a Passing,
+    /// Lane of the step sizes.
+    lane: usize,
+    /// First of the head's channels in x and y.
+    channel: usize,
+    head_dim: usize,
+    /// First of the group's numbers in b and c.
+    group: usize,
+    d_state: usize,
+    d: f32,
+}
+
+/// See [`portable::ssd`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
+    let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
+    let head_dim = ssd.x.width() / heads.max(1);
+    let d_state = ssd.b.width() / ssd.groups.max(1);
+    let cells = d_state * head_dim;
+    let group = |head: usize| (ssd.first_head + head) / ssd.heads_per_group.max(1) * d_state;
+    let groups_end = group(heads.saturating_sub(1)) + d_state;
+    let whole = |rows: usize, width: usize, wanted: usize| rows >= tokens && width >= wanted;
+    let fits = whole(ssd.dt.rows(), ssd.dt.width(), heads)
+        && whole(ssd.b.rows(), ssd.b.width(), groups_end)
+        && whole(ssd.c.rows(), ssd.c.width(), groups_end)
+        && whole(y.rows(), y.width(), heads * head_dim)
+        && ssd.dt_bias.len() >= heads
+        && ssd.d.len() >= heads
+        && state.len() >= heads * cells;
+    if !fits || cells == 0 {
+        return portable::ssd(ssd, state, y);
+    }
+    let none = [[0.0; LANES]; TOKENS];
+    let mut passing = Passing { first: 0, count: 0, dt: none, decay: none };
+    for first in (0..tokens).step_by(TOKENS) {
+        (passing.first, passing.count) = (first, (tokens - first).min(TOKENS));
+        for some_heads in (0..heads).step_by(LANES) {
+            arrive(ssd, some_heads, &mut passing);
+            for head in some_heads..heads.min(some_heads + LANES) {
+                let state = &mut state[head * cells..(head + 1) * cells];
+                let (lane, channel) = (head - some_heads, head * head_dim);
+                let head = Head { ssd, passing: &passing, lane, channel, head_dim, group: group(head), d_state, d: ssd.d[head] };
+                let mut at = 0;
+                while at < head_dim {
+                    let columns = (head_dim - at) / LANES;
+                    at += match (passing.count, columns) {
+                        (1, 8..) => head.one::<8, true>(at, state, &mut y),
+                        (1, 4..) => head.one::<4, true>(at, state, &mut y),
+                        (1, 2..) => head.one::<2, true>(at, state, &mut y),
+                        (1, 1) => head.one::<1, true>(at, state, &mut y),
+                        (1, 0) => head.one::<1, false>(at, state, &mut y),
+                        (_, 4..) => head.some::<4, 4, true>(at, state, &mut y),
+                        (_, 2..) => head.some::<2, 8, true>(at, state, &mut y),
+                        (_, 1) => head.some::<1, 16, true>(at, state, &mut y),
+                        (_, 0) => head.some::<1, 16, false>(at, state, &mut y),
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Step sizes and decays of up to sixteen heads from `head`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn arrive(ssd: &Ssd<'_>, head: usize, passing: &mut Passing) {
+    let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
+    let (lowest, highest, gap) = (_mm512_set1_ps(ssd.dt_lo), _mm512_set1_ps(ssd.dt_hi), _mm512_set1_ps(ssd.gap));
+    for first in (0..passing.count).step_by(TOGETHER) {
+        // Behind the last token the last again: it is stored to the same place.
+        let some = [0, 1, 2, 3].map(|i| (first + i).min(passing.count - 1));
+        let dt = softplus(each!(i < TOGETHER: _mm512_add_ps(load_part(&ssd.dt.row(passing.first + some[i])[head..]), bias)));
+        // A NaN is in the second place, and stays.
+        let dt = each!(i < TOGETHER: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
+        let decay = exp(each!(i < TOGETHER: _mm512_mul_ps(dt[i], a)));
+        for i in 0..TOGETHER {
+            lanes::store(&mut passing.dt[some[i]], dt[i]);
+            lanes::store(&mut passing.decay[some[i]], decay[i]);
+        }
+    }
+}
+
+/// Sixteen floats, or those that the mask lets through if `FULL` is not set.
+///
+/// # Safety
+/// These floats must be readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load<const FULL: bool>(x: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { if FULL { _mm512_loadu_ps(x) } else { _mm512_maskz_loadu_ps(mask, x) } }
+}
+
+/// The reverse of [`load`].
+///
+/// # Safety
+/// These floats must be writable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store<const FULL: bool>(x: *mut f32, mask: __mmask16, lanes: __m512) {
+    // SAFETY: the caller's promise.
+    unsafe { if FULL { _mm512_storeu_ps(x, lanes) } else { _mm512_mask_storeu_ps(x, mask, lanes) } }
+}
+
+impl Head<'_> {
+    /// The head's number `n` of a token's b or c.
+    #[inline]
+    fn of_group(&self, row: &[f32], n: usize) -> *const f32 {
+        debug_assert!(row.len() >= self.group + self.d_state && n < self.d_state);
+        // SAFETY: rows of b and c were seen to reach as far as the last group's end.
+        unsafe { row.as_ptr().add(self.group + n) }
+    }
+
+    /// `C` registers of the head's input from channel `at`.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn x<const C: usize, const FULL: bool>(&self, t: usize, at: usize) -> [__m512; C] {
+        let x = self.ssd.x.row(t);
+        debug_assert!(x.len() >= self.channel + self.head_dim && self.head_dim >= at + if FULL { C * LANES } else { 1 });
+        let mask = lanes::mask(self.head_dim - at);
+        let mut lanes = [_mm512_setzero_ps(); C];
+        for (c, lanes) in lanes.iter_mut().enumerate() {
+            // SAFETY: there are `C` whole registers left of the head, or a part of one.
+            *lanes = unsafe { load::<FULL>(x.as_ptr().add(self.channel + at + c * LANES), mask) };
+        }
+        lanes
+    }
+
+    /// Adds the skip and stores the output.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn leave<const C: usize, const FULL: bool>(&self, t: usize, at: usize, sum: [__m512; C], y: &mut RowsMut<'_>) {
+        let (x, d) = (self.x::<C, FULL>(t, at), _mm512_set1_ps(self.d));
+        let y = &mut y.row_mut(t)[self.channel + at..self.channel + self.head_dim];
+        let mask = lanes::mask(y.len());
+        for c in 0..C {
+            let sum = _mm512_add_ps(sum[c], _mm512_mul_ps(d, x[c]));
+            // SAFETY: there are `C` whole registers left of the head, or a part of one.
+            unsafe { store::<FULL>(y.as_mut_ptr().add(c * LANES), mask, sum) };
+        }
+    }
+
+    /// One token through the columns from `at` of every row. Returns how many.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn one<const C: usize, const FULL: bool>(&self, at: usize, state: &mut [f32], y: &mut RowsMut<'_>) -> usize {
+        let (t, mask) = (self.passing.first, lanes::mask(self.head_dim - at));
+        // SAFETY: a group has `d_state` numbers.
+        let of_group = |row| unsafe { core::slice::from_raw_parts(self.of_group(row, 0), self.d_state) };
+        let (b, c) = (of_group(self.ssd.b.row(t)), of_group(self.ssd.c.row(t)));
+        let (decay, dt) = (_mm512_set1_ps(self.passing.decay[0][self.lane]), _mm512_set1_ps(self.passing.dt[0][self.lane]));
+        let mut dx = self.x::<C, FULL>(t, at);
+        for dx in &mut dx {
+            *dx = _mm512_mul_ps(dt, *dx);
+        }
+        let mut sum = [_mm512_setzero_ps(); C];
+        for ((row, &b), &c) in state.chunks_exact_mut(self.head_dim).zip(b).zip(c) {
+            let (b, c) = (_mm512_set1_ps(b), _mm512_set1_ps(c));
+            for i in 0..C {
+                // SAFETY: there are `C` whole registers left of the row, or a part of one.
+                unsafe {
+                    let place = row.as_mut_ptr().add(at + i * LANES);
+                    let kept = _mm512_mul_ps(decay, load::<FULL>(place, mask));
+                    let s = _mm512_add_ps(kept, _mm512_mul_ps(dx[i], b));
+                    store::<FULL>(place, mask, s);
+                    sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s));
+                }
+            }
+        }
+        self.leave::<C, FULL>(t, at, sum, y);
+        C * LANES
+    }
+
+    /// All tokens through the columns from `at`, `R` rows at a time. Returns how many columns.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn some<const C: usize, const R: usize, const FULL: bool>(&self, at: usize, state: &mut [f32], y: &mut RowsMut<'_>) -> usize {
+        let mut sums = [[_mm512_setzero_ps(); C]; TOKENS];
+        let mut blocks = state.chunks_exact_mut(R * self.head_dim);
+        let mut n = 0;
+        for rows in &mut blocks {
+            self.pass::<C, R, FULL>(n, at, rows, &mut sums);
+            n += R;
+        }
+        for row in blocks.into_remainder().chunks_exact_mut(self.head_dim) {
+            self.pass::<C, 1, FULL>(n, at, row, &mut sums);
+            n += 1;
+        }
+        for i in 0..self.passing.count {
+            self.leave::<C, FULL>(self.passing.first + i, at, sums[i], y);
+        }
+        C * LANES
+    }
+
+    /// All tokens through `R` rows, the first of them row `n` of the head.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn pass<const C: usize, const R: usize, const FULL: bool>(
+        &self,
+        n: usize,
+        at: usize,
+        rows: &mut [f32],
+        sums: &mut [[__m512; C]; TOKENS],
+    ) {
+        let mask = lanes::mask(self.head_dim - at);
+        debug_assert!(rows.len() == R * self.head_dim);
+        let mut s = [[_mm512_setzero_ps(); C]; R];
+        for r in 0..R {
+            for c in 0..C {
+                // SAFETY: there are `R` rows, and `C` whole registers left of each, or a part of one.
+                s[r][c] = unsafe { load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
+            }
+        }
+        for i in 0..self.passing.count {
+            let t = self.passing.first + i;
+            let (b, c) = (self.of_group(self.ssd.b.row(t), n), self.of_group(self.ssd.c.row(t), n));
+            let (decay, dt) = (_mm512_set1_ps(self.passing.decay[i][self.lane]), _mm512_set1_ps(self.passing.dt[i][self.lane]));
+            let mut dx = self.x::<C, FULL>(t, at);
+            for dx in &mut dx {
+                *dx = _mm512_mul_ps(dt, *dx);
+            }
+            let mut sum = sums[i];
+            for r in 0..R {
+                // SAFETY: the group has these `R` numbers, as there are as many rows.
+                let (b, c) = unsafe { (_mm512_set1_ps(*b.add(r)), _mm512_set1_ps(*c.add(r))) };
+                for i in 0..C {
+                    s[r][i] = _mm512_add_ps(_mm512_mul_ps(decay, s[r][i]), _mm512_mul_ps(dx[i], b));
+                    sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s[r][i]));
+                }
+            }
+            sums[i] = sum;
+        }
+        for r in 0..R {
+            for c in 0..C {
+                // SAFETY: as for the loads.
+                unsafe { store::<FULL>(rows.as_mut_ptr().add(r * self.head_dim + at + c * LANES), mask, s[r][c]) };
+            }
+        }
+    }
+}

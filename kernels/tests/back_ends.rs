@@ -1,0 +1,186 @@
+//! Every back-end gives the portable kernels' bits, whatever the sizes.
+
+use brooklet_kernels::{Attention, Cache, Conv1d, KernelTable, Norm, NormKind, Rows, RowsMut, Scan, Ssd, available};
+use proptest::prelude::*;
+
+/// Numbers in `-by .. by`, the same for the same seed.
+fn numbers(seed: u64, count: usize, by: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / 8_388_608.0 - 1.0) * by
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn negative(seed: u64, count: usize, by: f32) -> Vec<f32> {
+    numbers(seed, count, by).into_iter().map(|x| -x.abs()).collect()
+}
+
+fn codes(seed: u64, count: usize) -> Vec<i8> {
+    numbers(seed, count, 127.0).into_iter().map(|x| x as i8).collect()
+}
+
+/// Runs `kernel` with every table; its results must be those of the first.
+fn same(kernel: impl Fn(&KernelTable) -> Vec<f32>) -> Result<(), TestCaseError> {
+    let bits = |table| kernel(table).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let mut tables = available();
+    let want = bits(tables.next().unwrap());
+    for table in tables {
+        let got = bits(table);
+        let differs = got.iter().zip(&want).position(|(got, want)| got != want);
+        prop_assert!(differs.is_none(), "{}: number {} of {}", table.name(), differs.unwrap_or(0), got.len());
+    }
+    Ok(())
+}
+
+/// Rows of `width` with a few numbers between them.
+fn rows(data: &[f32], rows: usize, width: usize) -> Rows<'_> {
+    Rows::new(data, rows, width, width + 3).unwrap()
+}
+
+fn rows_mut(data: &mut [f32], rows: usize, width: usize) -> RowsMut<'_> {
+    RowsMut::new(data, rows, width, width + 3).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn scans(
+        seed in 0..u64::MAX / 2, per_head in 1usize..80, heads in 1usize..3, d_state in 1usize..40, tokens in 1usize..40,
+        gate: bool, gap in 0.5f32..2.0,
+    ) {
+        let width = heads * per_head;
+        let wide = |i, by| numbers(seed + i, tokens * (width + 3), by);
+        let (x, dt, z) = (wide(0, 2.0), wide(1, 12.0), wide(2, 4.0));
+        let [b, c] = [3, 4].map(|i| numbers(seed + i, tokens * (heads * d_state + 3), 1.0));
+        let a = negative(seed + 5, d_state * (width + 3), 8.0);
+        let (dt_bias, d) = (numbers(seed + 6, width, 1.0), numbers(seed + 7, width, 1.0));
+        same(|kernels| {
+            let mut h = numbers(seed + 8, d_state * (width + 3), 1.0);
+            let mut y = vec![7.0; tokens * (width + 3)];
+            let scan = Scan {
+                x: rows(&x, tokens, width),
+                dt: rows(&dt, tokens, width),
+                dt_bias: &dt_bias,
+                a: rows(&a, d_state, width),
+                b: rows(&b, tokens, heads * d_state),
+                c: rows(&c, tokens, heads * d_state),
+                d: &d,
+                z: gate.then(|| rows(&z, tokens, width)),
+                heads,
+                gap,
+            };
+            kernels.scan(&scan, rows_mut(&mut h, d_state, width), rows_mut(&mut y, tokens, width));
+            [h, y].concat()
+        })?;
+    }
+
+    #[test]
+    fn dual_recurrences(
+        seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_group in 1usize..12, groups in 1usize..4, d_state in 1usize..131,
+        tokens in 1usize..40, cut: bool,
+    ) {
+        let all_heads = per_group * groups;
+        let first_head = if cut { all_heads / 2 } else { 0 };
+        let heads = all_heads - first_head;
+        let x = numbers(seed, tokens * (heads * head_dim + 3), 2.0);
+        let dt = numbers(seed + 1, tokens * (heads + 3), 12.0);
+        let [b, c] = [2, 3].map(|i| numbers(seed + i, tokens * (groups * d_state + 3), 1.0));
+        let a = negative(seed + 4, heads, 4.0);
+        let (dt_bias, d) = (numbers(seed + 5, heads, 1.0), numbers(seed + 6, heads, 1.0));
+        same(|kernels| {
+            let mut state = numbers(seed + 7, heads * d_state * head_dim, 1.0);
+            let mut y = vec![7.0; tokens * (heads * head_dim + 3)];
+            let ssd = Ssd {
+                x: rows(&x, tokens, heads * head_dim),
+                dt: rows(&dt, tokens, heads),
+                dt_bias: &dt_bias,
+                a: &a,
+                b: rows(&b, tokens, groups * d_state),
+                c: rows(&c, tokens, groups * d_state),
+                d: &d,
+                groups,
+                heads_per_group: per_group,
+                first_head,
+                dt_lo: 0.001,
+                dt_hi: 8.0,
+                gap: 1.0,
+            };
+            kernels.ssd(&ssd, &mut state, rows_mut(&mut y, tokens, heads * head_dim));
+            [state, y].concat()
+        })?;
+    }
+
+    #[test]
+    fn convolutions(
+        seed in 0..u64::MAX / 2, channels in 1usize..80, taps in 1usize..6, tokens in 1usize..10, has_bias: bool, silu: bool,
+    ) {
+        let weight = numbers(seed, taps * (channels + 3), 1.0);
+        let bias = numbers(seed + 1, channels, 1.0);
+        same(|kernels| {
+            let mut state = numbers(seed + 2, taps * (channels + 3), 9.0);
+            let mut x = numbers(seed + 3, tokens * (channels + 3), 9.0);
+            let conv = Conv1d { weight: rows(&weight, taps, channels), bias: has_bias.then_some(&bias), taps, silu };
+            kernels.conv1d(&conv, rows_mut(&mut state, taps - 1, channels), rows_mut(&mut x, tokens, channels));
+            [state, x].concat()
+        })?;
+    }
+
+    #[test]
+    fn norms(seed in 0..u64::MAX / 2, width in 1usize..200, groups in 1usize..4, kind in 0usize..3, with in 0u8..16) {
+        let count = groups * width;
+        let part = |bit: u8| (with & bit != 0).then(|| numbers(seed + u64::from(bit), count, 3.0));
+        let (weight, bias, gate) = (part(1), part(2), part(4));
+        same(|kernels| {
+            let mut x = numbers(seed + 9, count, 5.0);
+            let norm = Norm {
+                kind: [NormKind::Rms, NormKind::Layer, NormKind::RmsEpsOutside][kind],
+                weight: weight.as_deref(),
+                bias: bias.as_deref(),
+                groups,
+                eps: 1e-5,
+                gate: gate.as_deref(),
+                gate_first: with & 8 != 0,
+            };
+            kernels.norm(&norm, &mut x);
+            x
+        })?;
+    }
+
+    #[test]
+    fn gated_units(seed in 0..u64::MAX / 2, len in 1usize..200) {
+        let y = numbers(seed, len, 1.0);
+        same(|kernels| {
+            let mut x = numbers(seed + 1, len, 30.0);
+            kernels.silu_multiply(&mut x, &y);
+            x
+        })?;
+    }
+
+    #[test]
+    fn attention(
+        seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_kv_head in 1usize..7, kv_heads in 1usize..4, len in 1usize..71,
+        spare in 0usize..9, room in 1usize..6, int8: bool,
+    ) {
+        let capacity = len + spare;
+        let (heads, elements) = (per_kv_head * kv_heads, kv_heads * capacity * head_dim);
+        let q = numbers(seed, heads * head_dim, 2.0);
+        let [keys, values] = [1, 2].map(|i| numbers(seed + i, elements, 2.0));
+        let [key_codes, value_codes] = [1, 2].map(|i| codes(seed + i, elements));
+        let [key_scales, value_scales] = [3, 4].map(|i| numbers(seed + i, kv_heads * capacity, 0.05));
+        let cache = if int8 {
+            Cache::Int8 { key_scales: &key_scales, value_scales: &value_scales, keys: &key_codes, values: &value_codes }
+        } else {
+            Cache::F32 { keys: &keys, values: &values }
+        };
+        same(|kernels| {
+            let mut scores = vec![7.0; room * len];
+            let mut out = vec![7.0; heads * head_dim];
+            let attention = Attention { q: &q, kv_heads, head_dim, scale: 0.125, len, capacity, cache };
+            kernels.attend(&attention, &mut scores, &mut out);
+            out
+        })?;
+    }
+}

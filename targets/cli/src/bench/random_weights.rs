@@ -1,0 +1,23 @@
+//! Models of random weights in published shapes: speed needs a config, not a download.
+
+use anyhow::Result;
+use brooklet::kernels::quant::Format;
+use brooklet_quantize::{Cache, Recipe, shapes};
+use indicatif::ProgressBar;
+use std::path::Path;
+
+/// Writes the shape `shape` to `path`, with attention caches of `cache_positions`.
+pub(crate) fn draw(shape: &str, format: Format, cache_positions: Option<u64>, path: &Path) -> Result<()> {
+    let checkpoint = shapes::shape(shape)?;
+    let mut recipe = Recipe { format, ..Recipe::default() };
+    if let Some(positions) = cache_positions {
+        recipe.cache = Cache { context: u32::try_from(positions)?, ..recipe.cache };
+    }
+    let bar = ProgressBar::new(0).with_message("drawing weights");
+    brooklet_quantize::quantize(&checkpoint, &recipe, path, &mut |progress| {
+        bar.set_length(progress.total_bytes);
+        bar.set_position(progress.done_bytes);
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}
