@@ -44,7 +44,8 @@ impl Bytes {
             Format::F32 => pack_f32(rows, cols, |row, col| number(seed, at(row, col)), out),
             // The smallest halves too, which have fewer bits.
             Format::F16 => pack_f16(rows, cols, |row, col| number(seed, at(row, col)) * 1.0e-2, out),
-            Format::Q8 => pack_q8(rows, cols, row_scale, sub_scale, |row, col| code(seed, at(row, col)), out),
+            // Files may hold -128 as well.
+            Format::Q8 => pack_q8(rows, cols, row_scale, sub_scale, |row, col| code(seed, at(row, col)).saturating_sub(1), out),
             Format::Q4 => {
                 let (table, shift) = if seed.is_multiple_of(2) { (NONLINEAR_TABLE, NONLINEAR_SHIFT) } else { (LINEAR_TABLE, -90) };
                 // All eight bits: seven of the factor, one that picks the table.
@@ -152,6 +153,13 @@ proptest! {
         for table in tables {
             prop_assert_eq!(&round(table), &want, "{}", table.name());
         }
+    }
+}
+
+#[test]
+fn one_to_forty_vectors_have_the_portable_bits() {
+    for count in 1..=40 {
+        check(17 + count % 3, 97, count, count as u32);
     }
 }
 
