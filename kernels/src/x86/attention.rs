@@ -1,7 +1,7 @@
 //! Attention over a cache: sixteen positions' scores at once, and query heads that share keys and values go together.
 
-use super::act::exp;
-use super::lanes::{self, LANES, join_quarters, load, load_part, map, map_with, mask, quarters, store_part, sum_of};
+use super::act::{each, exp};
+use super::lanes::{self, LANES, TOGETHER, join_quarters, load, load_part, map, map_with, mask, quarters, store_part, sum_of};
 use crate::portable;
 use crate::table::{Attention, Cache};
 use core::arch::x86_64::*;
@@ -114,7 +114,7 @@ fn some_heads<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>
     for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
         *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores));
         if let Some(value_scales) = cache.value_scales {
-            map_with(scores, value_scales, |weight, scale| _mm512_mul_ps(weight, scale));
+            map_with(scores, value_scales, |weight, scale| each!(i < TOGETHER: _mm512_mul_ps(weight[i], scale[i])));
         }
     }
     let mut at = 0;
@@ -190,7 +190,7 @@ fn softmax_weights(scores: &mut [f32]) -> f32 {
     }
     max = _mm512_mask_max_ps(max, mask(rest.len()), load_part(rest), max);
     let max = _mm512_set1_ps(_mm512_reduce_max_ps(max));
-    map(scores, |score| exp(_mm512_sub_ps(score, max)));
+    map(scores, |score| exp(each!(i < TOGETHER: _mm512_sub_ps(score[i], max))));
     sum_of(scores, |weight| weight)
 }
 

@@ -44,34 +44,65 @@ pub(super) fn store_part(x: &mut [f32], lanes: __m512) {
     unsafe { _mm512_mask_storeu_ps(x.as_mut_ptr(), mask(x.len()), lanes) }
 }
 
-/// `x[i] <- f(x[i])`, all lanes at once.
+/// Registers that [`map`] and [`map_with`] take together.
+pub(super) const TOGETHER: usize = 4;
+
+/// Several registers of floats.
+const FLOATS: usize = TOGETHER * LANES;
+
+/// `x[i] <- f(x[i])`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn map(x: &mut [f32], f: impl Fn(__m512) -> __m512) {
+pub(super) fn map(x: &mut [f32], f: impl Fn([__m512; TOGETHER]) -> [__m512; TOGETHER]) {
     let (chunks, rest) = x.as_chunks_mut();
     for x in chunks {
-        let y = f(load(x));
-        store(x, y);
+        let y = f(load_several(x));
+        store_several(x, y);
     }
     if !rest.is_empty() {
-        let y = f(load_part(rest));
-        store_part(rest, y);
+        let mut all = [0.0; FLOATS];
+        all[..rest.len()].copy_from_slice(rest);
+        let y = f(load_several(&all));
+        store_several(&mut all, y);
+        rest.copy_from_slice(&all[..rest.len()]);
     }
 }
 
 /// `x[i] <- f(x[i], y[i])`, over the shorter of the two.
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub(super) fn map_with(x: &mut [f32], y: &[f32], f: impl Fn(__m512, __m512) -> __m512) {
+pub(super) fn map_with(x: &mut [f32], y: &[f32], f: impl Fn([__m512; TOGETHER], [__m512; TOGETHER]) -> [__m512; TOGETHER]) {
     let len = x.len().min(y.len());
-    let ((x, x_rest), (y, y_rest)) = (x[..len].as_chunks_mut(), y[..len].as_chunks());
-    for (x, y) in x.iter_mut().zip(y) {
-        let z = f(load(x), load(y));
-        store(x, z);
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x[..len].as_chunks_mut(), y[..len].as_chunks());
+    for (x, y) in x_chunks.iter_mut().zip(y_chunks) {
+        let z = f(load_several(x), load_several(y));
+        store_several(x, z);
     }
     if !x_rest.is_empty() {
-        let z = f(load_part(x_rest), load_part(y_rest));
-        store_part(x_rest, z);
+        let mut all = [[0.0; FLOATS]; 2];
+        all[0][..x_rest.len()].copy_from_slice(x_rest);
+        all[1][..y_rest.len()].copy_from_slice(y_rest);
+        let z = f(load_several(&all[0]), load_several(&all[1]));
+        store_several(&mut all[0], z);
+        x_rest.copy_from_slice(&all[0][..x_rest.len()]);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_several(x: &[f32; FLOATS]) -> [__m512; TOGETHER] {
+    let mut lanes = [_mm512_setzero_ps(); TOGETHER];
+    for (lanes, x) in lanes.iter_mut().zip(x.as_chunks().0) {
+        *lanes = load(x);
+    }
+    lanes
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_several(x: &mut [f32; FLOATS], lanes: [__m512; TOGETHER]) {
+    for (lanes, x) in lanes.into_iter().zip(x.as_chunks_mut().0) {
+        store(x, lanes);
     }
 }
 

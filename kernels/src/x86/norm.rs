@@ -1,7 +1,7 @@
 //! Norms with their gates.
 
-use super::act::silu;
-use super::lanes::{map, map_with, sum_of};
+use super::act::{each, silu};
+use super::lanes::{TOGETHER, map, map_with, sum_of};
 use crate::portable;
 use crate::table::{Norm, NormKind};
 use core::arch::x86_64::*;
@@ -9,7 +9,6 @@ use core::arch::x86_64::*;
 /// See [`portable::norm`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
-    let multiply_silu = |x: &mut [f32], gate: &[f32]| map_with(x, gate, |x, z| _mm512_mul_ps(x, silu(z)));
     if let Some(gate) = norm.gate
         && norm.gate_first
     {
@@ -20,7 +19,7 @@ pub(super) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
         let count = width as f32;
         if norm.kind == NormKind::Layer {
             let mean = _mm512_set1_ps(sum_of(x, |x| x) / count);
-            map(x, |x| _mm512_sub_ps(x, mean));
+            map(x, |x| each!(i < TOGETHER: _mm512_sub_ps(x[i], mean)));
         }
         let mean_square = sum_of(x, |x| _mm512_mul_ps(x, x)) / count;
         let root = match norm.kind {
@@ -28,13 +27,13 @@ pub(super) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
             NormKind::Rms | NormKind::Layer => portable::act::sqrt(mean_square + norm.eps),
         };
         let inverse = _mm512_set1_ps(1.0 / root);
-        map(x, |x| _mm512_mul_ps(x, inverse));
+        map(x, |x| each!(i < TOGETHER: _mm512_mul_ps(x[i], inverse)));
     }
     if let Some(weight) = norm.weight {
-        map_with(x, weight, |x, w| _mm512_mul_ps(x, w));
+        map_with(x, weight, |x, w| each!(i < TOGETHER: _mm512_mul_ps(x[i], w[i])));
     }
     if let Some(bias) = norm.bias {
-        map_with(x, bias, |x, b| _mm512_add_ps(x, b));
+        map_with(x, bias, |x, b| each!(i < TOGETHER: _mm512_add_ps(x[i], b[i])));
     }
     if let Some(gate) = norm.gate
         && !norm.gate_first
@@ -43,8 +42,21 @@ pub(super) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
     }
 }
 
+/// `x[i] <- x[i] * silu(gate[i])`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn multiply_silu(x: &mut [f32], gate: &[f32]) {
+    map_with(x, gate, |x, z| {
+        let share = silu(z);
+        each!(i < TOGETHER: _mm512_mul_ps(x[i], share[i]))
+    });
+}
+
 /// `x[i] <- silu(x[i]) * y[i]`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn silu_multiply(x: &mut [f32], y: &[f32]) {
-    map_with(x, y, |x, y| _mm512_mul_ps(silu(x), y));
+    map_with(x, y, |x, y| {
+        let x = silu(x);
+        each!(i < TOGETHER: _mm512_mul_ps(x[i], y[i]))
+    });
 }

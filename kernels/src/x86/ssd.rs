@@ -1,8 +1,8 @@
 //! The state-space dual recurrence: a part of a head's state stays in registers while a few tokens pass; a lone token takes the
 //! state as it comes from memory.
 
-use super::act::{exp, softplus};
-use super::lanes::{self, LANES, load_part};
+use super::act::{each, exp, softplus};
+use super::lanes::{self, LANES, TOGETHER, load_part};
 use crate::portable;
 use crate::rows::RowsMut;
 use crate::table::Ssd;
@@ -92,13 +92,17 @@ pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
 fn arrive(ssd: &Ssd<'_>, head: usize, passing: &mut Passing) {
     let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
     let (lowest, highest, gap) = (_mm512_set1_ps(ssd.dt_lo), _mm512_set1_ps(ssd.dt_hi), _mm512_set1_ps(ssd.gap));
-    for i in 0..passing.count {
-        let dt = softplus(_mm512_add_ps(load_part(&ssd.dt.row(passing.first + i)[head..]), bias));
+    for first in (0..passing.count).step_by(TOGETHER) {
+        // Behind the last token the last again: it is stored to the same place.
+        let some = [0, 1, 2, 3].map(|i| (first + i).min(passing.count - 1));
+        let dt = softplus(each!(i < TOGETHER: _mm512_add_ps(load_part(&ssd.dt.row(passing.first + some[i])[head..]), bias)));
         // A NaN is in the second place, and stays.
-        let dt = _mm512_min_ps(highest, _mm512_max_ps(lowest, dt));
-        let dt = _mm512_mul_ps(dt, gap);
-        lanes::store(&mut passing.dt[i], dt);
-        lanes::store(&mut passing.decay[i], exp(_mm512_mul_ps(dt, a)));
+        let dt = each!(i < TOGETHER: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
+        let decay = exp(each!(i < TOGETHER: _mm512_mul_ps(dt[i], a)));
+        for i in 0..TOGETHER {
+            lanes::store(&mut passing.dt[some[i]], dt[i]);
+            lanes::store(&mut passing.decay[some[i]], decay[i]);
+        }
     }
 }
 
