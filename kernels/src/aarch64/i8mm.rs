@@ -132,7 +132,7 @@ impl PairScales {
         let [a, b, c, d] = self.offsets;
         // SAFETY: NEON is part of every aarch64 core.
         unsafe {
-            let sums = vreinterpretq_s16_u32(vdupq_n_u32(sum0 as u32 & 0xffff | (sum1 as u32) << 16));
+            let sums = vreinterpretq_s16_u32(vdupq_n_u32((sum0 as u32 & 0xffff) | ((sum1 as u32) << 16)));
             let low = vget_low_s16(sums);
             [
                 vmull_s16(vget_low_s16(a), low),

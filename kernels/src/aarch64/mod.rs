@@ -10,11 +10,13 @@
 //! Stable Rust has no names yet for the last two instructions: they are assembly of one line.
 
 mod codes;
+mod conv;
 #[cfg(feature = "std")]
 mod dotprod;
 mod floats;
 #[cfg(feature = "std")]
 mod i8mm;
+mod lanes;
 mod neon;
 #[cfg(feature = "planes")]
 mod planes;
@@ -26,7 +28,8 @@ use crate::portable::REFERENCE;
 use crate::table::KernelTable;
 
 /// What needs no more than NEON.
-const COMMON: KernelTable = KernelTable { quantize_activations: round::quantize_activations, scan: scan::scan, ..REFERENCE };
+const COMMON: KernelTable =
+    KernelTable { quantize_activations: round::quantize_activations, conv1d: conv::conv1d, scan: scan::scan, ..REFERENCE };
 static NEON: KernelTable = KernelTable { name: "neon", matmul: neon::matmul, ..COMMON };
 #[cfg(feature = "std")]
 static DOTPROD: KernelTable = KernelTable { name: "dotprod", matmul: dotprod::matmul, ..COMMON };

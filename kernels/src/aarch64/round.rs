@@ -30,12 +30,12 @@ fn round(x: &[f32; GROUP], codes: &mut [i8; GROUP]) -> (f32, i32) {
     unsafe {
         let x: [float32x4_t; 8] = core::array::from_fn(|i| vld1q_f32(x.as_ptr().add(4 * i)));
         // A number is larger than a NaN, as for the portable comparison.
-        let mut largest = vabsq_f32(x[0]);
-        for &x in &x[1..] {
+        let mut largest = vdupq_n_f32(0.0);
+        for &x in &x {
             largest = vmaxnmq_f32(largest, vabsq_f32(x));
         }
         let largest = vmaxnmvq_f32(largest);
-        let silent = !(largest >= SILENT);
+        let silent = largest < SILENT;
         let scale = if silent { 0.0 } else { largest / 127.0 };
         let inverse = if silent { 0.0 } else { 127.0 / largest };
         // Adding 1.5 * 2^23 leaves the nearest integer, ties to even, in the low bytes.

@@ -1,14 +1,10 @@
 //! The selective scan, sixteen channels at a time in registers: one exponential per channel and state is most of its work.
 
+use super::lanes::{LANES, Lanes, add, load, map, multiply, splat, store};
 use crate::portable::act;
 use crate::rows::RowsMut;
 use crate::table::Scan;
 use core::arch::aarch64::*;
-
-/// Channels taken together: four registers, so that no exponential waits for the one before.
-const LANES: usize = 16;
-
-type Lanes = [float32x4_t; LANES / 4];
 
 /// See [`crate::portable::scan`]. All tokens of sixteen channels come before the next sixteen: their state stays in the first-level cache.
 pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
@@ -53,89 +49,6 @@ fn some_channels<const WHOLE: bool>(scan: &Scan<'_>, h: &mut RowsMut<'_>, y: &mu
     }
 }
 
-/// Lanes `at..at + 16` of `x`; without `WHOLE`, zero from `end` on.
-#[inline(always)]
-fn load<const WHOLE: bool>(x: &[f32], at: usize, end: usize) -> Lanes {
-    let mut lanes = [0.0; LANES];
-    if WHOLE {
-        if let Some(x) = x.get(at..).and_then(|x| x.first_chunk()) {
-            lanes = *x;
-        }
-    } else {
-        for (lane, &x) in lanes.iter_mut().zip(x.get(at..end).unwrap_or_default()) {
-            *lane = x;
-        }
-    }
-    from_array(&lanes)
-}
-
-/// The reverse of [`load`]: lanes from `end` on are dropped.
-#[inline(always)]
-fn store<const WHOLE: bool>(x: &mut [f32], at: usize, end: usize, lanes: Lanes) {
-    let lanes = to_array(lanes);
-    if WHOLE {
-        if let Some(x) = x.get_mut(at..).and_then(|x| x.first_chunk_mut()) {
-            *x = lanes;
-        }
-    } else {
-        for (x, lane) in x.get_mut(at..end).unwrap_or_default().iter_mut().zip(lanes) {
-            *x = lane;
-        }
-    }
-}
-
-#[inline(always)]
-fn from_array(x: &[f32; LANES]) -> Lanes {
-    // SAFETY: 16 readable floats; NEON is part of every aarch64 core.
-    unsafe { [vld1q_f32(x.as_ptr()), vld1q_f32(x.as_ptr().add(4)), vld1q_f32(x.as_ptr().add(8)), vld1q_f32(x.as_ptr().add(12))] }
-}
-
-#[inline(always)]
-fn to_array(lanes: Lanes) -> [f32; LANES] {
-    let mut x = [0.0; LANES];
-    for (i, lanes) in lanes.into_iter().enumerate() {
-        // SAFETY: four floats from `4 * i` are in the array; NEON is part of every aarch64 core.
-        unsafe { vst1q_f32(x.as_mut_ptr().add(4 * i), lanes) };
-    }
-    x
-}
-
-#[inline(always)]
-fn splat(x: f32) -> Lanes {
-    // SAFETY: NEON is part of every aarch64 core.
-    [unsafe { vdupq_n_f32(x) }; LANES / 4]
-}
-
-#[inline(always)]
-fn each(mut a: Lanes, b: Lanes, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Lanes {
-    for (a, b) in a.iter_mut().zip(b) {
-        *a = f(*a, b);
-    }
-    a
-}
-
-#[inline(always)]
-fn add(a: Lanes, b: Lanes) -> Lanes {
-    // SAFETY: NEON is part of every aarch64 core.
-    each(a, b, |a, b| unsafe { vaddq_f32(a, b) })
-}
-
-#[inline(always)]
-fn multiply(a: Lanes, b: Lanes) -> Lanes {
-    // SAFETY: NEON is part of every aarch64 core.
-    each(a, b, |a, b| unsafe { vmulq_f32(a, b) })
-}
-
-/// A portable function on every lane.
-#[inline(always)]
-fn map(x: Lanes, f: impl Fn(f32) -> f32) -> Lanes {
-    let mut x = to_array(x);
-    for x in &mut x {
-        *x = f(*x);
-    }
-    from_array(&x)
-}
-
 /// [`act::exp`], step for step.
 #[inline(always)]
 fn exp(x: Lanes) -> Lanes {
@@ -170,7 +83,8 @@ fn exp(x: Lanes) -> Lanes {
 
 #[cfg(test)]
 mod tests {
-    use super::{LANES, act, exp, from_array, to_array};
+    use super::super::lanes::{from_array, to_array};
+    use super::{LANES, act, exp};
 
     #[test]
     fn exponentials_are_the_portable_ones_to_the_bit() {
