@@ -4,6 +4,7 @@
 mod act;
 mod attention;
 mod conv;
+mod gates;
 mod lanes;
 mod norm;
 pub(crate) mod read;
@@ -24,6 +25,8 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     conv1d: conv::conv1d,
     scan: scan::scan,
     ssd: ssd::ssd,
+    lstm_step: gates::lstm_step,
+    gru_step: gates::gru_step,
     norm: norm::norm,
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
