@@ -22,7 +22,7 @@ fi
 models=target/aarch64/models
 mkdir -p "$models"
 for model in granite-rope:q4 jamba-dense:q8 zamba:q4; do
-  cargo run --release -q -- quantize "tests/fixtures/families/${model%:*}" -o "$models/${model%:*}.brook" --format "${model#*:}" >/dev/null 2>&1
+  cargo run --release -q -- quantize "tests/fixtures/families/${model%:*}" -o "$models/${model%:*}.brook" --context 100 --format "${model#*:}" >/dev/null 2>&1
 done
 files=("$models"/{granite-rope,jamba-dense,zamba}.brook examples/models/watch-small.brook)
 # One line a file: hash, path.
@@ -33,7 +33,7 @@ for core in 'cortex-a72 portable neon' 'neoverse-n1 portable neon dotprod' 'max 
   read -r cpu back_ends <<<"$core"
   echo "-- $cpu: $back_ends"
   export QEMU_CPU=$cpu
-  arm_cargo test -p brooklet-kernels -p brooklet --features brooklet/std --lib --tests
+  PROPTEST_CASES=60 arm_cargo test -p brooklet-kernels -p brooklet --features brooklet/std --lib --tests
   got=$(qemu-aarch64 "target/aarch64/$target/release/examples/back_ends" "${files[@]}")
   echo "$got"
   [ "$(awk '{ print $3 }' <<<"$got" | awk '!seen[$0]++' | xargs)" = "$back_ends" ] || { echo "$cpu must have the back-ends $back_ends" >&2; exit 1; }

@@ -1,9 +1,9 @@
-//! Several sensors, one model: weights and scratch are shared, each stream owns its state.
+//! Several sensors, one model: they step together, and the weights are read once for all; each stream owns its state.
 //!
 //!     cargo run --release -p brooklet-examples --example 04_many_streams
 
 use brooklet::mem::MappedFile;
-use brooklet::{Input, Line, Model, Session, State, kernels};
+use brooklet::{Line, Model, State, Streams, kernels};
 use brooklet_examples::{asset, recording};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,14 +14,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let lines_each = model.state_bytes().div_ceil(64);
     let mut memory = vec![Line::ZERO; lines_each * names.len()];
-    let mut scratch = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];
+    let mut scratch = vec![Line::ZERO; model.scratch_bytes(names.len()).div_ceil(64)];
     let mut states = memory.chunks_mut(lines_each).map(|m| State::new(&model, Line::bytes_mut(m))).collect::<Result<Vec<_>, _>>()?;
 
+    let mut together = Streams::new(&model, kernels::detect(), Line::bytes_mut(&mut scratch))?;
+    let mut outputs = vec![0.0; names.len() * model.outputs()]; // (streams, outputs)
     for step in 0..500 {
-        for (stream, state) in streams.iter().zip(&mut states) {
-            let mut session = Session::new(&model, kernels::detect(), state, Line::bytes_mut(&mut scratch))?;
-            session.step(Input::Frame(&stream[step]))?;
-        }
+        let frames: Vec<f32> = streams.iter().flat_map(|stream| &stream[step]).copied().collect(); // (streams, channels)
+        together.step_frames(&mut states, &frames, &mut outputs)?;
     }
     for (name, state) in names.iter().zip(&states) {
         println!("{name}: {} steps", state.position());

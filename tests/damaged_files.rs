@@ -1,5 +1,6 @@
 //! I3: a damaged file is an error when it is loaded, or behaves exactly as the whole one; never a panic, never memory.
 
+use brooklet::kernels::quant::Format;
 use brooklet::{Line, Model, Session, State, kernels};
 use brooklet_quantize::{Cache, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
@@ -8,7 +9,9 @@ fn small_files() -> Vec<(String, File)> {
     let recipe = Recipe { cache: Cache { context: 16, sink: Some(1), int8: true }, ..Recipe::default() };
     let names = ["granite-rope", "mamba-a", "sensor-mamba2-ema", "attenuate-no-conv"];
     let dirs = family_fixtures().into_iter().filter(|d| names.iter().any(|n| d.ends_with(n)));
-    let files: Vec<_> = dirs.map(|d| (d.display().to_string(), File::quantized(&d, &recipe))).collect();
+    let formats = [Format::Q8, Format::Q5, Format::Q3, Format::Q6].into_iter().cycle();
+    let files: Vec<_> =
+        dirs.zip(formats).map(|(d, format)| (d.display().to_string(), File::quantized(&d, &Recipe { format, ..recipe }))).collect();
     if !files.is_empty() {
         return files;
     }

@@ -48,7 +48,7 @@ fn eight_bits_stay_close_to_float() {
         let (float, count, decides) = outputs(Format::F32);
         // Random weights amplify rounding far beyond what trained ones do, some draws by 2e-2 nats: this bound is there to catch what is
         // broken, the printed figures are what to watch. What users are promised is the next test's bound.
-        for (format, bound) in [(Format::Q8, Some(5e-2)), (Format::Q4, None)] {
+        for (format, bound) in [(Format::Q8, Some(5e-2)), (Format::Q6, None), (Format::Q5, None), (Format::Q4, None), (Format::Q3, None)] {
             let (quantized, ..) = outputs(format);
             let mut steps = kl_by_step(&float, &quantized, count);
             let mean = steps.iter().sum::<f64>() / steps.len() as f64;

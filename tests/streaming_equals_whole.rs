@@ -11,7 +11,7 @@ fn bits(x: &[f32]) -> Vec<u32> {
 }
 
 fn formats() -> impl Strategy<Value = Format> {
-    prop_oneof![Just(Format::F32), Just(Format::F16), Just(Format::Q8), Just(Format::Q4)]
+    prop::sample::select(Format::ALL.as_slice())
 }
 
 /// Caches shorter than the stream slide, longer ones do not; both kinds of storage.

@@ -132,7 +132,9 @@ def sized(kind):
 
 tensor = slot_id = u32
 span = record(at=u32, len=u32)
-CONTENTS = ["Array", "MatrixF32", "MatrixF16", "MatrixQ8", "MatrixQ4", "Turns", "Tokenizer"]
+CONTENTS = ["Array", "MatrixF32", "MatrixF16", "MatrixQ8", "MatrixQ4", "Turns", "Tokenizer", "MatrixQ3", "MatrixQ5", "MatrixQ6",
+            "MatrixT2"]
+PLANES = {"MatrixT2": (2,), "MatrixQ3": (2, 1), "MatrixQ4": (4,), "MatrixQ5": (4, 1), "MatrixQ6": (4, 2)}  # widths in bits
 SECTION = record(at=u64x, crc32=u32x, rows=u32x, cols=u32x, name_at=u32x, name_len=u16x, content=enum(**dict.fromkeys(CONTENTS)))
 SLOT = record(at=u64x, capacity=u32x, heads=u32x, head_dim=u32x, sink=u32x,
               kind=enum(Numbers=None, CacheF32=None, CacheInt8=None), keep=enum(Stop=None, SinkAndWindow=None))
@@ -197,11 +199,18 @@ def tiles(rows, cols):
     return -(-rows // 16), -(-cols // 32)
 
 
+def table_bytes(content):
+    return 0 if content == "MatrixT2" else round_up((1 << sum(PLANES[content])) + 1, 64)
+
+
 def section_bytes(content, rows, cols):
     t, g = tiles(rows, cols)
     planes = 64 * t + round_up(16 * t * g, 64)
+    if content in PLANES:
+        bits = sum(PLANES[content])
+        return table_bytes(content) + planes + 64 * bits * t * g
     return {"Array": 4 * rows * cols, "MatrixF32": 2048 * t * g, "MatrixF16": 1024 * t * g, "MatrixQ8": planes + 512 * t * g,
-            "MatrixQ4": 64 + planes + 256 * t * g, "Turns": 8 * rows * cols, "Tokenizer": rows * cols}[content]
+            "Turns": 8 * rows * cols, "Tokenizer": rows * cols}[content]
 
 
 def unpack(content, rows, cols, data):
@@ -215,19 +224,26 @@ def unpack(content, rows, cols, data):
     if content in ("MatrixF32", "MatrixF16"):  # (t, col, r)
         words = data.view("<f4" if content == "MatrixF32" else "<f2").reshape(t, 32 * g, 16)
         return words.transpose(0, 2, 1).reshape(16 * t, 32 * g)[:rows, :cols].astype(np.float32)
-    levels = shift = None
-    if content == "MatrixQ4":
-        levels, shift, data = data[:16].view(np.int8).astype(np.int32), int(data[16:17].view(np.int8)[0]), data[64:]
+    levels, shift = np.arange(-1, 3), 0  # of T2
+    if content in PLANES and table_bytes(content):
+        count = 1 << sum(PLANES[content])
+        levels, shift = data[:count].view(np.int8).astype(np.int32), int(data[count:count + 1].view(np.int8)[0])
+        data = data[table_bytes(content):]
         need(np.all(np.abs(levels + shift + 0.5) < 128), "a shifted level does not fit in 8 bits")
     row_scales, data = data[:64 * t].view("<f4"), data[64 * t:]
     need(np.all(np.isfinite(row_scales)), "a row scale is not finite")
     sub, data = data[:16 * t * g].view(np.int8).astype(np.int32).reshape(t, g, 16), data[round_up(16 * t * g, 64):]
     if content == "MatrixQ8":  # (t, g, k / 4, r, k mod 4)
         codes = data.view(np.int8).astype(np.int32).reshape(t, g, 8, 16, 4)
-    else:  # bytes (t, g, k / 8, r, k mod 4), two nibbles each
-        packed = data.reshape(t, g, 4, 16, 4)
-        codes = levels[np.stack([packed & 15, packed >> 4], axis=3)]  # (t, g, k / 8, half, r, k mod 4)
-        codes = codes.reshape(t, g, 8, 16, 4) + (shift * (sub & 1))[:, :, None, :, None]
+    else:  # lines (t, g, bits, r, k mod 4), plane by plane
+        lines = data.reshape(t, g, sum(PLANES[content]), 16, 4)
+        codes, low = np.zeros((t, g, 8, 16, 4), np.int32), 0
+        for width in PLANES[content]:
+            plane = lines[:, :, low:low + width, None].astype(np.int32)  # (t, g, word, -, r, k mod 4)
+            parts = plane >> (width * np.arange(8 // width))[None, None, None, :, None, None] & ((1 << width) - 1)
+            codes |= parts.reshape(codes.shape) << low
+            low += width
+        codes = levels[codes] + (shift * (sub & 1))[:, :, None, :, None]
         sub = sub >> 1
     scaled = (codes * sub[:, :, None, :, None]).astype(np.float32)
     scaled = scaled.transpose(0, 3, 1, 2, 4).reshape(16 * t, 32 * g)  # (t, r, g, k / 4, k mod 4)

@@ -11,7 +11,8 @@ use std::path::Path;
 pub struct Recipe {
     /// Format of the matrices.
     pub format: Format,
-    /// Format of the embedding or encoder, and of the head; `None` picks [`Format::Q8`] for 4-bit models, else `format`.
+    /// Format of the embedding or encoder, and of the head; `None` picks [`Format::Q8`] for models of fewer bits, else
+    /// `format`.
     pub embedding: Option<Format>,
     /// Attention's cache.
     pub cache: Cache,
@@ -73,10 +74,11 @@ impl Recipe {
 
     /// The format of a matrix with this role.
     pub fn format_of(&self, role: Role) -> Format {
-        let four_bit = self.format == Format::Q4;
+        // Below 8 bits.
+        let coarse = self.format.is_quantized() && self.format != Format::Q8;
         match role {
             Role::Projection => self.format,
-            Role::Embedding => self.embedding.unwrap_or(if four_bit { Format::Q8 } else { self.format }),
+            Role::Embedding => self.embedding.unwrap_or(if coarse { Format::Q8 } else { self.format }),
             Role::Router => Format::F32,
             Role::Fine => {
                 if self.format.is_quantized() {
@@ -87,7 +89,7 @@ impl Recipe {
             }
             // Small and sensitive: their error goes through an exponential.
             Role::StepSize => {
-                if four_bit {
+                if coarse {
                     Format::Q8
                 } else {
                     self.format

@@ -6,6 +6,7 @@ use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
 use crate::model::Model;
 use crate::ops::{Batch, Gaps, Inputs, Op, Route, Stream};
+use crate::prepared::{Ops, Prepared, Tensors};
 use crate::team::Crew;
 use core::num::NonZeroUsize;
 
@@ -16,6 +17,7 @@ const MAX_BATCH: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Engine<'s, 'm> {
     pub(crate) model: &'s Model<'m>,
+    prepared: Prepared<'m>,
     kernels: &'static KernelTable,
     team: Crew<'s>,
     /// (batch, stride)
@@ -54,7 +56,7 @@ impl<'s, 'm> Engine<'s, 'm> {
         let packed = take(&mut scratch, parts.packed_bytes).ok_or(short)?;
         let scores = numbers_mut(take(&mut scratch, parts.scores_bytes).ok_or(short)?).ok_or(short)?;
         let output = take(&mut scratch, model.outputs()).ok_or(short)?;
-        Ok(Engine { model, kernels, team, frames, stride, packed, scores, output })
+        Ok(Engine { model, prepared: Prepared::new(model), kernels, team, frames, stride, packed, scores, output })
     }
 
     /// Frames that are handled at once.
@@ -84,7 +86,7 @@ impl<'s, 'm> Engine<'s, 'm> {
             Wanted::Streams(output) => (output, None),
         };
         let mut batch = Batch {
-            artifact: self.model.artifact(),
+            tensors: Tensors::new(self.model.artifact(), &self.prepared),
             kernels: self.kernels,
             team: self.team,
             inputs,
@@ -98,21 +100,23 @@ impl<'s, 'm> Engine<'s, 'm> {
             scores: self.scores,
             output,
         };
-        let mut program = self.model.header().program.iter();
+        let mut program = self.prepared.ops(self.model);
         let mut next = 0;
         while let Some(op) = program.next() {
             let index = next;
             let failed = Error::Op { index, fault: OpFault::Encoding };
             next += 1;
-            match (op.ok_or(failed)?, &mut each) {
+            let op = op.ok_or(failed)?;
+            // Decoded where it lies, or just now.
+            let op: &Op = core::borrow::Borrow::borrow(&op);
+            match (op, &mut each) {
                 (Op::Route(route), _) => {
-                    let block = program.clone().take(route.ops as usize);
-                    run_block(&mut batch, &route, next, block).ok_or(failed)?;
-                    program.by_ref().take(route.ops as usize).for_each(drop);
+                    let block = program.block(route.ops, None).ok_or(failed)?;
+                    run_block(&mut batch, route, next, &block).ok_or(failed)?;
                     next += route.ops;
                 }
                 (Op::Every(every), _) => {
-                    let block = program.split_off(every.ops, every.bytes).ok_or(failed)?;
+                    let block = program.block(every.ops, Some(every.bytes)).ok_or(failed)?;
                     for stream in 0..batch.streams.len() {
                         if let Some(mut batch) = every.of(&mut batch, stream) {
                             run_each(&mut batch, next, block.clone()).ok_or(failed)?;
@@ -201,7 +205,7 @@ impl<'s, 'm> Engine<'s, 'm> {
 }
 
 /// Walks each token that `route` lets in through `block`, in token order; `first` is the number of the block's first operation.
-fn run_block(batch: &mut Batch<'_, '_>, route: &Route, first: u32, block: impl Iterator<Item = Option<Op>> + Clone) -> Option<()> {
+fn run_block(batch: &mut Batch<'_, '_>, route: &Route, first: u32, block: &Ops<'_>) -> Option<()> {
     for row in 0..batch.rows() {
         let Some(cached) = route.enters(batch, row)? else { continue };
         run_each(&mut batch.one(row, cached)?, first, block.clone())?;
@@ -210,7 +214,7 @@ fn run_block(batch: &mut Batch<'_, '_>, route: &Route, first: u32, block: impl I
 }
 
 /// Runs operations, the first of which has number `first`.
-fn run_each(batch: &mut Batch<'_, '_>, first: u32, ops: impl Iterator<Item = Option<Op>>) -> Option<()> {
+fn run_each(batch: &mut Batch<'_, '_>, first: u32, ops: Ops<'_>) -> Option<()> {
     let mut index = first;
     for op in ops {
         op?.run(batch)?;

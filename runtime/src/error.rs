@@ -148,6 +148,8 @@ pub enum SectionFault {
     Values,
     /// Its name is not in the table of names.
     Name,
+    /// Its matrix is of a format that this build leaves out (feature `planes`).
+    Format,
 }
 
 /// What is wrong with an operation.
@@ -212,6 +214,12 @@ impl fmt::Display for Error {
                     SectionFault::Checksum => "is damaged (its checksum does not match)",
                     SectionFault::Values => "holds scales or tables that are no usable numbers",
                     SectionFault::Name => "has no valid name",
+                    SectionFault::Format => {
+                        return write!(
+                            f,
+                            "section {index} is a matrix of a format that this build leaves out; build with the feature `planes`, or quantize to q4 or q8"
+                        );
+                    }
                 };
                 write!(f, "section {index} {what}; copy the file again, or quantize the checkpoint again")
             }

@@ -42,6 +42,7 @@ pub mod mem;
 mod model;
 pub mod ops;
 pub mod plan;
+mod prepared;
 mod selftest;
 mod session;
 mod snapshot;

@@ -21,7 +21,8 @@ pub struct Session<'s, 'm, 'b> {
 impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     /// Joins a model, a table of kernels, a stream's state and scratch ([`Model::scratch_bytes`], on a 16-byte boundary).
     ///
-    /// With room for several tokens in the scratch, a prefill reads the weights once for that many tokens.
+    /// With room for several tokens in the scratch, a prefill reads the weights once for that many tokens. With the feature `alloc` the
+    /// program is decoded here, into three vectors; a step never allocates.
     pub fn new(
         model: &'s Model<'m>,
         kernels: &'static KernelTable,

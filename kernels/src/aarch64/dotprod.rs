@@ -8,7 +8,7 @@ use crate::table::Activations;
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-/// See [`portable::matmul`].
+/// See [`crate::portable::matmul`].
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     // SAFETY: this function has the feature that `Dot` asks for.

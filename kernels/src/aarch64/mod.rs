@@ -1,5 +1,5 @@
 //! Products by the vector instructions of 64-bit Arm cores. NEON is part of every one, so the portable kernels are vector code already;
-//! what the compiler does not find by itself is written here: 8-bit products, and look-ups of 4-bit codes.
+//! what the compiler does not find by itself is written here: 8-bit products, look-ups of 4-bit codes, conversion of halves.
 //!
 //! | table | core has | a group of 32 columns takes |
 //! |---|---|---|
@@ -12,6 +12,7 @@
 mod codes;
 #[cfg(feature = "std")]
 mod dotprod;
+mod floats;
 #[cfg(feature = "std")]
 mod i8mm;
 mod neon;

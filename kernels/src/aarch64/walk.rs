@@ -1,8 +1,8 @@
 //! The walk over a matrix of 8-bit products: tile rows, batches of vectors, groups. How a core multiplies is [`Products`].
 
 use super::codes::{Codes, Lines, Planes};
-use crate::portable;
-use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, expand_q4};
+use super::floats;
+use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
 use core::arch::aarch64::*;
@@ -68,7 +68,7 @@ pub(super) trait Products {
     unsafe fn add<const N: usize>(sums: &mut [[int32x4_t; 4]; N], lines: impl Fn(usize) -> Lines, x: [&[i8; GROUP]; N]);
 }
 
-/// See [`portable::matmul`].
+/// See [`crate::portable::matmul`].
 ///
 /// # Safety
 ///
@@ -88,8 +88,10 @@ pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, ou
             // SAFETY: the same demand.
             unsafe { W::walk(&Planes::from(*q), x, out) }
         }
-        // Floats gain nothing from integer instructions.
-        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        (Weights::F32(words), Activations::Float { x, stride }) => floats::tile_rows(words, groups, x, stride, out),
+        (Weights::F16(words), Activations::Float { x, stride }) => floats::tile_rows(words, groups, x, stride, out),
+        // The executor asks `Format::is_quantized` which kind to prepare.
+        _ => {}
     }
 }
 

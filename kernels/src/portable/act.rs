@@ -5,7 +5,7 @@
 //! the tests below.
 
 /// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low mantissa bits.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 #[inline(always)]
 fn from_exponent(n: i32) -> f32 {

@@ -5,6 +5,12 @@
 
 use super::SCALAR;
 use super::act::round_to_i8;
+#[cfg(feature = "planes")]
+use crate::quant::{
+    Coded, Planes,
+    planes::Tile,
+    {q3, q5, q6, t2},
+};
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, f16_to_f32};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -15,7 +21,7 @@ const BATCH: usize = if SCALAR { 1 } else { 8 };
 type Lanes = [f32; TILE_ROWS];
 
 /// Below this a group counts as silent: its reciprocal would overflow.
-const SILENT: f32 = 1.0e-30;
+pub(crate) const SILENT: f32 = 1.0e-30;
 
 /// Rounds `x` to int8 per group of 32: `x[i] ~ codes[i] * scales[i / 32]`, and sums the codes of each group.
 ///
@@ -82,30 +88,78 @@ pub(crate) fn matmul(
             }
         }
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
-            let shift = i32::from(q.shift);
-            let mut tile_rows = (q.sub_scales.chunks_exact(groups), q.tiles.chunks_exact(groups));
-            for (i, row_scales) in q.row_scales.iter().enumerate() {
-                let (Some(sub_scales), Some(tiles)) = (tile_rows.0.next(), tile_rows.1.next()) else { return };
-                let mut batches = Batches::new(codes, scales, sums, groups);
-                while let Some(batch) = batches.next() {
-                    let mut acc = [[0.0; TILE_ROWS]; BATCH];
-                    for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-                        let mut expanded = [[0; 64]; 8];
-                        expand_q4(tile, q.table, &mut expanded);
-                        for (acc, (x, scale, sum)) in acc.iter_mut().zip(batch.group(g)) {
-                            let isum = dot_tile(&expanded, x);
-                            for r in 0..TILE_ROWS {
-                                let picked = i32::from(sub[r] & 1).wrapping_mul(shift).wrapping_mul(sum);
-                                acc[r] += isum[r].wrapping_add(picked).wrapping_mul(i32::from(sub[r] >> 1)) as f32 * scale;
-                            }
-                        }
-                    }
-                    store(&acc, row_scales, i, batch.first, batch.len, &mut out);
+            let planes = CodedPlanes { shift: q.shift, row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
+            coded_tiles(planes, groups, (codes, scales, sums), out, |tile, out| expand_q4(tile, q.table, out));
+        }
+        #[cfg(feature = "planes")]
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            let x = (codes, scales, sums);
+            match planes {
+                Planes::Q3(q) => {
+                    let table = q3::table(q.levels);
+                    coded_tiles(q.into(), groups, x, out, |tile, out| q3::expand(tile, &table, &expand_q4, out));
                 }
+                Planes::Q5(q) => {
+                    let tables = q5::tables(q.levels);
+                    coded_tiles(q.into(), groups, x, out, |tile, out| q5::expand(tile, &tables, &expand_q4, out));
+                }
+                Planes::Q6(q) => {
+                    let tables = q6::tables(q.levels);
+                    coded_tiles(q.into(), groups, x, out, |tile, out| q6::expand(tile, &tables, &expand_q4, out));
+                }
+                Planes::T2(q) => coded_tiles(q.into(), groups, x, out, t2::expand),
             }
         }
         // The executor asks `Format::is_quantized` which kind to prepare.
         _ => {}
+    }
+}
+
+/// What formats with codes and a second table have in common.
+struct CodedPlanes<'a, T> {
+    shift: i8,
+    row_scales: &'a [Lanes],
+    sub_scales: &'a [[i8; TILE_ROWS]],
+    tiles: &'a [T],
+}
+
+#[cfg(feature = "planes")]
+impl<'a, const BITS: usize> From<&Coded<'a, BITS>> for CodedPlanes<'a, Tile<BITS>> {
+    #[inline(always)]
+    fn from(q: &Coded<'a, BITS>) -> Self {
+        CodedPlanes { shift: q.shift, row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles }
+    }
+}
+
+/// Coded weights times codes, scales and sums of codes; `expand` turns a tile into the layout of 8-bit codes.
+#[inline(always)]
+fn coded_tiles<T>(
+    planes: CodedPlanes<'_, T>,
+    groups: usize,
+    (codes, scales, sums): (&[i8], &[f32], &[i32]),
+    mut out: RowsMut<'_>,
+    expand: impl Fn(&T, &mut [[i8; 64]; 8]),
+) {
+    let shift = i32::from(planes.shift);
+    let mut tile_rows = (planes.sub_scales.chunks_exact(groups), planes.tiles.chunks_exact(groups));
+    for (i, row_scales) in planes.row_scales.iter().enumerate() {
+        let (Some(sub_scales), Some(tiles)) = (tile_rows.0.next(), tile_rows.1.next()) else { return };
+        let mut batches = Batches::new(codes, scales, sums, groups);
+        while let Some(batch) = batches.next() {
+            let mut acc = [[0.0; TILE_ROWS]; BATCH];
+            for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
+                let mut expanded = [[0; 64]; 8];
+                expand(tile, &mut expanded);
+                for (acc, (x, scale, sum)) in acc.iter_mut().zip(batch.group(g)) {
+                    let isum = dot_tile(&expanded, x);
+                    for r in 0..TILE_ROWS {
+                        let picked = i32::from(sub[r] & 1).wrapping_mul(shift).wrapping_mul(sum);
+                        acc[r] += isum[r].wrapping_add(picked).wrapping_mul(i32::from(sub[r] >> 1)) as f32 * scale;
+                    }
+                }
+            }
+            store(&acc, row_scales, i, batch.first, batch.len, &mut out);
+        }
     }
 }
 

@@ -10,10 +10,22 @@
 use core::ops::Range;
 
 mod float;
+#[cfg(feature = "planes")]
+pub(crate) mod planes;
+#[cfg(feature = "planes")]
+pub(crate) mod q3;
 mod q4;
+#[cfg(feature = "planes")]
+pub(crate) mod q5;
+#[cfg(feature = "planes")]
+pub(crate) mod q6;
 mod q8;
+#[cfg(feature = "planes")]
+pub(crate) mod t2;
 
 pub use float::{pack_f16, pack_f32};
+#[cfg(feature = "planes")]
+pub use planes::{Coded, Planes, default_table, pack_planes};
 pub use q4::{LINEAR_TABLE, NONLINEAR_SHIFT, NONLINEAR_TABLE, Q4, pack_q4};
 pub use q8::{Q8, pack_q8};
 
@@ -33,9 +45,20 @@ pub enum Format {
     Q8,
     /// 4-bit codes through a table of 16: 4.25 bits per weight and 4 bytes per row.
     Q4,
+    /// 3-bit codes through a table of 8: 3.25 bits per weight and 4 bytes per row.
+    Q3,
+    /// 5-bit codes through a table of 32: 5.25 bits per weight and 4 bytes per row.
+    Q5,
+    /// 6-bit codes through a table of 64: 6.25 bits per weight and 4 bytes per row.
+    Q6,
+    /// -1, 0 or 1 in 2 bits, for models trained with such weights: 2.25 bits per weight and 4 bytes per row.
+    T2,
 }
 
 impl Format {
+    /// Every format, from coarse to fine.
+    pub const ALL: [Format; 8] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8, Format::F16, Format::F32];
+
     /// The name used in files, options and reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -43,6 +66,10 @@ impl Format {
             Format::F16 => "f16",
             Format::Q8 => "q8",
             Format::Q4 => "q4",
+            Format::Q3 => "q3",
+            Format::Q5 => "q5",
+            Format::Q6 => "q6",
+            Format::T2 => "t2",
         }
     }
 
@@ -56,17 +83,22 @@ impl Format {
         // Sub-scales end on a 64-byte boundary so that the codes start on one.
         let sub_scales = tiles.checked_mul(TILE_ROWS)?.checked_next_multiple_of(64)?;
         let scales = row_scales.checked_add(sub_scales)?;
+        let coded = |bits: usize, table_bytes: usize| scales.checked_add(weights / 8 * bits)?.checked_add(table_bytes);
         match self {
             Format::F32 => weights.checked_mul(4),
             Format::F16 => weights.checked_mul(2),
-            Format::Q8 => scales.checked_add(weights),
-            Format::Q4 => scales.checked_add(weights / 2)?.checked_add(q4::TABLE_BYTES),
+            Format::Q8 => coded(8, 0),
+            Format::Q4 => coded(4, table_bytes(4)),
+            Format::Q3 => coded(3, table_bytes(3)),
+            Format::Q5 => coded(5, table_bytes(5)),
+            Format::Q6 => coded(6, table_bytes(6)),
+            Format::T2 => coded(2, 0),
         }
     }
 
     /// Whether activations enter as int8 per group (or as `f32`).
     pub fn is_quantized(self) -> bool {
-        matches!(self, Format::Q8 | Format::Q4)
+        !matches!(self, Format::F32 | Format::F16)
     }
 }
 
@@ -79,6 +111,8 @@ pub enum MatrixError {
     Alignment,
     /// A code table holds values that do not fit in 8 bits once shifted.
     Table,
+    /// This build leaves the format out: it is there with the feature `planes`.
+    Format,
 }
 
 /// A matrix `(rows, cols)`, borrowed from where it lies.
@@ -103,6 +137,9 @@ pub enum Weights<'a> {
     Q8(Q8<'a>),
     /// 4-bit codes.
     Q4(Q4<'a>),
+    /// Codes of 2, 3, 5 or 6 bits.
+    #[cfg(feature = "planes")]
+    Planes(Planes<'a>),
 }
 
 impl<'a> Matrix<'a> {
@@ -116,6 +153,10 @@ impl<'a> Matrix<'a> {
             Format::F16 => Weights::F16(cast(bytes)?),
             Format::Q8 => Weights::Q8(Q8::from_bytes(rows, cols, bytes)?),
             Format::Q4 => Weights::Q4(Q4::from_bytes(rows, cols, bytes)?),
+            #[cfg(feature = "planes")]
+            Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => Weights::Planes(Planes::from_bytes(format, rows, cols, bytes)?),
+            #[cfg(not(feature = "planes"))]
+            Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => return Err(MatrixError::Format),
         };
         Ok(Matrix { rows, cols, weights })
     }
@@ -150,6 +191,8 @@ impl<'a> Matrix<'a> {
                 tiles: q.tiles.get(per_group)?,
                 ..q
             }),
+            #[cfg(feature = "planes")]
+            Weights::Planes(q) => Weights::Planes(q.part(tile_rows, per_group)?),
         };
         Some(Matrix { rows, cols: self.cols, weights })
     }
@@ -172,6 +215,8 @@ impl<'a> Matrix<'a> {
             }
             Weights::Q8(q) => q.unpack_row(tile_row, lane, groups, out),
             Weights::Q4(q) => q.unpack_row(tile_row, lane, groups, out),
+            #[cfg(feature = "planes")]
+            Weights::Planes(q) => q.unpack_row(tile_row, lane, groups, out),
         }
     }
 
@@ -181,6 +226,8 @@ impl<'a> Matrix<'a> {
             Weights::F32(_) | Weights::F16(_) => return true,
             Weights::Q8(q) => q.row_scales,
             Weights::Q4(q) => q.row_scales,
+            #[cfg(feature = "planes")]
+            Weights::Planes(q) => q.row_scales(),
         };
         row_scales.as_flattened().iter().all(|s| s.is_finite())
     }
@@ -188,6 +235,11 @@ impl<'a> Matrix<'a> {
 
 pub(crate) use float::f16_to_f32;
 pub(crate) use q4::expand as expand_q4;
+
+/// Bytes of a table for codes of so many bits, its shift and padding, at the start of the section.
+const fn table_bytes(bits: usize) -> usize {
+    ((1usize << bits) + 1).next_multiple_of(64)
+}
 
 fn cast<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Result<&[T], MatrixError> {
     bytemuck::try_cast_slice(bytes).map_err(|_| MatrixError::Alignment)

@@ -5,10 +5,7 @@
 //! lowest, the pick between two tables: the second is the first plus `shift`, so that picking it only adds
 //! `shift * sum(activations)` to the group's integer sum.
 
-use super::{GROUP, MatrixError, TILE_ROWS, cast, q8, split_scales, split_scales_mut, tile_index};
-
-/// The table, its shift and padding, at the start of the section.
-pub(super) const TABLE_BYTES: usize = 64;
+use super::{GROUP, MatrixError, TILE_ROWS, cast, q8, split_scales, split_scales_mut, table_bytes, tile_index};
 
 /// Sixteen levels, denser near zero and lopsided: the sign of the sub-scale and the shift turn it into four tables.
 pub const NONLINEAR_TABLE: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
@@ -18,7 +15,7 @@ pub const NONLINEAR_SHIFT: i8 = 4;
 pub const LINEAR_TABLE: [i8; 16] = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// One tile: (4 words of 8 columns, 16 rows x 4 bytes).
-pub(super) type Tile = [[u8; 4 * TILE_ROWS]; GROUP / 8];
+pub(crate) type Tile = [[u8; 4 * TILE_ROWS]; GROUP / 8];
 
 /// The planes of a Q4 matrix.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +34,7 @@ pub struct Q4<'a> {
 
 impl<'a> Q4<'a> {
     pub(super) fn from_bytes(rows: usize, cols: usize, bytes: &'a [u8]) -> Result<Self, MatrixError> {
-        let (head, planes) = bytes.split_at_checked(TABLE_BYTES).ok_or(MatrixError::Length)?;
+        let (head, planes) = bytes.split_at_checked(table_bytes(4)).ok_or(MatrixError::Length)?;
         let (table, rest) = cast::<i8>(head)?.split_first_chunk::<16>().ok_or(MatrixError::Length)?;
         let shift = rest.first().copied().ok_or(MatrixError::Length)?;
         if table.iter().any(|&level| level.checked_add(shift).is_none()) {
@@ -89,7 +86,7 @@ pub fn pack_q4(
     out: &mut [u8],
 ) {
     out.fill(0);
-    let (head, planes) = out.split_at_mut(TABLE_BYTES);
+    let (head, planes) = out.split_at_mut(table_bytes(4));
     head[..16].copy_from_slice(bytemuck::cast_slice(table));
     head[16] = shift as u8;
     let (row_scales, sub_scales, codes) = split_scales_mut(rows, cols, planes);

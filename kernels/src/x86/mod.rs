@@ -1,27 +1,37 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
-//! of sixteen 4-bit codes at once. [`vnni`] and the kernels for sixteen lanes are written by hand.
+//! of sixteen 4-bit codes at once. [`vnni`], [`planes`] and the kernels for sixteen lanes are written by hand.
 
 mod act;
 mod attention;
 mod conv;
+mod floats;
 mod gates;
 mod lanes;
 mod norm;
+mod planes;
 pub(crate) mod read;
+mod round;
 mod scan;
 mod ssd;
 mod vnni;
 
+use crate::quant::TILE_ROWS;
+use crate::rows::RowsMut;
 use crate::table::KernelTable;
 use core::arch::x86_64::{
-    __m128i, __m256i, _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_set1_epi8,
-    _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256,
+    __m128i, __m256i, __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_loadu_si256, _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_storeu_ps,
 };
+
+/// How far ahead of its use a tile is asked for.
+const AHEAD_BYTES: usize = 8192;
 
 static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
 static AVX512: KernelTable = SIXTEEN_LANES;
 static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
 const SIXTEEN_LANES: KernelTable = KernelTable {
+    quantize_activations: round::quantize_activations,
     conv1d: conv::conv1d,
     scan: scan::scan,
     ssd: ssd::ssd,
@@ -72,4 +82,41 @@ fn expand_q4(tile: &[[u8; 64]; 4], table: &[i8; 16], out: &mut [[i8; 64]; 8]) {
             }
         }
     }
+}
+
+/// Asks for the cache lines of `x`.
+#[inline(always)]
+fn prefetch<T>(x: &T) {
+    for line in (0..size_of::<T>()).step_by(64) {
+        // SAFETY: a hint: it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
+    }
+}
+
+/// The lanes that rows from `row` on fill, of `rows`.
+#[inline(always)]
+fn mask(row: usize, rows: usize) -> u16 {
+    ((1u32 << rows.saturating_sub(row).min(TILE_ROWS)) - 1) as u16
+}
+
+/// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: __m512) {
+    let out = out.row_mut(t);
+    if let Some(out) = out.get_mut(row..row + TILE_ROWS) {
+        // SAFETY: 16 writable floats; the store asks for no alignment.
+        return unsafe { _mm512_storeu_ps(out.as_mut_ptr(), y) };
+    }
+    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
+    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr().wrapping_add(row), mask(row, out.len()), y) };
+}
+
+/// What [`store`] wrote, and nothing for the rows that the matrix does not have.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load(out: &RowsMut<'_>, row: usize, t: usize) -> __m512 {
+    let out = out.row(t);
+    // SAFETY: the mask lets no more than the floats through that `out` has behind `row`.
+    unsafe { _mm512_maskz_loadu_ps(mask(row, out.len()), out.as_ptr().wrapping_add(row)) }
 }

@@ -2,20 +2,34 @@
 //!
 //! The instruction multiplies unsigned by signed bytes. Weights enter as `w + 128`, which adds `128 * sum(x)` to a group's
 //! sum; every sum therefore starts at `-128 * sum(x)`, and the integers are exact, like the portable ones.
+//!
+//! A format is two functions, handed to [`products`]: how a tile becomes eight words, and what its sub-scales say. One or two
+//! vectors meet the tiles as they come from memory ([`stream`]); more share tiles that were expanded once ([`panels`]).
 
-use super::expand_q4;
-use crate::portable;
+use super::{AHEAD_BYTES, floats, load, mask, planes, prefetch, store};
 use crate::quant::{GROUP, Matrix, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
+use core::ops::Range;
+use core::sync::atomic::{Ordering, compiler_fence};
 
-/// Vectors that share one pass over a tile: with 8 words of weights and 8 sums they fit the 32 registers.
-const BATCH: usize = 8;
+/// Vectors that share one pass over tiles as they come: with a tile's words their sums fit the 32 registers.
+const STREAM: usize = 8;
+/// Bytes of tiles that stay near for the next few vectors.
+const NEAR_BYTES: usize = 64 * 1024;
+/// From this many vectors and groups on, tiles are expanded into a panel.
+const PANEL_VECTORS: usize = 48;
+const PANEL_MIN_GROUPS: usize = 8;
+/// Groups of a panel: with two tile rows it takes 36 KiB, which a first-level cache holds.
+const PANEL_GROUPS: usize = 32;
+/// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
+const BLOCK: usize = 6;
 
 /// The int8 vectors of one product.
 #[derive(Clone, Copy)]
-struct Vectors<'a> {
+pub(super) struct Vectors<'a> {
     /// (vectors, groups)
     codes: &'a [[i8; GROUP]],
     /// (vectors, groups)
@@ -23,158 +37,378 @@ struct Vectors<'a> {
     /// (vectors, groups)
     sums: &'a [i32],
     groups: usize,
+    /// Whole vectors in all three planes.
+    count: usize,
 }
 
-/// See [`portable::matmul`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
-    let groups = matrix.groups();
-    match (&matrix.weights, x) {
-        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
-            let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
-            q8(q, x, out);
-        }
-        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
-            let x = Vectors { codes: codes.as_chunks().0, scales, sums, groups };
-            q4(q, x, out);
-        }
-        // Floats gain nothing from integer instructions.
-        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+impl<'a> Vectors<'a> {
+    /// As many as `wanted`, or as there are.
+    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
+        let codes = codes.as_chunks().0;
+        let shortest = codes.len().min(scales.len()).min(sums.len());
+        // Small matrices are done in less time than a division takes.
+        let count = if wanted.saturating_mul(groups) <= shortest { wanted } else { shortest / groups };
+        Vectors { codes, scales, sums, groups, count }
     }
 }
 
+/// The scales and tiles of a matrix.
+pub(super) struct Planes<'a, T> {
+    /// (tile_rows) x 16
+    pub(super) row_scales: &'a [[f32; TILE_ROWS]],
+    /// (tile_rows, groups) x 16
+    pub(super) sub_scales: &'a [[i8; TILE_ROWS]],
+    /// (tile_rows, groups)
+    pub(super) tiles: &'a [T],
+}
+
+/// See [`crate::portable::matmul`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    let groups = matrix.groups().max(1);
+    match (&matrix.weights, x) {
+        (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
+            q8(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
+            q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+        }
+        (Weights::F32(words), Activations::Float { x, stride }) => floats::f32_tiles(words, groups, x, stride, out),
+        (Weights::F16(words), Activations::Float { x, stride }) => floats::f16_tiles(words, groups, x, stride, out),
+        // The executor asks `Format::is_quantized` which kind to prepare.
+        _ => {}
+    }
+}
+
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     let flip = _mm512_set1_epi8(-128);
     let start = _mm512_set1_epi32(0xff80); // -128 in the low halves
-    tile_rows(
+    products(
+        &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        q.row_scales,
-        q.sub_scales,
-        q.tiles,
-        |tile| {
-            let mut words = [_mm512_setzero_si512(); 8];
-            for (word, tile) in words.iter_mut().zip(tile) {
-                // SAFETY: 64 readable bytes; the load asks for no alignment.
-                *word = _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) }, flip);
-            }
-            words
+        &|tile, w| {
+            // SAFETY: 64 readable bytes; the load asks for no alignment.
+            _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile[w].as_ptr().cast()) }, flip)
         },
-        |sub| (start, sub),
+        &|sub| (start, sub),
     );
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
     let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
     let low = _mm512_set1_epi8(15);
-    let (one, low_half) = (_mm512_set1_epi32(1), _mm512_set1_epi32(0xffff));
-    let start = _mm512_set1_epi32(-128);
-    let shift = _mm512_set1_epi32(i32::from(q.shift));
-    tile_rows(
+    let one = _mm512_set1_epi32(1);
+    // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
+    let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - 128) & 0xffff);
+    let (first, second) = (start(0), start(q.shift));
+    products(
+        &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        q.row_scales,
-        q.sub_scales,
-        q.tiles,
-        |tile| {
-            let mut words = [_mm512_setzero_si512(); 8];
-            for (pair, tile) in words.as_chunks_mut::<2>().0.iter_mut().zip(tile) {
-                // SAFETY: 64 readable bytes; the load asks for no alignment.
-                let codes = unsafe { _mm512_loadu_si512(tile.as_ptr().cast()) };
-                pair[0] = _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low));
-                pair[1] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low));
-            }
-            words
+        &|tile, w| {
+            // SAFETY: 64 readable bytes; the load asks for no alignment.
+            let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
+            let codes = if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) };
+            _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low))
         },
-        |sub| {
-            // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
+        &|sub| {
             let picks = _mm512_test_epi32_mask(sub, one);
-            let start = _mm512_mask_add_epi32(start, picks, start, shift);
-            (_mm512_and_si512(start, low_half), _mm512_srai_epi32::<1>(sub))
+            (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
         },
     );
 }
 
-/// Walks the tile rows of a matrix; `expand` gives the eight words of a tile plus 128, `split` turns sub-scales into what a sum
-/// starts with, in units of `sum(x)` (low halves of the lanes), and the factor of the sum.
+/// Multiplies a matrix with some vectors.
+///
+/// `expand` gives the eight words of a tile, each weight plus 128 as an unsigned byte. `split` turns the sub-scales of 16 rows into what
+/// their sums start with, in units of `sum(x)` (in the low halves of the lanes: -128, and what a row's sub-scale adds to its weights,
+/// which must keep them in 8 bits), and the factors of the sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn tile_rows<T>(
+pub(super) fn products<T>(
+    matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,
-    row_scales: &[[f32; TILE_ROWS]],
-    sub_scales: &[[i8; TILE_ROWS]],
-    tiles: &[T],
-    expand: impl Fn(&T) -> [__m512i; 8],
-    split: impl Fn(__m512i) -> (__m512i, __m512i),
+    word: &impl Fn(&T, usize) -> __m512i,
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
 ) {
     let groups = x.groups;
-    let vectors = (x.codes.len() / groups).min(x.scales.len() / groups).min(x.sums.len() / groups);
-    let planes = row_scales.iter().zip(sub_scales.chunks_exact(groups)).zip(tiles.chunks_exact(groups));
-    for (i, ((row_scales, sub_scales), tiles)) in planes.enumerate() {
-        let row = i * TILE_ROWS;
-        let wanted = out.width().saturating_sub(row).min(TILE_ROWS);
-        let mask = ((1u32 << wanted) - 1) as u16;
-        // SAFETY: 16 readable floats; the load asks for no alignment.
-        let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
+    let tile_rows = matrix.row_scales.len();
+    if tile_rows.saturating_mul(groups) > matrix.tiles.len().min(matrix.sub_scales.len()) {
+        return;
+    }
+    if x.count >= PANEL_VECTORS && groups >= PANEL_MIN_GROUPS {
+        return panels(matrix, tile_rows, x, &mut out, word, split);
+    }
+    // Tile rows that the nearest caches keep for the next few vectors.
+    let near = if x.count > STREAM { (NEAR_BYTES / size_of::<T>() / groups).max(1) } else { tile_rows.max(1) };
+    for from in (0..tile_rows).step_by(near) {
+        let part = from..(from + near).min(tile_rows);
         let mut first = 0;
-        while first < vectors {
-            let mut sums = [_mm512_setzero_ps(); BATCH];
-            let len = match vectors - first {
-                BATCH.. => pass::<BATCH, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-                4.. => pass::<4, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-                2.. => pass::<2, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
-                _ => pass::<1, T>(x, first, sub_scales, tiles, &expand, &split, &mut sums),
+        while first < x.count {
+            first += match x.count - first {
+                STREAM.. => stream::<STREAM, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                4.. => stream::<4, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                2.. => stream::<2, T>(matrix, part.clone(), x, first, &mut out, word, split),
+                _ => stream::<1, T>(matrix, part.clone(), x, first, &mut out, word, split),
             };
-            for (t, sum) in sums.iter().enumerate().take(len) {
-                if let Some(out) = out.row_mut(first + t).get_mut(row..) {
-                    // SAFETY: the mask lets `wanted` lanes through, the floats that are left of the row.
-                    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, _mm512_mul_ps(*sum, row_scales)) };
-                }
-            }
-            first += len;
         }
     }
 }
 
-/// One tile row times the `N` vectors from `first`; the sums go to the first `N` of `out`. Returns `N`.
+/// Some tile rows times the `N` vectors from `first`, of which there are at least so many. Returns `N`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn pass<const N: usize, T>(
+fn stream<const N: usize, T>(
+    matrix: &Planes<'_, T>,
+    tile_rows: Range<usize>,
     x: Vectors<'_>,
     first: usize,
-    sub_scales: &[[i8; TILE_ROWS]],
-    tiles: &[T],
-    expand: &impl Fn(&T) -> [__m512i; 8],
+    out: &mut RowsMut<'_>,
+    word: &impl Fn(&T, usize) -> __m512i,
     split: &impl Fn(__m512i) -> (__m512i, __m512i),
-    out: &mut [__m512; BATCH],
 ) -> usize {
-    let mut acc = [_mm512_setzero_ps(); N];
-    for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-        let words = expand(tile);
-        // SAFETY: 16 readable bytes; the load asks for no alignment.
-        let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
-        let (start, factor) = split(sub);
-        let factor = _mm512_cvtepi32_ps(factor);
-        for (t, acc) in acc.iter_mut().enumerate() {
-            let at = (first + t) * x.groups + g;
-            // SAFETY: the caller counted the whole vectors in all three planes and gives `first + N` at most that many.
-            let (codes, scale, sum) = unsafe { (x.codes.get_unchecked(at), *x.scales.get_unchecked(at), *x.sums.get_unchecked(at)) };
-            // Low half times low half: one instruction where a 32-bit product takes two.
-            let mut isum = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
-            for (word, x) in words.iter().zip(codes.as_chunks::<4>().0) {
-                isum = _mm512_dpbusd_epi32(isum, *word, _mm512_set1_epi32(i32::from_le_bytes(x.map(|x| x as u8))));
+    let groups = x.groups;
+    let ahead = AHEAD_BYTES / size_of::<T>();
+    for i in tile_rows {
+        let at = i * groups;
+        let (Some(row_scales), Some(sub_scales), Some(tiles)) =
+            (matrix.row_scales.get(i), matrix.sub_scales.get(at..at + groups), matrix.tiles.get(at..at + groups))
+        else {
+            return N;
+        };
+        if let Some(later) = matrix.row_scales.get(i + 8) {
+            prefetch(later);
+        }
+        let mut acc = [_mm512_setzero_ps(); N];
+        for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
+            if let Some(later) = matrix.tiles.get(at + g + ahead) {
+                prefetch(later);
             }
-            let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum), factor);
-            *acc = _mm512_add_ps(*acc, _mm512_mul_ps(p, _mm512_set1_ps(scale)));
+            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + g + ahead)) {
+                prefetch(later);
+            }
+            // SAFETY: 16 readable bytes; the load asks for no alignment.
+            let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
+            let (start, factor) = split(sub);
+            let factor = _mm512_cvtepi32_ps(factor);
+            let at = |t: usize| (first + t) * groups + g;
+            let mut isum = [_mm512_setzero_si512(); N];
+            for t in 0..N {
+                // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
+                let sum = unsafe { *x.sums.get_unchecked(at(t)) };
+                // Low half times low half: one instruction where a 32-bit product takes two.
+                isum[t] = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+            }
+            for w in 0..8 {
+                if N > 1 {
+                    // Word by word: shuffles in one burst would keep the multipliers waiting.
+                    compiler_fence(Ordering::SeqCst);
+                }
+                let word = word(tile, w);
+                for t in 0..N {
+                    // SAFETY: as above.
+                    let codes = unsafe { x.codes.get_unchecked(at(t)) };
+                    let x = i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8));
+                    isum[t] = _mm512_dpbusd_epi32(isum[t], word, _mm512_set1_epi32(x));
+                }
+            }
+            for t in 0..N {
+                // SAFETY: as above.
+                let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[t]), factor);
+                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(p, scale));
+            }
+        }
+        // SAFETY: 16 readable floats; the load asks for no alignment.
+        let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
+        for (t, acc) in acc.into_iter().enumerate() {
+            store(out, i * TILE_ROWS, first + t, _mm512_mul_ps(acc, row_scales));
         }
     }
-    for (out, acc) in out.iter_mut().zip(acc) {
-        *out = acc;
-    }
     N
+}
+
+/// A tile, ready to be multiplied: each weight plus 128, table picks included.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Expanded {
+    words: [__m512i; 8],
+    factor: __m512,
+}
+
+/// (groups, tile rows) of a panel; only the first groups may be there.
+type Panel<const R: usize> = [[MaybeUninit<Expanded>; R]; PANEL_GROUPS];
+
+/// Many vectors: each tile is expanded once, then meets them all, [`BLOCK`] at a time. Long rows are cut into pieces, between which
+/// `out` holds the sums as they are. Not inlined: a call for few vectors should not have to set up this much stack.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn panels<T>(
+    matrix: &Planes<'_, T>,
+    tile_rows: usize,
+    x: Vectors<'_>,
+    out: &mut RowsMut<'_>,
+    word: &impl Fn(&T, usize) -> __m512i,
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+) {
+    let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
+    let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
+    for i in (0..tile_rows).step_by(2) {
+        if i + 1 < tile_rows {
+            panel_rows(matrix, x, i, out, &mut panel, word, split);
+        } else {
+            panel_rows(matrix, x, i, out, &mut single, word, split);
+        }
+    }
+}
+
+/// The `R` tile rows from `i` times all vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn panel_rows<const R: usize, T>(
+    matrix: &Planes<'_, T>,
+    x: Vectors<'_>,
+    i: usize,
+    out: &mut RowsMut<'_>,
+    panel: &mut Panel<R>,
+    word: &impl Fn(&T, usize) -> __m512i,
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+) {
+    // The lowest byte of each lane, four times.
+    let lowest = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    let flip = _mm512_set1_epi8(-128);
+    let pieces = x.groups.div_ceil(PANEL_GROUPS);
+    for piece in 0..pieces {
+        let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
+        for r in 0..R {
+            let row = (i + r) * x.groups;
+            let all = row + groups.start..row + groups.end;
+            let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all)) else { return };
+            for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
+                // SAFETY: 16 readable bytes; the load asks for no alignment.
+                let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
+                let (start, factor) = split(sub);
+                let added = _mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), flip);
+                let mut words = [added; 8];
+                for (w, sum) in words.iter_mut().enumerate() {
+                    *sum = _mm512_add_epi8(*sum, word(tile, w));
+                }
+                panel[r].write(Expanded { words, factor: _mm512_cvtepi32_ps(factor) });
+            }
+        }
+        let Some(panel) = panel.get(..groups.len()) else { return };
+        // SAFETY: the loop above wrote all `R` tiles of these groups.
+        let panel = unsafe { &*(core::ptr::from_ref(panel) as *const [[Expanded; R]]) };
+        let row_scales = if piece + 1 == pieces { matrix.row_scales.get(i..i + R) } else { None };
+        // As even as can be: a block of one would leave most of the multipliers waiting.
+        let blocks = x.count.div_ceil(BLOCK);
+        for b in 0..blocks {
+            let share = |of: usize| b * of / blocks..(b + 1) * of / blocks;
+            let vectors = share(x.count);
+            let next = share(R * groups.len());
+            let row = (i + R) * x.groups + groups.start;
+            if let Some(next) = matrix.tiles.get(row + next.start..row + next.end) {
+                next.iter().for_each(prefetch);
+            }
+            let at = (vectors.start, groups.start, i);
+            match vectors.len() {
+                6 => block::<6, R>(panel, x, at, row_scales, out),
+                5 => block::<5, R>(panel, x, at, row_scales, out),
+                4 => block::<4, R>(panel, x, at, row_scales, out),
+                3 => block::<3, R>(panel, x, at, row_scales, out),
+                2 => block::<2, R>(panel, x, at, row_scales, out),
+                _ => block::<1, R>(panel, x, at, row_scales, out),
+            }
+        }
+    }
+}
+
+/// A panel times `V` vectors; `at` is the first vector, the panel's first group and its first tile row. Behind the last piece of
+/// the rows come their scales, (tile rows of the panel) x 16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn block<const V: usize, const R: usize>(
+    panel: &[[Expanded; R]],
+    x: Vectors<'_>,
+    at: (usize, usize, usize),
+    row_scales: Option<&[[f32; TILE_ROWS]]>,
+    out: &mut RowsMut<'_>,
+) {
+    let (first, first_group, tile_row) = at;
+    let mut acc = [[_mm512_setzero_ps(); V]; R];
+    if first_group > 0 {
+        for r in 0..R {
+            for t in 0..V {
+                acc[r][t] = load(out, (tile_row + r) * TILE_ROWS, first + t);
+            }
+        }
+    }
+    // What every sum starts with, (V, groups).
+    let mut starts = [[MaybeUninit::<i32>::uninit(); PANEL_GROUPS]; V];
+    for (t, starts) in starts.iter_mut().enumerate() {
+        let sums = x.sums.get((first + t) * x.groups + first_group..).unwrap_or_default();
+        for (half, starts) in starts.as_chunks_mut::<16>().0.iter_mut().enumerate().take(panel.len().div_ceil(16)) {
+            let sums = sums.get(16 * half..).unwrap_or_default();
+            // SAFETY: the mask lets no more than the sums through that are left, and `starts` is 16 writable numbers.
+            unsafe {
+                let sums = _mm512_maskz_loadu_epi32(mask(0, sums.len()), sums.as_ptr());
+                _mm512_storeu_si512(starts.as_mut_ptr().cast(), _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32::<7>(sums)));
+            }
+        }
+    }
+    for (g, tiles) in panel.iter().enumerate() {
+        let at = |t: usize| (first + t) * x.groups + first_group + g;
+        let mut isum = [[_mm512_setzero_si512(); V]; R];
+        for t in 0..V {
+            // SAFETY: the loop above wrote at least as many as there are groups in the panel.
+            let start = _mm512_set1_epi32(unsafe { starts[t][g].assume_init() });
+            for r in 0..R {
+                isum[r][t] = start;
+            }
+        }
+        for w in 0..8 {
+            // There are no registers for all words at once, however early the compiler would like to fetch them.
+            compiler_fence(Ordering::SeqCst);
+            for t in 0..V {
+                // SAFETY: `count` whole vectors lie in all three planes, and `first + V` is at most that; the panel's groups are theirs.
+                let codes = unsafe { x.codes.get_unchecked(at(t)) };
+                let x = _mm512_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)));
+                for r in 0..R {
+                    isum[r][t] = _mm512_dpbusd_epi32(isum[r][t], tiles[r].words[w], x);
+                }
+            }
+        }
+        compiler_fence(Ordering::SeqCst);
+        for t in 0..V {
+            // SAFETY: as above.
+            let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
+            for r in 0..R {
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[r][t]), tiles[r].factor);
+                acc[r][t] = _mm512_add_ps(acc[r][t], _mm512_mul_ps(p, scale));
+            }
+        }
+    }
+    for r in 0..R {
+        if let Some(scales) = row_scales {
+            // SAFETY: 16 readable floats; the load asks for no alignment.
+            let scales = unsafe { _mm512_loadu_ps(scales[r].as_ptr()) };
+            for t in 0..V {
+                acc[r][t] = _mm512_mul_ps(acc[r][t], scales);
+            }
+        }
+        for t in 0..V {
+            store(out, (tile_row + r) * TILE_ROWS, first + t, acc[r][t]);
+        }
+    }
 }

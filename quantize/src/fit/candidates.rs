@@ -6,7 +6,7 @@ use brooklet::kernels::quant::Format;
 use brooklet::ops::Op;
 
 /// Formats from coarse to fine.
-const FINENESS: [Format; 4] = [Format::Q4, Format::Q8, Format::F16, Format::F32];
+const FINENESS: [Format; 8] = Format::ALL;
 
 fn fineness(format: Format) -> usize {
     FINENESS.iter().position(|&f| f == format).unwrap_or(0)

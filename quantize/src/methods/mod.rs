@@ -25,9 +25,24 @@ pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed
             let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(rtn::round_q8).collect();
             quant::pack_q8(rows, cols, |r| rows_of[r].scale, |r, g| rows_of[r].sub_scales[g], |r, c| rows_of[r].codes[c] as i8, &mut bytes);
         }
+        Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => {
+            let (levels, shift) = quant::default_table(format).expect("a format with a table");
+            let grid = rtn::Grid::new(levels, shift);
+            let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid)).collect();
+            quant::pack_planes(
+                format,
+                rows,
+                cols,
+                (levels, shift),
+                |r| rows_of[r].scale,
+                |r, g| rows_of[r].sub_scales[g],
+                |r, c| rows_of[r].codes[c],
+                &mut bytes,
+            );
+        }
         Format::Q4 => {
             let grid = rtn::Grid::new(&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT);
-            let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(|w| rtn::round_q4(w, &grid)).collect();
+            let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid)).collect();
             quant::pack_q4(
                 rows,
                 cols,

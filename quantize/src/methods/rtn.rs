@@ -13,7 +13,7 @@ pub(super) struct Row {
 
 /// Largest magnitude of a Q8 code and sub-scale.
 const Q8_MAX: f32 = 127.0;
-/// Largest magnitude of the signed factor in a Q4 sub-scale.
+/// Largest magnitude of the signed factor in a sub-scale of fewer bits than 8.
 const FACTOR_MAX: i32 = 63;
 
 /// Rounds one row to Q8: `row_scale * sub_scale * code`.
@@ -40,30 +40,42 @@ fn q8_code(w: f32, scale: f32, sub_scale: i32) -> i32 {
     if step == 0.0 { 0 } else { (w / step).round_ties_even().clamp(-Q8_MAX, Q8_MAX) as i32 }
 }
 
-/// The levels of a 4-bit table and its shifted twin, with look-ups for the nearest.
+/// The levels of a code table and its shifted twin, with look-ups for the nearest.
 pub(super) struct Grid {
     /// (tables, codes)
-    levels: [[f32; 16]; 2],
-    /// (tables): nearest code of every half step from -256 to 256, by number.
+    levels: [Vec<f32>; 2],
+    /// (tables): nearest code of every step from -128 to 128, by number.
     nearest: [Vec<u8>; 2],
+    /// Look-up steps from a level to the next whole number.
+    steps: f32,
+    /// Scales to try, as shares of the one that puts the largest weight at the largest level.
+    shares: Vec<f32>,
+    /// Magnitude of the largest level.
+    largest: f32,
 }
 
-/// Look-up steps on each side of zero.
-const HALF_STEPS: i32 = 256;
-
 impl Grid {
-    pub(super) fn new(table: &[i8; 16], shift: i8) -> Self {
-        let levels = [0, i32::from(shift)].map(|s| table.map(|level| (i32::from(level) + s) as f32));
-        let nearest = levels.map(|levels| {
-            let closest = |x: f32| (0..16).min_by(|&a, &b| (levels[a] - x).abs().total_cmp(&(levels[b] - x).abs())).unwrap_or(0);
-            (-HALF_STEPS..=HALF_STEPS).map(|i| closest(i as f32 / 2.0) as u8).collect()
+    pub(super) fn new(table: &[i8], shift: i8) -> Self {
+        let levels = [0, i32::from(shift)].map(|s| table.iter().map(|&level| (i32::from(level) + s) as f32).collect::<Vec<f32>>());
+        let largest = table.iter().map(|level| level.unsigned_abs()).max().unwrap_or(1).max(1);
+        // The coarser the table, the more it pays to clip large weights, and to try more scales; the finer it is, the closer its levels.
+        let (steps, shares) = match table.len() {
+            ..=4 => (16, (0..25).map(|step| 0.28 + 0.03 * step as f32).collect()),
+            ..=8 => (2, (0..20).map(|step| 0.6 + 0.04 * step as f32).collect()),
+            ..=16 => (2, (0..12).map(|step| 0.8 + 0.04 * step as f32).collect()),
+            _ => (8, (0..12).map(|step| 0.84 + 0.03 * step as f32).collect()),
+        };
+        let nearest = levels.each_ref().map(|levels| {
+            let closest = |x: f32| (0..levels.len()).min_by(|&a, &b| (levels[a] - x).abs().total_cmp(&(levels[b] - x).abs())).unwrap_or(0);
+            (-128 * steps..=128 * steps).map(|i| closest(i as f32 / steps as f32) as u8).collect()
         });
-        Grid { levels, nearest }
+        Grid { levels, nearest, steps: steps as f32, shares, largest: f32::from(largest) }
     }
 
     fn code(&self, table: usize, x: f32) -> u8 {
-        let step = (x * 2.0).round_ties_even().clamp(-HALF_STEPS as f32, HALF_STEPS as f32) as i32;
-        self.nearest[table][(step + HALF_STEPS) as usize]
+        let most = 128.0 * self.steps;
+        let step = (x * self.steps).round_ties_even().clamp(-most, most);
+        self.nearest[table][(step + most) as usize]
     }
 
     /// Squared error of a group at `scale`, and the scale that suits the codes best.
@@ -89,8 +101,8 @@ impl Grid {
         let mut best = (f32::INFINITY, 0.0);
         for table in 0..2 {
             for sign in [1.0, -1.0] {
-                for step in 0..12 {
-                    let scale = sign * largest / 127.0 * (0.8 + 0.04 * step as f32);
+                for share in &self.shares {
+                    let scale = sign * largest / self.largest * share;
                     let (error, refit) = self.try_scale(table, w, scale);
                     best = if error < best.0 { (error, scale) } else { best };
                     let (error, _) = self.try_scale(table, w, refit);
@@ -102,8 +114,8 @@ impl Grid {
     }
 }
 
-/// Rounds one row to Q4: `row_scale * factor * level`, the factor and the table chosen per group.
-pub(super) fn round_q4(w: &[f32], grid: &Grid) -> Row {
+/// Rounds one row to codes with a table: `row_scale * factor * level`, the factor and the table chosen per group.
+pub(super) fn round_coded(w: &[f32], grid: &Grid) -> Row {
     let ideal: Vec<f32> = w.chunks(GROUP).map(|group| grid.search(group)).collect();
     let scale = ideal.iter().fold(0.0f32, |m, s| m.max(s.abs())) / FACTOR_MAX as f32;
     let mut row = Row { scale, sub_scales: Vec::new(), codes: Vec::with_capacity(w.len()) };
@@ -147,7 +159,18 @@ mod tests {
         // 22.9 dB is the known signal-to-noise ratio of this 4-bit grid on bell-shaped weights.
         assert!(q8 < 0.0065, "{q8}");
         assert!(q4 < 0.074, "{q4}");
+        for (format, bound) in [(Format::Q3, 0.15), (Format::Q5, 0.036), (Format::Q6, 0.018)] {
+            let error = pack(format, 64, 512, &w).relative_error;
+            assert!(error < bound, "{} {error}", format.name());
+        }
         assert_eq!(pack(Format::F32, 64, 512, &w).relative_error, 0.0);
+    }
+
+    #[test]
+    fn weights_trained_as_three_values_are_kept() {
+        let w: Vec<f32> = bell(8 * 96).iter().enumerate().map(|(i, x)| x.round().clamp(-1.0, 1.0) * 0.037 * (1 + i / 96) as f32).collect();
+        let error = pack(Format::T2, 8, 96, &w).relative_error;
+        assert!(error < 1e-6, "{error}");
     }
 
     #[test]

@@ -113,6 +113,14 @@ pub enum Content {
     Turns,
     /// A `tokenizer.json`, `rows` bytes.
     Tokenizer,
+    /// A tiled matrix of 3-bit codes.
+    MatrixQ3,
+    /// A tiled matrix of 5-bit codes.
+    MatrixQ5,
+    /// A tiled matrix of 6-bit codes.
+    MatrixQ6,
+    /// A tiled matrix of -1, 0 and 1.
+    MatrixT2,
 }
 
 impl Content {
@@ -123,6 +131,10 @@ impl Content {
             Content::MatrixF16 => Some(Format::F16),
             Content::MatrixQ8 => Some(Format::Q8),
             Content::MatrixQ4 => Some(Format::Q4),
+            Content::MatrixQ3 => Some(Format::Q3),
+            Content::MatrixQ5 => Some(Format::Q5),
+            Content::MatrixQ6 => Some(Format::Q6),
+            Content::MatrixT2 => Some(Format::T2),
             Content::Array | Content::Turns | Content::Tokenizer => None,
         }
     }
@@ -134,6 +146,10 @@ impl Content {
             Format::F16 => Content::MatrixF16,
             Format::Q8 => Content::MatrixQ8,
             Format::Q4 => Content::MatrixQ4,
+            Format::Q3 => Content::MatrixQ3,
+            Format::Q5 => Content::MatrixQ5,
+            Format::Q6 => Content::MatrixQ6,
+            Format::T2 => Content::MatrixT2,
         }
     }
 

@@ -12,6 +12,8 @@ mod write;
 pub(crate) use header::line_count;
 pub use header::{Card, Content, Golden, Header, InputSpec, Keep, OutputSpec, Section, Slot, SlotKind};
 pub use read::Artifact;
+#[cfg(not(feature = "alloc"))]
+pub(crate) use table::Records;
 pub use table::{Record, Table};
 #[cfg(feature = "alloc")]
 pub use write::{SectionSource, write};

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::checksum::crc32;
 use crate::error::{Error, HeaderFault, SectionFault};
-use brooklet_kernels::quant::Matrix;
+use brooklet_kernels::quant::{Matrix, MatrixError};
 
 /// A file whose structure and checksums hold.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ impl<'a> Artifact<'a> {
             }
             if let Some(format) = section.content.format() {
                 let matrix = Matrix::from_bytes(format, section.rows as usize, section.cols as usize, bytes)
-                    .map_err(|_| fail(SectionFault::Values))?;
+                    .map_err(|e| fail(if e == MatrixError::Format { SectionFault::Format } else { SectionFault::Values }))?;
                 if section.rows == 0 || section.cols == 0 || !matrix.scales_are_finite() {
                     return Err(fail(SectionFault::Values));
                 }

@@ -5,6 +5,8 @@ mod handout;
 #[cfg(feature = "std")]
 mod map;
 #[cfg(feature = "std")]
+mod pages;
+#[cfg(feature = "std")]
 mod pool;
 
 use crate::Error;
@@ -14,6 +16,8 @@ use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 pub(crate) use handout::Handout;
 #[cfg(feature = "std")]
 pub use map::MappedFile;
+#[cfg(feature = "std")]
+pub use pages::Pages;
 #[cfg(feature = "std")]
 pub use pool::Pool;
 

@@ -108,10 +108,10 @@ impl Attention {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
-        let slot = artifact.header().slots.get(self.cache)?;
+        let tensors = batch.tensors;
+        let slot = tensors.slot(self.cache)?;
         let turns = match self.rotary {
-            Some(rotary) => Some(artifact.turns(rotary.turns)?),
+            Some(rotary) => Some(tensors.turns(rotary.turns)?),
             None => None,
         };
         let at = usize::try_from(slot.at).ok()?;

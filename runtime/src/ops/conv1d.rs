@@ -49,10 +49,10 @@ impl Conv1d {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
+        let tensors = batch.tensors;
         let (channels, taps, silu) = (self.x.len as usize, self.taps as usize, self.silu);
-        let weight = Rows::new(artifact.array(self.weight)?, taps, channels, channels)?;
-        let bias = Batch::maybe_array(artifact, self.bias)?;
+        let weight = Rows::new(tensors.array(self.weight)?, taps, channels, channels)?;
+        let bias = Batch::maybe_array(tensors, self.bias)?;
         batch.each_stretch(self.state, |Stretch { kernels, team, frames, state, .. }| {
             let [mut x] = frames.columns([self.x.range()])?;
             let mut state = RowsMut::new(state, taps.saturating_sub(1), channels, channels)?;

@@ -79,9 +79,9 @@ impl DiagSsm {
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let ssm = kernels::DiagSsm {
             x: &[],
-            a: batch.artifact.array(self.a)?,
-            c: Batch::maybe_array(batch.artifact, self.c)?,
-            d: Batch::maybe_array(batch.artifact, self.d)?,
+            a: batch.tensors.array(self.a)?,
+            c: Batch::maybe_array(batch.tensors, self.c)?,
+            d: Batch::maybe_array(batch.tensors, self.d)?,
             channels: self.channels as usize,
             stepping: match self.stepping {
                 Stepping::Fixed => kernels::Stepping::Fixed,

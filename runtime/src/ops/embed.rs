@@ -39,7 +39,7 @@ impl Embed {
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let Inputs::Tokens(tokens) = batch.inputs else { return None };
-        let table = batch.artifact.matrix(self.table)?;
+        let (table, _) = batch.tensors.matrix(self.table)?;
         batch.each(|_, mut frame, row| {
             let out = frame.get(self.out)?;
             table.unpack_row(*tokens.get(row)? as usize, out);

@@ -35,7 +35,7 @@ impl Frame {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let (mean, inv_std) = (batch.artifact.array(self.mean)?, batch.artifact.array(self.inv_std)?);
+        let (mean, inv_std) = (batch.tensors.array(self.mean)?, batch.tensors.array(self.inv_std)?);
         match batch.inputs {
             Inputs::Frames(samples) => self.normalise(batch, samples, mean, inv_std, |x| x),
             Inputs::StoredFrames(samples) => self.normalise(batch, samples, mean, inv_std, f32::from_le_bytes),

@@ -78,8 +78,8 @@ impl GatedDelta {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
-        let (decay, dt_bias) = (artifact.array(self.decay)?, artifact.array(self.dt_bias)?);
+        let tensors = batch.tensors;
+        let (decay, dt_bias) = (tensors.array(self.decay)?, tensors.array(self.dt_bias)?);
         let (key_heads, scale, beta_scale, eps) = (self.key_heads as usize, self.scale, self.beta_scale, self.eps);
         batch.each_with_state(self.state, |kernels, mut frame, state, _| {
             let [q, k, v, a, b, out] = frame.split([self.q, self.k, self.v, self.a, self.b, self.out])?;

@@ -54,7 +54,7 @@ impl Gru {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let bias = Batch::maybe_array(batch.artifact, self.bias)?;
+        let bias = Batch::maybe_array(batch.tensors, self.bias)?;
         for row in 0..batch.rows() {
             // A matrix takes its input from the frame: the previous output waits where the new one will be.
             let (_, mut frame, h) = batch.row_with_state(row, self.state)?;

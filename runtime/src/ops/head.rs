@@ -57,7 +57,7 @@ impl Head {
 
     /// The outputs of some rows of the batch.
     fn run_on(&self, batch: &mut Batch<'_, '_>, first: usize, rows: usize) -> Option<()> {
-        let bias = Batch::maybe_array(batch.artifact, self.bias)?;
+        let bias = Batch::maybe_array(batch.tensors, self.bias)?;
         multiply(batch, self.w, self.x, first, rows, None)?;
         if let Some(bias) = bias {
             for output in batch.output.chunks_exact_mut(bias.len().max(1)) {

@@ -50,7 +50,7 @@ impl Linear {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let bias = Batch::maybe_array(batch.artifact, self.bias)?;
+        let bias = Batch::maybe_array(batch.tensors, self.bias)?;
         multiply(batch, self.w, self.x, 0, batch.rows(), Some(self.out))?;
         let Some(bias) = bias else { return Some(()) };
         batch.each(|_, mut frame, _| {
@@ -69,8 +69,7 @@ impl Linear {
 /// Multiplies matrix `w` with operand `x` of `tokens` frames from `first` on. The products go to operand `out` of the same
 /// frames, or without one to the batch's output.
 pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: usize, tokens: usize, out: Option<Span>) -> Option<()> {
-    let matrix = batch.artifact.matrix(w)?;
-    let format = batch.artifact.section(w)?.content.format()?;
+    let (matrix, format) = batch.tensors.matrix(w)?;
     let (kernels, team) = (batch.kernels, batch.team);
     let stride = batch.stride.get();
     let groups = matrix.groups().max(1);

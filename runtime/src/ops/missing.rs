@@ -75,7 +75,7 @@ impl Missing {
                 Some(())
             }),
             Policy::Zero { zeros } => {
-                let zeros = batch.artifact.array(zeros)?;
+                let zeros = batch.tensors.array(zeros)?;
                 batch.each(|_, mut frame, _| {
                     frame.get(self.x)?.iter_mut().zip(zeros).filter(|(x, _)| x.is_nan()).for_each(|(x, zero)| *x = *zero);
                     Some(())

@@ -120,7 +120,7 @@ impl Moe {
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let bias = match self.router {
-            Router::Sigmoid { bias, .. } => Batch::maybe_array(batch.artifact, bias)?,
+            Router::Sigmoid { bias, .. } => Batch::maybe_array(batch.tensors, bias)?,
             _ => None,
         };
         for row in 0..batch.rows() {

@@ -46,7 +46,7 @@ impl RgLru {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let decay = batch.artifact.array(self.decay)?;
+        let decay = batch.tensors.array(self.decay)?;
         batch.each_with_state(self.state, |kernels, mut frame, h, position| {
             let [x, input_gate, recurrence_gate] = frame.split([self.x, self.input_gate, self.recurrence_gate])?;
             kernels.rg_lru_step(&kernels::RgLru { input_gate, recurrence_gate, decay, is_first: position == 0 }, h, x);

@@ -60,7 +60,7 @@ impl Route {
         if (score > self.threshold) == self.otherwise {
             return Some(None);
         }
-        let slot = batch.artifact.header().slots.get(self.count)?;
+        let slot = batch.tensors.slot(self.count)?;
         let at = usize::try_from(slot.at).ok()?;
         let bytes: &mut [u8; 8] = batch.streams.get_mut(row.checked_div(batch.tokens)?)?.state.get_mut(at..)?.first_chunk_mut()?;
         let before = u64::from_le_bytes(*bytes);

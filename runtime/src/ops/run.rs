@@ -1,8 +1,8 @@
 //! What operations work on: a few tokens' frames, the stream's state, and working memory.
 
 use super::Span;
-use crate::artifact::Artifact;
 use crate::kernels::{KernelTable, RowsMut};
+use crate::prepared::Tensors;
 use crate::team::{Crew, shares};
 use core::num::NonZeroUsize;
 use core::ops::Range;
@@ -76,7 +76,7 @@ pub(crate) struct Clock {
 
 /// Consecutive tokens of one stream, or of several, on their way through the program.
 pub(crate) struct Batch<'b, 'a> {
-    pub(crate) artifact: &'b Artifact<'a>,
+    pub(crate) tensors: Tensors<'b, 'a>,
     pub(crate) kernels: &'b KernelTable,
     pub(crate) team: Crew<'b>,
     pub(crate) inputs: Inputs<'b>,
@@ -180,17 +180,17 @@ impl<'b, 'a> Batch<'b, 'a> {
     }
 
     /// The numbers of a state slot.
-    pub(crate) fn slot_numbers<'s>(artifact: &Artifact<'_>, state: &'s mut [u8], slot: u32) -> Option<&'s mut [f32]> {
-        let slot = artifact.header().slots.get(slot)?;
+    pub(crate) fn slot_numbers<'s>(tensors: Tensors<'_, '_>, state: &'s mut [u8], slot: u32) -> Option<&'s mut [f32]> {
+        let slot = tensors.slot(slot)?;
         let at = usize::try_from(slot.at).ok()?;
         let len = (slot.capacity as usize).checked_mul(4)?;
         crate::mem::numbers_mut(state.get_mut(at..at.checked_add(len)?)?)
     }
 
     /// An optional array tensor: outer `None` if it should be there and is not.
-    pub(crate) fn maybe_array(artifact: &Artifact<'a>, id: Option<u32>) -> Option<Option<&'a [f32]>> {
+    pub(crate) fn maybe_array(tensors: Tensors<'_, 'a>, id: Option<u32>) -> Option<Option<&'a [f32]>> {
         match id {
-            Some(id) => artifact.array(id).map(Some),
+            Some(id) => tensors.array(id).map(Some),
             None => Some(None),
         }
     }
@@ -204,7 +204,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         let mut frames = self.frames.chunks_mut(self.stride.get());
         for stream in self.streams.iter_mut() {
             let first = self.clock.map_or(stream.position, |clock| clock.position);
-            let state = Self::slot_numbers(self.artifact, stream.state, slot)?;
+            let state = Self::slot_numbers(self.tensors, stream.state, slot)?;
             for (token, frame) in frames.by_ref().take(self.tokens).enumerate() {
                 step(self.kernels, TokenFrame(frame), state, first + token as u64)?;
             }
@@ -215,7 +215,7 @@ impl<'b, 'a> Batch<'b, 'a> {
     /// The kernels, the frame of one row, and the numbers of a state slot of its stream.
     pub(crate) fn row_with_state(&mut self, row: usize, slot: u32) -> Option<(&'b KernelTable, TokenFrame<'_>, &mut [f32])> {
         let stream = self.streams.get_mut(row.checked_div(self.tokens)?)?;
-        let state = Self::slot_numbers(self.artifact, stream.state, slot)?;
+        let state = Self::slot_numbers(self.tensors, stream.state, slot)?;
         let frame = self.frames.chunks_mut(self.stride.get()).nth(row).map(TokenFrame)?;
         Some((self.kernels, frame, state))
     }
@@ -227,7 +227,7 @@ impl<'b, 'a> Batch<'b, 'a> {
         let at_once = if self.gaps.seconds.is_empty() { self.tokens } else { 1 };
         let mut row = 0;
         for stream in self.streams.iter_mut() {
-            let state = Self::slot_numbers(self.artifact, stream.state, slot)?;
+            let state = Self::slot_numbers(self.tensors, stream.state, slot)?;
             for _ in 0..self.tokens.checked_div(at_once)? {
                 let frames = self.frames.get_mut(row * stride..)?;
                 let width = if at_once == 1 { stride.min(frames.len()) } else { stride };

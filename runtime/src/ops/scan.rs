@@ -71,8 +71,8 @@ impl Scan {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
-        let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
+        let tensors = batch.tensors;
+        let (a, d, dt_bias) = (tensors.array(self.a)?, tensors.array(self.d)?, tensors.array(self.dt_bias)?);
         let (channels, heads) = (self.x.len as usize, self.heads as usize);
         let d_state = (self.b.len as usize).checked_div(heads)?;
         let a = Rows::new(a, d_state, channels, channels)?;

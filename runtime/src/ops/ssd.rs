@@ -76,8 +76,8 @@ impl Ssd {
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
-        let artifact = batch.artifact;
-        let (a, d, dt_bias) = (artifact.array(self.a)?, artifact.array(self.d)?, artifact.array(self.dt_bias)?);
+        let tensors = batch.tensors;
+        let (a, d, dt_bias) = (tensors.array(self.a)?, tensors.array(self.d)?, tensors.array(self.dt_bias)?);
         let (heads, groups) = (self.dt.len as usize, self.groups as usize);
         let head_dim = (self.x.len as usize).checked_div(heads)?;
         let head_cells = (self.b.len as usize).checked_div(groups)?.checked_mul(head_dim)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::kernels::{self, KernelTable};
-use brooklet::mem::MappedFile;
+use brooklet::mem::{MappedFile, Pages};
 use brooklet::{Line, Model, Session, State};
 use std::path::{Path, PathBuf};
 
@@ -72,8 +72,8 @@ fn forced_kernels() -> Result<Option<&'static KernelTable>> {
 
 /// Memory of one stream and of the session that runs it.
 pub(crate) struct Memory {
-    pub(crate) state: Vec<Line>,
-    pub(crate) scratch: Vec<Line>,
+    pub(crate) state: Pages,
+    pub(crate) scratch: Pages,
 }
 
 impl Memory {
@@ -84,7 +84,7 @@ impl Memory {
 
     /// The same, worked on by a team of `threads`.
     pub(crate) fn for_team(model: &Model<'_>, tokens: usize, threads: usize) -> Result<Self> {
-        Ok(Memory { state: lines("state", model.state_bytes())?, scratch: lines("scratch", model.team_scratch_bytes(tokens, threads))? })
+        Ok(Memory { state: pages("state", model.state_bytes())?, scratch: pages("scratch", model.team_scratch_bytes(tokens, threads))? })
     }
 
     /// Runs `work` on an empty stream.
@@ -101,10 +101,6 @@ impl Memory {
 }
 
 /// A file can ask for any amount of memory: that must not end the program.
-pub(crate) fn lines(what: &str, bytes: usize) -> Result<Vec<Line>> {
-    let count = bytes.div_ceil(size_of::<Line>());
-    let mut lines = Vec::new();
-    lines.try_reserve_exact(count).map_err(|_| anyhow!("the model's {what} takes {bytes} bytes, more than this machine gives"))?;
-    lines.resize(count, Line::ZERO);
-    Ok(lines)
+pub(crate) fn pages(what: &str, bytes: usize) -> Result<Pages> {
+    Pages::zeroed(bytes).map_err(|_| anyhow!("the model's {what} takes {bytes} bytes, more than this machine gives"))
 }

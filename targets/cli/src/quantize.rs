@@ -29,10 +29,10 @@ pub(crate) struct Args {
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
     output: Option<PathBuf>,
-    /// How the matrices are stored: f32, f16, q8 or q4
+    /// How the matrices are stored: f32, f16, q8, q6, q5, q4, q3, or t2 for weights trained as -1, 0 and 1
     #[arg(long, default_value = "q4", value_parser = format)]
     format: Format,
-    /// How the embedding is stored; without it, q8 for q4 models, else as the others
+    /// How the embedding is stored; without it, q8 for models of fewer bits, else as the others
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     embedding: Option<Format>,
     /// Positions that attention looks back over
@@ -66,9 +66,10 @@ pub(crate) struct Args {
 
 /// Reads a format's name.
 pub(crate) fn format(text: &str) -> Result<Format, String> {
-    let known = [Format::F32, Format::F16, Format::Q8, Format::Q4];
-    let found = known.into_iter().find(|format| format.name() == text);
-    found.ok_or_else(|| format!("choose one of {}", known.map(Format::name).join(", ")))
+    let mut known = Format::ALL.map(Format::name);
+    known.reverse();
+    let found = Format::ALL.into_iter().find(|format| format.name() == text);
+    found.ok_or_else(|| format!("choose one of {}", known.join(", ")))
 }
 
 fn nats(text: &str) -> Result<f64, String> {

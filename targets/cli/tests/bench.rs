@@ -54,7 +54,9 @@ fn errors_say_what_to_do() {
         (&[model, "--depth", "8m"], &["8m", "8k"]),
         (&[model, "--streams", "0"], &["--streams"]),
         (&[model, "--runs", "0"], &["--runs"]),
-        (&[model, "--keep", "x.brook"], &["--shape"]),
+        (&[model, "--keep", "x.brook"], &["--keep", "[MODEL]"]),
+        (&["--keep", "x.brook"], &["--shape"]),
+        (&[model, "--cache-positions", "8k"], &["--cache-positions"]),
         (&[model, "--svg", "x.svg"], &["--context"]),
         (&[model, "--cold", "--depth", "1"], &["--cold", "--depth"]),
         (&[model, "--shape", "mamba-1m"], &["--shape"]),
@@ -67,7 +69,7 @@ fn errors_say_what_to_do() {
         (&[&stop, "--context", "8,24"], &["bench-stop.brook", "24 positions"]),
     ];
     for (args, words) in cases {
-        let error = run(&[&["bench"], *args].concat()).expect_err("an error");
+        let error = run(&[&["bench"], *args].concat()).expect_err(&format!("{args:?}"));
         assert!(words.iter().all(|word| error.contains(word)), "{args:?}: {error}");
     }
 }
@@ -126,6 +128,16 @@ fn operations_and_streams_are_measured() {
         assert!(counts.iter().all(|count| number(count, "/steps_per_second/median") > 0.0));
         let text = ok(&["bench", model, "-n", "4", "--runs", "1", "--ops", "--streams", "1,2"]);
         assert!(text.contains("many streams") && text.contains("roofline") && text.contains("Head"), "{text}");
+    }
+}
+
+#[test]
+fn operations_in_blocks_are_told_apart() {
+    let model = path("bench-blocks.brook");
+    ok(&["quantize", &format!("{FIXTURES}/attenuate"), "-o", &model, "--format", "f32"]);
+    let found = json(&["bench", &model, "-n", "2048", "--runs", "1", "--prompt", "1", "--ops", "--json"]);
+    for op in found["ops"][0]["ops"].as_array().expect("a list") {
+        assert!(number(op, "/us_per_step") > 0.0, "{op}");
     }
 }
 

@@ -132,7 +132,7 @@ fn errors_name_the_thing_and_end_with_a_failure() {
         ("", &["inspect", &short], &["short.brook", "cut short"]),
         ("", &["verify", &damaged], &["damaged.brook", "checksum"]),
         ("", &["quantize", "none"], &["none"]),
-        ("", &["quantize", &checkpoint, "-o", &out, "--format", "q2"], &["f32, f16, q8, q4"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--format", "q2"], &["f32, f16, q8, q6, q5, q4, q3, t2"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--context", "4", "--sink", "4"], &["--sink 4", "--context 4"]),
         ("", &["quantize", &checkpoint, "-o", "none/out.brook"], &["none"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "0"], &["--max-kl", "above 0"]),

@@ -40,10 +40,10 @@ pub(crate) struct Args {
     #[arg(long, default_value = "q4", conflicts_with = "model", value_parser = format)]
     pub(super) format: Format,
     /// Keep the file of random weights, for other commands
-    #[arg(long, value_name = "FILE", requires = "shape")]
+    #[arg(long, value_name = "FILE", requires = "shape", conflicts_with_all = ["model", "context"])]
     pub(super) keep: Option<PathBuf>,
     /// Positions of the shape's attention caches [default: 2k, or what --depth needs]
-    #[arg(long, value_name = "N", requires = "shape", conflicts_with = "context", value_parser = cache_positions)]
+    #[arg(long, value_name = "N", requires = "shape", conflicts_with_all = ["model", "context"], value_parser = cache_positions)]
     pub(super) cache_positions: Option<u64>,
     /// Tokens or frames of one run [default: what takes about a fifth of a second]
     #[arg(short = 'n', long, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]

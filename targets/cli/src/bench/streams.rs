@@ -6,10 +6,11 @@ use super::speed::{RUN_TIME, fitting};
 use super::stream::Engine;
 use super::times::{Rate, Times};
 use super::traffic::Traffic;
-use crate::model_file::lines;
+use crate::model_file::pages;
 use crate::sheet::short;
 use crate::term;
 use anyhow::Result;
+use brooklet::mem::Pages;
 use brooklet::{Line, Model, State, Streams};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -49,8 +50,8 @@ struct Count {
 /// Memory of many streams.
 struct Memory {
     /// (streams)
-    states: Vec<Vec<Line>>,
-    scratch: Vec<Line>,
+    states: Vec<Pages>,
+    scratch: Pages,
     /// (streams, outputs)
     outputs: Vec<f32>,
 }
@@ -61,8 +62,8 @@ impl ManyStreams {
         let most = counts.iter().max().copied().unwrap_or(1);
         let scratch_bytes = model.team_scratch_bytes(most.clamp(1, MAX_TOGETHER), engine.threads());
         let mut memory = Memory {
-            states: (0..most).map(|_| lines("state", model.state_bytes())).collect::<Result<_>>()?,
-            scratch: lines("scratch", scratch_bytes)?,
+            states: (0..most).map(|_| pages("state", model.state_bytes())).collect::<Result<_>>()?,
+            scratch: pages("scratch", scratch_bytes)?,
             outputs: vec![0.0; most * model.outputs()],
         };
         let room = model.plan().context.map_or(usize::MAX, |context| context as usize);

@@ -1,0 +1,294 @@
+//! Codes of 2, 3, 5 and 6 bits for [`vnni`](super::vnni): eight words of a tile from its planes.
+//!
+//! With VBMI one instruction looks up 64 codes of 6 bits, whatever lies in the bits above them. Without it look-ups are of sixteen
+//! levels, as for 4-bit codes, and the bits above the fourth are masks that choose between their results.
+
+use super::vnni::{self, Vectors, products};
+use crate::quant::planes::Tile;
+use crate::quant::{Coded, Planes, TILE_ROWS, q3, q5, q6};
+use crate::rows::RowsMut;
+use core::arch::asm;
+use core::arch::x86_64::*;
+
+/// See [`crate::portable::matmul`].
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
+    let has_vbmi = std::is_x86_feature_detected!("avx512vbmi");
+    match planes {
+        Planes::Q3(q) if has_vbmi => {
+            let table = whole(q.levels);
+            coded::<128, 3>(q, x, out, |tile| look_up_whole(codes_q3(tile), table));
+        }
+        Planes::Q3(q) => {
+            let [table] = biased([q3::table(q.levels)]);
+            coded::<128, 3>(q, x, out, |tile| expand_q3(tile, table));
+        }
+        Planes::Q5(q) if has_vbmi => {
+            let table = whole(q.levels);
+            coded::<128, 5>(q, x, out, |tile| look_up_whole(codes_q5(tile), table));
+        }
+        Planes::Q5(q) => {
+            let tables = biased(q5::tables(q.levels));
+            coded::<128, 5>(q, x, out, |tile| expand_q5(tile, tables));
+        }
+        Planes::Q6(q) if has_vbmi => {
+            let table = whole(q.levels);
+            coded::<128, 6>(q, x, out, |tile| look_up_whole(codes_q6(tile), table));
+        }
+        Planes::Q6(q) => {
+            let tables = biased(q6::tables(q.levels));
+            coded::<128, 6>(q, x, out, |tile| expand_q6(tile, tables));
+        }
+        // The codes are their levels plus one.
+        Planes::T2(q) => coded::<1, 2>(q, x, out, |tile| expand_t2(tile)),
+    }
+}
+
+/// `expand` gives the words plus `BIAS`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn coded<const BIAS: i32, const BITS: usize>(
+    q: &Coded<'_, BITS>,
+    x: Vectors<'_>,
+    out: RowsMut<'_>,
+    expand: impl Fn(&Tile<BITS>) -> [__m512i; 8],
+) {
+    let one = _mm512_set1_epi32(1);
+    // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
+    let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - BIAS) & 0xffff);
+    let (first, second) = (start(0), start(q.shift));
+    let planes = vnni::Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
+    // The compiler keeps one expansion for the eight words of a tile.
+    let word = |tile: &Tile<BITS>, w: usize| expand(tile)[w];
+    products(&planes, x, out, &word, &|sub| {
+        let picks = _mm512_test_epi32_mask(sub, one);
+        (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
+    });
+}
+
+/// A table of up to 64 levels plus 128, again and again where it is shorter.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn whole(levels: &[i8]) -> __m512i {
+    let mut table = [0i8; 64];
+    for (level, &from) in table.iter_mut().zip(levels.iter().cycle()) {
+        *level = from;
+    }
+    // SAFETY: 64 readable bytes; the load asks for no alignment.
+    _mm512_xor_si512(unsafe { _mm512_loadu_si512(table.as_ptr().cast()) }, _mm512_set1_epi8(-128))
+}
+
+/// Levels by the lower six bits of each byte; for a CPU with VBMI.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn look_up_whole(codes: [__m512i; 8], table: __m512i) -> [__m512i; 8] {
+    codes.map(|code| {
+        let level;
+        // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
+        // compiler inlines nothing that needs VBMI into the products, which do without.
+        unsafe { asm!("vpermb {}, {}, {}", lateout(zmm_reg) level, in(zmm_reg) code, in(zmm_reg) table, options(pure, nomem, nostack, preserves_flags)) };
+        level
+    })
+}
+
+/// Tables of levels plus 128, one in each quarter of a register.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn biased<const N: usize>(tables: [[i8; 16]; N]) -> [__m512i; N] {
+    let mut registers = [_mm512_setzero_si512(); N];
+    for (register, table) in registers.iter_mut().zip(&tables) {
+        // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
+        let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+        *register = _mm512_xor_si512(_mm512_broadcast_i32x4(table), _mm512_set1_epi8(-128));
+    }
+    registers
+}
+
+/// A line of a tile.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load(line: &[u8; 4 * TILE_ROWS]) -> __m512i {
+    // SAFETY: 64 readable bytes; the load asks for no alignment.
+    unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
+}
+
+/// The lower four bits of the codes of words `2 * line` and `2 * line + 1`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles(line: __m512i) -> [__m512i; 2] {
+    let low = _mm512_set1_epi8(15);
+    [_mm512_and_si512(line, low), _mm512_and_si512(_mm512_srli_epi16::<4>(line), low)]
+}
+
+/// The same bits of each byte, those of `mask` from `a` and the others from `b`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn merge(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
+    _mm512_ternarylogic_epi32::<0xca>(mask, a, b)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand_q3(tile: &Tile<3>, table: __m512i) -> [__m512i; 8] {
+    let code_bits = _mm512_set1_epi8(7);
+    codes_q3(tile).map(|code| _mm512_shuffle_epi8(table, _mm512_and_si512(code, code_bits)))
+}
+
+/// Codes in the lower three bits of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn codes_q3(tile: &Tile<3>) -> [__m512i; 8] {
+    let (high, low_bits) = (load(&tile[2]), _mm512_set1_epi8(3));
+    // Bit 2 of each byte is the highest of a code.
+    let mut codes = [
+        _mm512_slli_epi16::<2>(high),
+        _mm512_slli_epi16::<1>(high),
+        high,
+        _mm512_srli_epi16::<1>(high),
+        _mm512_srli_epi16::<2>(high),
+        _mm512_srli_epi16::<3>(high),
+        _mm512_srli_epi16::<4>(high),
+        _mm512_srli_epi16::<5>(high),
+    ];
+    for (half, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let low = load(&tile[half]);
+        codes[0] = merge(low, codes[0], low_bits);
+        codes[1] = merge(_mm512_srli_epi16::<2>(low), codes[1], low_bits);
+        codes[2] = merge(_mm512_srli_epi16::<4>(low), codes[2], low_bits);
+        codes[3] = merge(_mm512_srli_epi16::<6>(low), codes[3], low_bits);
+    }
+    codes
+}
+
+/// Codes in the lower five bits of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn codes_q5(tile: &Tile<5>) -> [__m512i; 8] {
+    let (high, low_bits) = (load(&tile[4]), _mm512_set1_epi8(15));
+    // Bit 4 of each byte is the highest of a code.
+    let mut codes = [
+        _mm512_slli_epi16::<4>(high),
+        _mm512_slli_epi16::<3>(high),
+        _mm512_slli_epi16::<2>(high),
+        _mm512_slli_epi16::<1>(high),
+        high,
+        _mm512_srli_epi16::<1>(high),
+        _mm512_srli_epi16::<2>(high),
+        _mm512_srli_epi16::<3>(high),
+    ];
+    for (pair, codes) in codes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let low = load(&tile[pair]);
+        codes[0] = merge(low, codes[0], low_bits);
+        codes[1] = merge(_mm512_srli_epi16::<4>(low), codes[1], low_bits);
+    }
+    codes
+}
+
+/// Codes in the lower six bits of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn codes_q6(tile: &Tile<6>) -> [__m512i; 8] {
+    let low_bits = _mm512_set1_epi8(15);
+    let mut codes = [_mm512_setzero_si512(); 8];
+    for (half, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let (first, second, high) = (load(&tile[2 * half]), load(&tile[2 * half + 1]), load(&tile[4 + half]));
+        // Bits 4 and 5 of each byte are the highest of a code.
+        codes[0] = merge(first, _mm512_slli_epi16::<4>(high), low_bits);
+        codes[1] = merge(_mm512_srli_epi16::<4>(first), _mm512_slli_epi16::<2>(high), low_bits);
+        codes[2] = merge(second, high, low_bits);
+        codes[3] = merge(_mm512_srli_epi16::<4>(second), _mm512_srli_epi16::<2>(high), low_bits);
+    }
+    codes
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand_q5(tile: &Tile<5>, tables: [__m512i; 2]) -> [__m512i; 8] {
+    let high = load(&tile[4]);
+    let mut words = [_mm512_setzero_si512(); 8];
+    for (pair, words) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        for (i, (word, low)) in words.iter_mut().zip(nibbles(load(&tile[pair]))).enumerate() {
+            let is_upper = _mm512_test_epi8_mask(high, _mm512_set1_epi8((1u8 << (2 * pair + i)) as i8));
+            *word = look_up(low, tables, is_upper);
+        }
+    }
+    words
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand_q6(tile: &Tile<6>, tables: [__m512i; 4]) -> [__m512i; 8] {
+    let highs = [load(&tile[4]), load(&tile[5])];
+    let [a, b, c, d] = tables;
+    let mut words = [_mm512_setzero_si512(); 8];
+    for (pair, words) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        for (i, (word, low)) in words.iter_mut().zip(nibbles(load(&tile[pair]))).enumerate() {
+            let (high, at) = (highs[pair / 2], 2 * (2 * (pair % 2) + i));
+            let is_odd = _mm512_test_epi8_mask(high, _mm512_set1_epi8((1u8 << at) as i8));
+            let is_upper = _mm512_test_epi8_mask(high, _mm512_set1_epi8((2u8 << at) as i8));
+            *word = _mm512_mask_mov_epi8(look_up(low, [a, b], is_odd), is_upper, look_up(low, [c, d], is_odd));
+        }
+    }
+    words
+}
+
+/// Levels from the first table, or the second where the mask says so.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn look_up(low: __m512i, [lower, upper]: [__m512i; 2], is_upper: __mmask64) -> __m512i {
+    _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(lower, low), is_upper, upper, low)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn expand_t2(tile: &Tile<2>) -> [__m512i; 8] {
+    let bits = _mm512_set1_epi8(3);
+    let mut words = [_mm512_setzero_si512(); 8];
+    for (words, line) in words.as_chunks_mut::<4>().0.iter_mut().zip(tile) {
+        let codes = load(line);
+        words[0] = _mm512_and_si512(codes, bits);
+        words[1] = _mm512_and_si512(_mm512_srli_epi16::<2>(codes), bits);
+        words[2] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), bits);
+        words[3] = _mm512_and_si512(_mm512_srli_epi16::<6>(codes), bits);
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The products take one of two ways, as the CPU has VBMI or not: where it has, both are compared here.
+    #[test]
+    fn both_ways_to_look_up_agree() {
+        if crate::x86::avx512_vnni().is_none() || !std::is_x86_feature_detected!("avx512vbmi") {
+            return;
+        }
+        let byte = |i: usize| (i as u32).wrapping_mul(2_654_435_761).rotate_left(9) as u8;
+        let levels: [i8; 64] = core::array::from_fn(|i| byte(i) as i8);
+        for seed in 0..50 {
+            let line = |l: usize| core::array::from_fn(|i| byte(seed * 1000 + l * 64 + i));
+            // SAFETY: the CPU has what the table of VNNI asks for.
+            unsafe { compare(&levels, core::array::from_fn(line), core::array::from_fn(line), core::array::from_fn(line)) };
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn compare(levels: &[i8], q3_tile: Tile<3>, q5_tile: Tile<5>, q6_tile: Tile<6>) {
+        let bytes = |words: [__m512i; 8]| {
+            words.map(|word| {
+                let mut bytes = [0u8; 64];
+                // SAFETY: 64 writable bytes; the store asks for no alignment.
+                unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), word) };
+                bytes
+            })
+        };
+        let [table] = biased([q3::table(&levels[..8])]);
+        assert_eq!(bytes(look_up_whole(codes_q3(&q3_tile), whole(&levels[..8]))), bytes(expand_q3(&q3_tile, table)));
+        let by_halves = bytes(expand_q5(&q5_tile, biased(q5::tables(&levels[..32]))));
+        assert_eq!(bytes(look_up_whole(codes_q5(&q5_tile), whole(&levels[..32]))), by_halves);
+        let by_quarters = bytes(expand_q6(&q6_tile, biased(q6::tables(levels))));
+        assert_eq!(bytes(look_up_whole(codes_q6(&q6_tile), whole(levels))), by_quarters);
+    }
+}
