@@ -7,6 +7,7 @@ mod attention;
 mod avx2;
 mod conv;
 mod floats;
+mod gates;
 mod lanes;
 mod norm;
 mod planes;
@@ -44,6 +45,8 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     conv1d: conv::conv1d,
     scan: scan::scan,
     ssd: ssd::ssd,
+    lstm_step: gates::lstm_step,
+    gru_step: gates::gru_step,
     norm: norm::norm,
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
