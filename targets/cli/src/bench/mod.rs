@@ -54,7 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (Some(path), _) => (path.clone(), path.display().to_string()),
         (None, &[shape]) => {
             let path = args.keep.clone().unwrap_or_else(|| folder.path().join("random.brook"));
-            random_weights::draw(shape, args.format, cache_positions(args), &path)?;
+            random_weights::draw(shape, args.format, args.embedding(), cache_positions(args), &path)?;
             (path, format!("{shape} {}", args.format.name()))
         }
         _ => bail!("--shape: several shapes can only be compared with --context"),
@@ -104,7 +104,7 @@ fn compare_contexts(args: &Args, engine: &Engine, folder: &Path) -> Result<Compa
     }
     for shape in args.shapes() {
         let path = folder.join("random.brook");
-        random_weights::draw(shape, args.format, Some(deepest + steps as u64), &path)?;
+        random_weights::draw(shape, args.format, args.embedding(), Some(deepest + steps as u64), &path)?;
         curves.push(measure(format!("{shape} {}", args.format.name()), &path)?);
     }
     Ok(Comparison { kernels: engine.kernels.name(), threads: engine.threads(), steps, runs: args.runs, curves })

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Format of the random weights
     #[arg(long, default_value = "q4", conflicts_with = "model", value_parser = format)]
     pub(super) format: Format,
+    /// How random weights store the embedding and the head [default: q6 for formats of fewer bits, else as the others]
+    #[arg(long, value_name = "FORMAT", conflicts_with = "model", value_parser = format)]
+    embedding: Option<Format>,
     /// Keep the file of random weights, for other commands
     #[arg(long, value_name = "FILE", requires = "shape", conflicts_with_all = ["model", "context"])]
     pub(super) keep: Option<PathBuf>,
@@ -104,6 +107,12 @@ pub(crate) enum Backends {
 }
 
 impl Args {
+    /// How random weights store the embedding and the head: where others keep six bits for them, the figures are for as many.
+    pub(super) fn embedding(&self) -> Option<Format> {
+        let below_six = matches!(self.format, Format::Q5 | Format::Q4 | Format::Q3 | Format::T2);
+        self.embedding.or(below_six.then_some(Format::Q6))
+    }
+
     /// The shapes to time; none with a model.
     pub(super) fn shapes(&self) -> Vec<&str> {
         match (&self.model, self.shape.as_slice()) {

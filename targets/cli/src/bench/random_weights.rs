@@ -7,9 +7,9 @@ use indicatif::ProgressBar;
 use std::path::Path;
 
 /// Writes the shape `shape` to `path`, with attention caches of `cache_positions`.
-pub(crate) fn draw(shape: &str, format: Format, cache_positions: Option<u64>, path: &Path) -> Result<()> {
+pub(crate) fn draw(shape: &str, format: Format, embedding: Option<Format>, cache_positions: Option<u64>, path: &Path) -> Result<()> {
     let checkpoint = shapes::shape(shape)?;
-    let mut recipe = Recipe { format, ..Recipe::default() };
+    let mut recipe = Recipe { format, embedding, ..Recipe::default() };
     if let Some(positions) = cache_positions {
         recipe.cache = Cache { context: u32::try_from(positions)?, ..recipe.cache };
     }
