@@ -1,6 +1,8 @@
 //! Every back-end rounds activations and multiplies matrices to the portable kernels' bits: all formats, odd shapes, 1 to 40 vectors.
 
-use brooklet_kernels::quant::{Format, GROUP, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, pack_f16, pack_f32, pack_q4, pack_q8};
+use brooklet_kernels::quant::{
+    Format, GROUP, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, default_table, pack_f16, pack_f32, pack_planes, pack_q4, pack_q8,
+};
 use brooklet_kernels::{Activations, KernelTable, RowsMut, available};
 use proptest::prelude::*;
 
@@ -46,6 +48,11 @@ fn matrix_lines(format: Format, rows: usize, cols: usize, noise: &mut Noise) -> 
         Format::Q4 => {
             let code = |r: usize, c: usize| codes[r * cols + c] as u8 & 15;
             pack_q4(rows, cols, &NONLINEAR_TABLE, NONLINEAR_SHIFT, |r| row_scales[r], |r, g| sub_scales[r * groups + g], code, bytes);
+        }
+        Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => {
+            let (levels, shift) = default_table(format).unwrap();
+            let code = |r: usize, c: usize| codes[r * cols + c] as u8 % levels.len() as u8;
+            pack_planes(format, rows, cols, (levels, shift), |r| row_scales[r], |r, g| sub_scales[r * groups + g], code, bytes);
         }
     }
     (lines, len)
@@ -117,7 +124,7 @@ fn check(rows: usize, cols: usize, count: usize, seed: u64) -> Result<(), TestCa
         prop_assert_eq!(&got.sums, &inputs.sums, "{}: sums", table.name());
         prop_assert_eq!(bits(&got.scales), bits(&inputs.scales), "{}: scales", table.name());
     }
-    for format in [Format::F32, Format::F16, Format::Q8, Format::Q4] {
+    for format in Format::ALL {
         let (lines, len) = matrix_lines(format, rows, cols, &mut noise);
         let matrix = Matrix::from_bytes(format, rows, cols, &bytemuck::cast_slice(&lines)[..len]).unwrap();
         let want = products(portable, &matrix, inputs.of(format), count, 3);
