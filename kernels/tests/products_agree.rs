@@ -38,7 +38,7 @@ fn matrix_lines(format: Format, rows: usize, cols: usize, noise: &mut Noise) -> 
         1 if largest => 127,
         _ => noise.next() as u8 as i8,
     };
-    let extreme = rows % 3 == 0;
+    let extreme = rows.is_multiple_of(3);
     let codes: Vec<i8> = (0..rows * cols).map(|_| byte(extreme)).collect();
     let sub_scales: Vec<i8> = (0..rows * groups).map(|_| byte(extreme)).collect();
     match format {
