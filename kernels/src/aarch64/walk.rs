@@ -1,15 +1,10 @@
 //! The walk over a matrix of 8-bit products: tile rows, batches of vectors, groups. How a core multiplies is [`Products`].
 
 use super::codes::{Codes, Lines, Planes};
-<<<<<<< HEAD
-use crate::portable;
+use super::floats;
 #[cfg(feature = "planes")]
 use crate::quant;
-use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights, expand_q4};
-=======
-use super::floats;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
->>>>>>> main
 use crate::rows::RowsMut;
 use crate::table::Activations;
 use core::arch::aarch64::*;
@@ -95,7 +90,6 @@ pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, ou
             // SAFETY: the same demand.
             unsafe { W::walk(&Planes::from(*q), x, out) }
         }
-<<<<<<< HEAD
         #[cfg(feature = "planes")]
         (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
             let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
@@ -109,14 +103,10 @@ pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, ou
                 }
             }
         }
-        // Floats gain nothing from integer instructions.
-        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
-=======
         (Weights::F32(words), Activations::Float { x, stride }) => floats::tile_rows(words, groups, x, stride, out),
         (Weights::F16(words), Activations::Float { x, stride }) => floats::tile_rows(words, groups, x, stride, out),
         // The executor asks `Format::is_quantized` which kind to prepare.
         _ => {}
->>>>>>> main
     }
 }
 
