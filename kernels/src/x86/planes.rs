@@ -18,7 +18,7 @@ pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     match planes {
         Planes::Q3(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 3>(q, x, out, |tile, w| look_up_whole(code_q3(tile, w), table));
+            coded::<128, 3>(q, x, out, |tile, w| look_up_64(code_q3(tile, w), table));
         }
         Planes::Q3(q) => {
             let [table] = biased([q3::table(q.levels)]);
@@ -26,7 +26,7 @@ pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         }
         Planes::Q5(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 5>(q, x, out, |tile, w| look_up_whole(code_q5(tile, w), table));
+            coded::<128, 5>(q, x, out, |tile, w| look_up_64(code_q5(tile, w), table));
         }
         Planes::Q5(q) => {
             let tables = biased(q5::tables(q.levels));
@@ -34,7 +34,7 @@ pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         }
         Planes::Q6(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 6>(q, x, out, |tile, w| look_up_whole(code_q6(tile, w), table));
+            coded::<128, 6>(q, x, out, |tile, w| look_up_64(code_q6(tile, w), table));
         }
         Planes::Q6(q) => {
             let tables = biased(q6::tables(q.levels));
@@ -80,7 +80,7 @@ fn whole(levels: &[i8]) -> __m512i {
 /// Levels by the lower six bits of each byte; for a CPU with VBMI.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn look_up_whole(code: __m512i, table: __m512i) -> __m512i {
+pub(super) fn look_up_64(code: __m512i, table: __m512i) -> __m512i {
     let level;
     // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
     // compiler inlines nothing that needs VBMI into the products, which do without.
@@ -238,7 +238,7 @@ mod tests {
         let [table] = biased([q3::table(&levels[..8])]);
         let (halves, quarters) = (biased(q5::tables(&levels[..32])), biased(q6::tables(levels)));
         for w in 0..8 {
-            let by_vbmi = |code, levels: &[i8]| bytes(look_up_whole(code, whole(levels)));
+            let by_vbmi = |code, levels: &[i8]| bytes(look_up_64(code, whole(levels)));
             assert_eq!(by_vbmi(code_q3(&q3_tile, w), &levels[..8]), bytes(word_q3(&q3_tile, w, table)));
             assert_eq!(by_vbmi(code_q5(&q5_tile, w), &levels[..32]), bytes(word_q5(&q5_tile, w, halves)));
             assert_eq!(by_vbmi(code_q6(&q6_tile, w), levels), bytes(word_q6(&q6_tile, w, quarters)));
