@@ -2,6 +2,7 @@
 
 use super::inputs::Inputs;
 use super::stream::{Engine, Place, Stream};
+use super::times::Times;
 use super::traffic::{Traffic, each_op};
 use crate::sheet::short;
 use crate::term;
@@ -96,7 +97,7 @@ impl Team for Stopwatch<'_> {
 }
 
 impl Shares {
-    /// Times `runs` runs of `steps` steps from `place` on, and takes the one in the middle apart.
+    /// Times every operation in `runs` runs of `steps` steps from `place` on.
     pub(crate) fn measure(
         model: &Model<'_>,
         stream: &mut Stream<'_, '_>,
@@ -107,7 +108,7 @@ impl Shares {
     ) -> Result<Self> {
         let inputs = Inputs::random(model, steps);
         let count = model.header().program.count as usize;
-        let mut all = Vec::new();
+        let mut all: Vec<Vec<Duration>> = Vec::new();
         for _ in 0..=runs {
             let laps = Mutex::new(Laps { since: Instant::now(), spent: vec![Duration::ZERO; count] });
             let watch = Stopwatch { team: &*engine.pool, laps };
@@ -120,8 +121,13 @@ impl Shares {
         }
         // The first run only fills the caches.
         all.remove(0);
-        all.sort_by_key(|spent| spent.iter().sum::<Duration>());
-        let spent = all.swap_remove(all.len() / 2);
+        // Each operation's own median: what disturbs a run disturbs only some operations of it.
+        let median = |op: usize| {
+            let mut times = Times::default();
+            all.iter().for_each(|spent| times.push(spent[op]));
+            times.median()
+        };
+        let spent: Vec<Duration> = (0..count).map(median).collect();
         Ok(Self::of(model, engine, place.position, &spent, steps))
     }
 
