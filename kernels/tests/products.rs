@@ -1,7 +1,7 @@
 //! Every back-end's products and activation rounding have the portable bits: odd shapes, extreme codes, any number of vectors.
 
 use brooklet_kernels::quant::{
-    Format, GROUP, LINEAR_TABLE, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, pack_f16, pack_f32, pack_q4, pack_q8,
+    Format, GROUP, LINEAR_TABLE, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, default_table, pack_f16, pack_f32, pack_planes, pack_q4, pack_q8,
 };
 use brooklet_kernels::{Activations, KernelTable, RowsMut, available};
 use proptest::prelude::*;
@@ -51,6 +51,12 @@ impl Bytes {
                 let sub_scale = |row: usize, group: usize| (noise(seed, row * 64 + group) >> 24) as u8 as i8;
                 pack_q4(rows, cols, &table, shift, row_scale, sub_scale, |row, col| (noise(seed, at(row, col)) >> 28) as u8, out);
             }
+            Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => {
+                let sub_scale = |row: usize, group: usize| (noise(seed, row * 64 + group) >> 24) as u8 as i8;
+                let table = default_table(format).unwrap();
+                // Any bits: the packer takes as many as a code has.
+                pack_planes(format, rows, cols, table, row_scale, sub_scale, |row, col| (noise(seed, at(row, col)) >> 24) as u8, out);
+            }
         }
         (bytes, len)
     }
@@ -91,7 +97,7 @@ fn products(table: &KernelTable, matrix: &Matrix<'_>, is_quantized: bool, x: &Ve
 
 fn check(rows: usize, cols: usize, count: usize, seed: u32) {
     let x = vectors(cols, count, seed.wrapping_add(5));
-    for format in [Format::F32, Format::F16, Format::Q8, Format::Q4] {
+    for format in [Format::F32, Format::F16, Format::Q8, Format::Q4, Format::Q3, Format::Q5, Format::Q6, Format::T2] {
         let (bytes, len) = Bytes::matrix(format, rows, cols, seed);
         let matrix = Matrix::from_bytes(format, rows, cols, &bytemuck::cast_slice(&bytes.0)[..len]).unwrap();
         let mut tables = available();

@@ -18,6 +18,8 @@ mod floats;
 mod i8mm;
 mod lanes;
 mod neon;
+#[cfg(feature = "planes")]
+mod planes;
 mod round;
 mod scan;
 mod walk;

@@ -2,6 +2,8 @@
 
 use super::codes::{Codes, Lines, Planes};
 use super::floats;
+#[cfg(feature = "planes")]
+use crate::quant;
 use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
@@ -87,6 +89,19 @@ pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, ou
             let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
             // SAFETY: the same demand.
             unsafe { W::walk(&Planes::from(*q), x, out) }
+        }
+        #[cfg(feature = "planes")]
+        (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
+            let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
+            // SAFETY: the same demand.
+            unsafe {
+                match *planes {
+                    quant::Planes::Q3(q) => W::walk(&Planes::from(q), x, out),
+                    quant::Planes::Q5(q) => W::walk(&Planes::from(q), x, out),
+                    quant::Planes::Q6(q) => W::walk(&Planes::from(q), x, out),
+                    quant::Planes::T2(q) => W::walk(&Planes::from(q), x, out),
+                }
+            }
         }
         (Weights::F32(words), Activations::Float { x, stride }) => floats::tile_rows(words, groups, x, stride, out),
         (Weights::F16(words), Activations::Float { x, stride }) => floats::tile_rows(words, groups, x, stride, out),
