@@ -10,6 +10,8 @@ pub fn available() -> impl Iterator<Item = &'static KernelTable> {
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         crate::x86::avx2(),
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
+        crate::x86::avx_vnni(),
+        #[cfg(all(target_arch = "x86_64", feature = "std"))]
         crate::x86::avx512(),
         #[cfg(all(target_arch = "x86_64", feature = "std"))]
         crate::x86::avx512_vnni(),

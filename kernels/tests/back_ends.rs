@@ -1,6 +1,6 @@
 //! Every back-end gives the portable kernels' bits, whatever the sizes.
 
-use brooklet_kernels::{Attention, Cache, Conv1d, KernelTable, Norm, NormKind, Rows, RowsMut, Scan, Ssd, available};
+use brooklet_kernels::{Attention, Cache, Conv1d, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, available};
 use proptest::prelude::*;
 
 /// Numbers in `-by .. by`, the same for the same seed.
@@ -156,6 +156,19 @@ proptest! {
             let mut x = numbers(seed + 1, len, 30.0);
             kernels.silu_multiply(&mut x, &y);
             x
+        })?;
+    }
+
+    #[test]
+    fn gated_cells(seed in 0..u64::MAX / 2, hidden in 1usize..80, has_bias: bool) {
+        let [input, recurrent] = [0, 1].map(|i| numbers(seed + i, 4 * hidden, 6.0));
+        let bias = numbers(seed + 2, hidden, 1.0);
+        same(|kernels| {
+            let [mut c, mut h] = [3, 4].map(|i| numbers(seed + i, hidden, 1.0));
+            kernels.lstm_step(&Lstm { input: &input, recurrent: &recurrent }, &mut c, &mut h);
+            let bias = has_bias.then_some(&bias[..]);
+            kernels.gru_step(&Gru { input: &input[hidden..], recurrent: &recurrent[..3 * hidden], bias }, &mut c);
+            [c, h].concat()
         })?;
     }
 

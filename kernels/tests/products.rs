@@ -1,7 +1,7 @@
 //! Every back-end's products and activation rounding have the portable bits: odd shapes, extreme codes, any number of vectors.
 
 use brooklet_kernels::quant::{
-    Format, GROUP, LINEAR_TABLE, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, default_table, pack_f16, pack_f32, pack_planes, pack_q4, pack_q8,
+    Format, GROUP, LINEAR_TABLE, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, pack_f16, pack_f32, pack_q4, pack_q8,
 };
 use brooklet_kernels::{Activations, KernelTable, RowsMut, available};
 use proptest::prelude::*;
@@ -44,19 +44,24 @@ impl Bytes {
             Format::F32 => pack_f32(rows, cols, |row, col| number(seed, at(row, col)), out),
             // The smallest halves too, which have fewer bits.
             Format::F16 => pack_f16(rows, cols, |row, col| number(seed, at(row, col)) * 1.0e-2, out),
-            Format::Q8 => pack_q8(rows, cols, row_scale, sub_scale, |row, col| code(seed, at(row, col)), out),
+            // Files may hold -128 as well.
+            Format::Q8 => pack_q8(rows, cols, row_scale, sub_scale, |row, col| code(seed, at(row, col)).saturating_sub(1), out),
             Format::Q4 => {
                 let (table, shift) = if seed.is_multiple_of(2) { (NONLINEAR_TABLE, NONLINEAR_SHIFT) } else { (LINEAR_TABLE, -90) };
                 // All eight bits: seven of the factor, one that picks the table.
                 let sub_scale = |row: usize, group: usize| (noise(seed, row * 64 + group) >> 24) as u8 as i8;
                 pack_q4(rows, cols, &table, shift, row_scale, sub_scale, |row, col| (noise(seed, at(row, col)) >> 28) as u8, out);
             }
-            Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => {
+            #[cfg(feature = "planes")]
+            _ => {
+                let bits = (format.name().as_bytes()[1] - b'0') as usize;
+                let levels: Vec<i8> = (0..1 << bits).map(|i| code(seed.wrapping_add(2), i)).map(|level| level.clamp(-110, 110)).collect();
                 let sub_scale = |row: usize, group: usize| (noise(seed, row * 64 + group) >> 24) as u8 as i8;
-                let table = default_table(format).unwrap();
-                // Any bits: the packer takes as many as a code has.
-                pack_planes(format, rows, cols, table, row_scale, sub_scale, |row, col| (noise(seed, at(row, col)) >> 24) as u8, out);
+                let (row_code, shift) = (|row, col| (noise(seed, at(row, col)) >> 8) as u8 % (1 << bits), 17);
+                brooklet_kernels::quant::pack_planes(format, rows, cols, (&levels, shift), row_scale, sub_scale, row_code, out);
             }
+            #[cfg(not(feature = "planes"))]
+            _ => {}
         }
         (bytes, len)
     }
@@ -95,9 +100,15 @@ fn products(table: &KernelTable, matrix: &Matrix<'_>, is_quantized: bool, x: &Ve
     out.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Those that this build has.
+fn formats() -> impl Iterator<Item = Format> {
+    let always = [Format::F32, Format::F16, Format::Q8, Format::Q4];
+    Format::ALL.into_iter().filter(move |format| cfg!(feature = "planes") || always.contains(format))
+}
+
 fn check(rows: usize, cols: usize, count: usize, seed: u32) {
     let x = vectors(cols, count, seed.wrapping_add(5));
-    for format in [Format::F32, Format::F16, Format::Q8, Format::Q4, Format::Q3, Format::Q5, Format::Q6, Format::T2] {
+    for format in formats() {
         let (bytes, len) = Bytes::matrix(format, rows, cols, seed);
         let matrix = Matrix::from_bytes(format, rows, cols, &bytemuck::cast_slice(&bytes.0)[..len]).unwrap();
         let mut tables = available();
@@ -142,6 +153,13 @@ proptest! {
         for table in tables {
             prop_assert_eq!(&round(table), &want, "{}", table.name());
         }
+    }
+}
+
+#[test]
+fn one_to_forty_vectors_have_the_portable_bits() {
+    for count in 1..=40 {
+        check(17 + count % 3, 97, count, count as u32);
     }
 }
 

@@ -157,7 +157,7 @@ impl Plan {
             Op::Gru(gru) => self.add_matrix(artifact, gru.w),
             Op::Attention(attention) => {
                 if let Some(slot) = artifact.header().slots.get(attention.cache) {
-                    self.scores = self.scores.max(slot.capacity);
+                    self.scores = self.scores.max(attention.scores(&slot));
                     if slot.keep == Keep::Stop {
                         let steps = slot.capacity.saturating_mul(period).saturating_add(start);
                         self.context = Some(self.context.map_or(steps, |c| c.min(steps)));
@@ -212,7 +212,7 @@ pub struct Scratch {
     pub frames_bytes: usize,
     /// The packed inputs of the widest matrix.
     pub packed_bytes: usize,
-    /// One head's attention scores, for each thread.
+    /// The attention scores of a few heads, for each thread.
     pub scores_bytes: usize,
     /// One token's outputs.
     pub output_bytes: usize,

@@ -1,7 +1,7 @@
 //! Products of float matrices, the 16 rows of a tile in a register.
 
 use super::{AHEAD_BYTES, prefetch, store};
-use crate::quant::{GROUP, TILE_ROWS};
+use crate::quant::{GROUP, Matrix, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use core::arch::x86_64::*;
 
@@ -12,10 +12,23 @@ const NOT_FINITE: i32 = 0x99;
 /// Vectors that share one pass over two tile rows: enough sums to hide the time of an addition.
 const VECTORS: usize = 4;
 
+/// See [`crate::portable::matmul`]. Only for float matrices.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn matmul(matrix: &Matrix<'_>, x: &[f32], stride: usize, out: RowsMut<'_>) {
+    let groups = matrix.groups().max(1);
+    match &matrix.weights {
+        Weights::F32(words) => f32_tiles(words, groups, x, stride, out),
+        Weights::F16(words) => f16_tiles(words, groups, x, stride, out),
+        // The executor asks `Format::is_quantized` which kind to prepare.
+        _ => {}
+    }
+}
+
 /// See `float_tiles` in [`crate::portable`]; vector `t` of `x` starts at `t * stride`, and has at least `groups * 32` numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn f32_tiles(words: &[[f32; TILE_ROWS]], groups: usize, x: &[f32], stride: usize, out: RowsMut<'_>) {
+fn f32_tiles(words: &[[f32; TILE_ROWS]], groups: usize, x: &[f32], stride: usize, out: RowsMut<'_>) {
     // SAFETY: 16 readable floats; the load asks for no alignment.
     let load = |word: &[f32; TILE_ROWS]| unsafe { _mm512_loadu_ps(word.as_ptr()) };
     tiles(words, groups, x, stride, out, &load, &load);
@@ -24,7 +37,7 @@ pub(super) fn f32_tiles(words: &[[f32; TILE_ROWS]], groups: usize, x: &[f32], st
 /// The same, of halves.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn f16_tiles(words: &[[u16; TILE_ROWS]], groups: usize, x: &[f32], stride: usize, out: RowsMut<'_>) {
+fn f16_tiles(words: &[[u16; TILE_ROWS]], groups: usize, x: &[f32], stride: usize, out: RowsMut<'_>) {
     // SAFETY: 32 readable bytes; the load asks for no alignment.
     let halves = |word: &[u16; TILE_ROWS]| unsafe { _mm256_loadu_si256(word.as_ptr().cast()) };
     let load = |word: &[u16; TILE_ROWS]| _mm512_cvtph_ps(halves(word));

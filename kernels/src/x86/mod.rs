@@ -1,10 +1,13 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
-//! of sixteen 4-bit codes at once. [`vnni`], [`planes`] and the kernels for sixteen lanes are written by hand.
+//! of sixteen 4-bit codes at once. [`vnni`], [`planes`], [`avx2`], [`floats`] and the
+//! kernels for sixteen lanes are written by hand.
 
 mod act;
 mod attention;
+mod avx2;
 mod conv;
 mod floats;
+mod gates;
 mod lanes;
 mod norm;
 mod planes;
@@ -14,9 +17,10 @@ mod scan;
 mod ssd;
 mod vnni;
 
-use crate::quant::TILE_ROWS;
+use crate::portable;
+use crate::quant::{Matrix, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
-use crate::table::KernelTable;
+use crate::table::{Activations, KernelTable};
 use core::arch::x86_64::{
     __m128i, __m256i, __m512, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm256_and_si256, _mm256_broadcastsi128_si256,
     _mm256_loadu_si256, _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_srli_epi16, _mm256_storeu_si256, _mm512_mask_storeu_ps,
@@ -26,14 +30,23 @@ use core::arch::x86_64::{
 /// How far ahead of its use a tile is asked for.
 const AHEAD_BYTES: usize = 8192;
 
-static AVX2: KernelTable = compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")]);
+static AVX2: KernelTable = EIGHT_LANES;
+static AVX_VNNI: KernelTable = KernelTable { name: "avxvnni", matmul: avxvnni_matmul, ..EIGHT_LANES };
 static AVX512: KernelTable = SIXTEEN_LANES;
 static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
+const EIGHT_LANES: KernelTable = KernelTable {
+    matmul: avx2_matmul,
+    quantize_activations: round::quantize_activations_256,
+    ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")])
+};
 const SIXTEEN_LANES: KernelTable = KernelTable {
-    quantize_activations: round::quantize_activations,
+    matmul: avx512_matmul,
+    quantize_activations: round::quantize_activations_512,
     conv1d: conv::conv1d,
     scan: scan::scan,
     ssd: ssd::ssd,
+    lstm_step: gates::lstm_step,
+    gru_step: gates::gru_step,
     norm: norm::norm,
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
@@ -43,6 +56,11 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
 /// The AVX2 table, if this CPU has AVX2.
 pub(crate) fn avx2() -> Option<&'static KernelTable> {
     std::is_x86_feature_detected!("avx2").then_some(&AVX2)
+}
+
+/// The AVX2 table with integer products by AVX-VNNI, if this CPU has both.
+pub(crate) fn avx_vnni() -> Option<&'static KernelTable> {
+    (avx2().is_some() && std::is_x86_feature_detected!("avxvnni")).then_some(&AVX_VNNI)
 }
 
 /// The AVX-512 table, if this CPU has it.
@@ -57,6 +75,32 @@ pub(crate) fn avx512() -> Option<&'static KernelTable> {
 /// The AVX-512 table with integer products by VNNI, if this CPU has both.
 pub(crate) fn avx512_vnni() -> Option<&'static KernelTable> {
     (avx512().is_some() && std::is_x86_feature_detected!("avx512vnni")).then_some(&AVX512_VNNI)
+}
+
+/// The products that are not written by hand are the portable ones, compiled again.
+#[target_feature(enable = "avx2")]
+fn avx2_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    match matrix.weights {
+        Weights::Q8(_) | Weights::Q4(_) => avx2::plain::matmul(matrix, x, out),
+        _ => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    }
+}
+
+#[target_feature(enable = "avx2,avxvnni")]
+fn avxvnni_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    match matrix.weights {
+        Weights::Q8(_) | Weights::Q4(_) => avx2::dpbusd::matmul(matrix, x, out),
+        _ => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn avx512_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
+    match (&matrix.weights, x) {
+        (Weights::Q8(_) | Weights::Q4(_), x) => avx2::plain::matmul(matrix, x, out),
+        (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
+        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+    }
 }
 
 /// See [`crate::quant::expand_q4`].

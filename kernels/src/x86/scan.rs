@@ -12,6 +12,11 @@ use core::ops::Range;
 /// Places of a block: many tokens at few channels, or few tokens at many.
 const PLACES: usize = 16;
 
+/// Channels from those at hand to those that a lone token asks memory for.
+const AHEAD: usize = 4 * LANES;
+/// Numbers of a layer's state from which it is likely to come from memory, or a far cache.
+const FAR: usize = 1 << 14;
+
 /// Sixteen channels, or fewer at a head's end, at one token.
 #[derive(Clone, Copy)]
 struct Place {
@@ -145,11 +150,18 @@ impl Block {
     fn pass<const N: usize, const K: usize>(&mut self, scan: &Scan<'_>, channels: usize, n: usize, h: &mut RowsMut<'_>) -> usize {
         let places = channels * self.tokens..(channels + 1) * self.tokens;
         let place = self.places[places.start];
+        let is_far = self.tokens == 1 && h.rows() * h.width() >= FAR;
         let mut a = [_mm512_setzero_ps(); N];
         let mut state = [_mm512_setzero_ps(); N];
         for i in 0..N {
             a[i] = place.load(scan.a.row(n + i));
             state[i] = place.load(h.row(n + i));
+            if is_far {
+                // Rows are far apart: no processor follows so many at once by itself.
+                for row in [scan.a.row(n + i), h.row(n + i)] {
+                    _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(place.at + AHEAD).cast());
+                }
+            }
         }
         let at = self.head * (scan.b.width() / scan.heads.max(1)) + n;
         for i in places {

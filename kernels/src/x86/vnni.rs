@@ -31,19 +31,19 @@ const BLOCK: usize = 6;
 #[derive(Clone, Copy)]
 pub(super) struct Vectors<'a> {
     /// (vectors, groups)
-    codes: &'a [[i8; GROUP]],
+    pub(super) codes: &'a [[i8; GROUP]],
     /// (vectors, groups)
-    scales: &'a [f32],
+    pub(super) scales: &'a [f32],
     /// (vectors, groups)
-    sums: &'a [i32],
-    groups: usize,
+    pub(super) sums: &'a [i32],
+    pub(super) groups: usize,
     /// Whole vectors in all three planes.
-    count: usize,
+    pub(super) count: usize,
 }
 
 impl<'a> Vectors<'a> {
     /// As many as `wanted`, or as there are.
-    fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
+    pub(super) fn new(codes: &'a [i8], scales: &'a [f32], sums: &'a [i32], groups: usize, wanted: usize) -> Self {
         let codes = codes.as_chunks().0;
         let shortest = codes.len().min(scales.len()).min(sums.len());
         // Small matrices are done in less time than a division takes.
@@ -76,8 +76,7 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) 
         (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
             planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()), out);
         }
-        (Weights::F32(words), Activations::Float { x, stride }) => floats::f32_tiles(words, groups, x, stride, out),
-        (Weights::F16(words), Activations::Float { x, stride }) => floats::f16_tiles(words, groups, x, stride, out),
+        (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
         // The executor asks `Format::is_quantized` which kind to prepare.
         _ => {}
     }
@@ -130,8 +129,8 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
 
 /// Multiplies a matrix with some vectors.
 ///
-/// `expand` gives the eight words of a tile, each weight plus 128 as an unsigned byte. `split` turns the sub-scales of 16 rows into what
-/// their sums start with, in units of `sum(x)` (in the low halves of the lanes: -128, and what a row's sub-scale adds to its weights,
+/// `word` gives word `w` of a tile, each weight plus a bias as an unsigned byte. `split` turns the sub-scales of 16 rows into what
+/// their sums start with, in units of `sum(x)` (in the low halves of the lanes: the negative bias, and what a row's sub-scale adds to its weights,
 /// which must keep them in 8 bits), and the factors of the sums.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]

@@ -60,9 +60,9 @@ impl Grid {
         let largest = table.iter().map(|level| level.unsigned_abs()).max().unwrap_or(1).max(1);
         // The coarser the table, the more it pays to clip large weights, and to try more scales; the finer it is, the closer its levels.
         let (steps, shares) = match table.len() {
-            ..=4 => (16, (0..25).map(|step| 0.28 + 0.03 * step as f32).collect()),
-            ..=8 => (2, (0..20).map(|step| 0.6 + 0.04 * step as f32).collect()),
-            ..=16 => (2, (0..12).map(|step| 0.8 + 0.04 * step as f32).collect()),
+            0..=4 => (16, (0..25).map(|step| 0.28 + 0.03 * step as f32).collect()),
+            5..=8 => (2, (0..20).map(|step| 0.6 + 0.04 * step as f32).collect()),
+            9..=16 => (2, (0..12).map(|step| 0.8 + 0.04 * step as f32).collect()),
             _ => (8, (0..12).map(|step| 0.84 + 0.03 * step as f32).collect()),
         };
         let nearest = levels.each_ref().map(|levels| {

@@ -73,7 +73,16 @@ pub(crate) fn cache_scale_bytes(slot: &Slot) -> Option<u64> {
     positions.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN as u64)?.checked_mul(2)
 }
 
+/// Query heads of one key-value head that go through the cache together, where a back-end can: their scores are kept at once.
+const TOGETHER: u32 = 4;
+
 impl Attention {
+    /// Numbers of working space that a thread needs for scores over the cache in `slot`.
+    pub(crate) fn scores(&self, slot: &Slot) -> u32 {
+        let sharing = self.heads.checked_div(slot.heads).unwrap_or(1);
+        slot.capacity.saturating_mul(sharing.min(TOGETHER))
+    }
+
     pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
         finite(self.scale)?;
         let head_dim = divide(self.q.len, self.heads)?;
@@ -109,6 +118,7 @@ impl Attention {
         let bytes = usize::try_from(cache_bytes(&slot)?).ok()?;
         let (head_dim, kv_heads, capacity) = (slot.head_dim as usize, slot.heads as usize, slot.capacity as usize);
         let queries = (self.heads as usize).checked_div(kv_heads)?.checked_mul(head_dim)?;
+        let scores_len = self.scores(&slot) as usize;
         let (kernels, team, stride, tokens) = (batch.kernels, batch.team, batch.stride.get(), batch.tokens);
         for stream in 0..batch.streams.len() {
             let (position, cached) = (batch.position(stream)?, batch.cached(stream)?);
@@ -126,7 +136,7 @@ impl Attention {
                 let heads = part.len();
                 let [q, out] = [&mut q, &mut out].map(|rows| rows.take_columns(heads * queries));
                 let [k, v] = [&mut k, &mut v].map(|rows| rows.take_columns(heads * head_dim));
-                Some((store.take_heads(heads)?, q?, k?, v?, out?, cut(&mut scores, capacity)?))
+                Some((store.take_heads(heads)?, q?, k?, v?, out?, cut(&mut scores, scores_len)?))
             });
             team.share(parts, |(mut store, mut q, mut k, v, mut out, scores)| {
                 for token in 0..tokens {

@@ -94,7 +94,7 @@ pub(crate) struct Batch<'b, 'a> {
     pub(crate) stride: NonZeroUsize,
     /// Room for the packed inputs of one matrix, all tokens.
     pub(crate) packed: &'b mut [u8],
-    /// Room for one head's attention scores, for each thread.
+    /// Room for the attention scores of a few heads, for each thread.
     pub(crate) scores: &'b mut [f32],
     /// The outputs of the last token, (streams, outputs).
     pub(crate) output: &'b mut [f32],
