@@ -95,13 +95,19 @@ impl Codes for Q4Codes {
 
     #[inline(always)]
     fn split(&self, sub_scales: &[i8; TILE_ROWS]) -> (int8x16_t, int8x16_t) {
-        // SAFETY: 16 readable bytes; NEON is part of every aarch64 core.
-        unsafe {
-            let sub = vld1q_s8(sub_scales.as_ptr());
-            // The lowest bit over the whole byte picks the table.
-            let picks = vreinterpretq_s8_u8(vtstq_s8(sub, vdupq_n_s8(1)));
-            (vandq_s8(picks, self.shift), vshrq_n_s8::<1>(sub))
-        }
+        split_picks(self.shift, sub_scales)
+    }
+}
+
+/// Sub-scales with a factor in the upper seven bits, and the pick of the second table, which is the first plus `shift`, in the lowest.
+#[inline(always)]
+pub(super) fn split_picks(shift: int8x16_t, sub_scales: &[i8; TILE_ROWS]) -> (int8x16_t, int8x16_t) {
+    // SAFETY: 16 readable bytes; NEON is part of every aarch64 core.
+    unsafe {
+        let sub = vld1q_s8(sub_scales.as_ptr());
+        // The lowest bit over the whole byte.
+        let picks = vreinterpretq_s8_u8(vtstq_s8(sub, vdupq_n_s8(1)));
+        (vandq_s8(picks, shift), vshrq_n_s8::<1>(sub))
     }
 }
 

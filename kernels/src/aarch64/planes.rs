@@ -1,44 +1,16 @@
-//! How codes of 2, 3, 5 and 6 bits come to registers: a look-up reads up to four of them as one table.
+//! Codes of 2, 3, 5 and 6 bits: their planes are joined to places in a table of up to 64 levels.
 
-use super::codes::{Codes, Lines, Planes};
+use super::codes::{Codes, Lines, Planes, split_picks};
 use crate::quant::planes::Tile;
 use crate::quant::{Coded, TILE_ROWS};
 use core::arch::aarch64::*;
 
-/// Codes of `BITS` bits in planes are places in a table; those of two are their levels plus one.
+/// Codes of `BITS` bits.
 #[derive(Clone, Copy)]
 pub(super) struct PlaneCodes<const BITS: usize> {
+    /// (64): the levels, zero behind the last.
     table: int8x16x4_t,
     shift: int8x16_t,
-}
-
-impl<const BITS: usize> PlaneCodes<BITS> {
-    /// Levels of rows `4 j..4 j + 4` in word `w`.
-    #[inline(always)]
-    fn levels(&self, tile: &Tile<BITS>, w: usize, j: usize) -> int8x16_t {
-        // SAFETY: a line is 64 readable bytes and `j` below 4; NEON is part of every aarch64 core.
-        unsafe {
-            let (mut codes, mut before) = (vdupq_n_u8(0), 0);
-            for width in [4, 2, 1] {
-                if BITS & width == 0 {
-                    continue;
-                }
-                let words = 8 / width;
-                let line = vld1q_u8(tile[before + w / words].as_ptr().add(16 * j));
-                let bits = vshlq_u8(line, vdupq_n_s8(-((w % words * width) as i8)));
-                let bits = vandq_u8(bits, vdupq_n_u8((1 << width) - 1));
-                codes = vorrq_u8(codes, vshlq_u8(bits, vdupq_n_s8(before as i8)));
-                before += width;
-            }
-            let int8x16x4_t(a, b, _, _) = self.table;
-            match BITS {
-                2 => vsubq_s8(vreinterpretq_s8_u8(codes), vdupq_n_s8(1)),
-                3 => vqtbl1q_s8(a, codes),
-                5 => vqtbl2q_s8(int8x16x2_t(a, b), codes),
-                _ => vqtbl4q_s8(self.table, codes),
-            }
-        }
-    }
 }
 
 impl<const BITS: usize> Codes for PlaneCodes<BITS> {
@@ -47,30 +19,59 @@ impl<const BITS: usize> Codes for PlaneCodes<BITS> {
 
     #[inline(always)]
     fn lines(&self, tile: &Tile<BITS>, k: usize) -> Lines {
-        [2 * k, 2 * k + 1].map(|w| [0, 1, 2, 3].map(|j| self.levels(tile, w, j)))
+        let mut lines = [[self.shift; 4]; 2];
+        for (line, codes) in lines.iter_mut().enumerate() {
+            for (j, codes) in codes.iter_mut().enumerate() {
+                let places = places(tile, 2 * k + line, j);
+                // SAFETY: NEON is part of every aarch64 core.
+                *codes = unsafe {
+                    match BITS {
+                        2 | 3 => vqtbl1q_s8(self.table.0, places),
+                        5 => vqtbl2q_s8(int8x16x2_t(self.table.0, self.table.1), places),
+                        _ => vqtbl4q_s8(self.table, places),
+                    }
+                };
+            }
+        }
+        lines
     }
 
     #[inline(always)]
     fn split(&self, sub_scales: &[i8; TILE_ROWS]) -> (int8x16_t, int8x16_t) {
-        // SAFETY: 16 readable bytes; NEON is part of every aarch64 core.
+        split_picks(self.shift, sub_scales)
+    }
+}
+
+/// The codes of line `line` of eight, four rows from `4 * j`.
+#[inline(always)]
+fn places<const BITS: usize>(tile: &Tile<BITS>, line: usize, j: usize) -> uint8x16_t {
+    // The `width` bits that line number `number` has in a line that several share.
+    let bits = |shared: &[u8; 4 * TILE_ROWS], number: usize, width: usize| {
+        // SAFETY: 16 of 64 bytes from `16 * j` are readable; NEON is part of every aarch64 core.
         unsafe {
-            let sub = vld1q_s8(sub_scales.as_ptr());
-            // The lowest bit over the whole byte picks the table.
-            let picks = vreinterpretq_s8_u8(vtstq_s8(sub, vdupq_n_s8(1)));
-            (vandq_s8(picks, self.shift), vshrq_n_s8::<1>(sub))
+            let down = vdupq_n_s8(-((number * width) as i8));
+            vandq_u8(vshlq_u8(vld1q_u8(shared.as_ptr().add(16 * j)), down), vdupq_n_u8((1 << width) - 1))
         }
+    };
+    // SAFETY: NEON is part of every aarch64 core.
+    let join = |low, high, width: i8| unsafe { vorrq_u8(low, vshlq_u8(high, vdupq_n_s8(width))) };
+    match BITS {
+        2 => bits(&tile[line / 4], line % 4, 2),
+        3 => join(bits(&tile[line / 4], line % 4, 2), bits(&tile[2], line, 1), 2),
+        5 => join(bits(&tile[line / 2], line % 2, 4), bits(&tile[4], line, 1), 4),
+        _ => join(bits(&tile[line / 2], line % 2, 4), bits(&tile[4 + line / 4], line % 4, 2), 4),
     }
 }
 
 impl<'a, const BITS: usize> From<Coded<'a, BITS>> for Planes<'a, PlaneCodes<BITS>> {
     fn from(q: Coded<'a, BITS>) -> Self {
-        let mut table = [0i8; 64];
-        for (level, &from) in table.iter_mut().zip(q.levels) {
-            *level = from;
+        let mut levels = [0; 64];
+        for (table, &level) in levels.iter_mut().zip(q.levels) {
+            *table = level;
         }
-        // SAFETY: the table is 64 readable bytes; NEON is part of every aarch64 core.
+        let at = levels.as_ptr();
+        // SAFETY: 64 readable bytes; NEON is part of every aarch64 core.
         let codes = unsafe {
-            let at = table.as_ptr();
             let table = int8x16x4_t(vld1q_s8(at), vld1q_s8(at.add(16)), vld1q_s8(at.add(32)), vld1q_s8(at.add(48)));
             PlaneCodes { table, shift: vdupq_n_s8(q.shift) }
         };

@@ -1,10 +1,8 @@
 //! Rounding of activations to int8, in registers.
 
+use crate::portable::SILENT;
 use crate::quant::GROUP;
 use core::arch::aarch64::*;
-
-/// Below this a group counts as silent: its reciprocal would overflow.
-const SILENT: f32 = 1.0e-30;
 
 /// See [`crate::portable::quantize_activations`].
 pub(super) fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

@@ -95,11 +95,11 @@ pub(super) unsafe fn matmul<W: Walk>(matrix: &Matrix<'_>, x: Activations<'_>, ou
             let x = Int8 { codes: codes.as_chunks().0, scales, sums, groups };
             // SAFETY: the same demand.
             unsafe {
-                match planes {
-                    quant::Planes::Q3(q) => W::walk(&Planes::from(*q), x, out),
-                    quant::Planes::Q5(q) => W::walk(&Planes::from(*q), x, out),
-                    quant::Planes::Q6(q) => W::walk(&Planes::from(*q), x, out),
-                    quant::Planes::T2(q) => W::walk(&Planes::from(*q), x, out),
+                match *planes {
+                    quant::Planes::Q3(q) => W::walk(&Planes::from(q), x, out),
+                    quant::Planes::Q5(q) => W::walk(&Planes::from(q), x, out),
+                    quant::Planes::Q6(q) => W::walk(&Planes::from(q), x, out),
+                    quant::Planes::T2(q) => W::walk(&Planes::from(q), x, out),
                 }
             }
         }
