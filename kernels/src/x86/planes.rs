@@ -83,20 +83,13 @@ fn whole(levels: &[i8]) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn look_up_whole(codes: [__m512i; 8], table: __m512i) -> [__m512i; 8] {
-    codes.map(|code| look_up_64(code, table))
-}
-
-/// The level of the lower six bits of each byte; for a CPU with VBMI.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn look_up_64(codes: __m512i, table: __m512i) -> __m512i {
-    let levels;
-    // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
-    // compiler inlines nothing that needs VBMI into the products, which do without.
-    unsafe {
-        asm!("vpermb {}, {}, {}", lateout(zmm_reg) levels, in(zmm_reg) codes, in(zmm_reg) table, options(pure, nomem, nostack, preserves_flags))
-    };
-    levels
+    codes.map(|code| {
+        let level;
+        // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
+        // compiler inlines nothing that needs VBMI into the products, which do without.
+        unsafe { asm!("vpermb {}, {}, {}", lateout(zmm_reg) level, in(zmm_reg) code, in(zmm_reg) table, options(pure, nomem, nostack, preserves_flags)) };
+        level
+    })
 }
 
 /// Tables of levels plus 128, one in each quarter of a register.
