@@ -102,22 +102,10 @@ fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
-    // Four times the sixteen levels: whatever lies above a nibble picks the same one.
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
     let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
-    // One vector waits for its weights; several wait for the multipliers, and look-ups without masks did not help them.
-    if x.count == 1 && std::is_x86_feature_detected!("avx512vbmi") {
-        return nibbles(q, x, out, &|codes| planes::look_up_64(codes, table));
-    }
     let low = _mm512_set1_epi8(15);
-    nibbles(q, x, out, &|codes| _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low)));
-}
-
-/// `look_up` gives the levels plus 128 of the lower nibbles.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn nibbles(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>, look_up: &impl Fn(__m512i) -> __m512i) {
     let one = _mm512_set1_epi32(1);
     // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
     let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - 128) & 0xffff);
@@ -129,7 +117,8 @@ fn nibbles(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>, look_up: &impl Fn(__m51
         &|tile, w| {
             // SAFETY: 64 readable bytes; the load asks for no alignment.
             let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
-            look_up(if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) })
+            let codes = if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) };
+            _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low))
         },
         &|sub| {
             let picks = _mm512_test_epi32_mask(sub, one);
