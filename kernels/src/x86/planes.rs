@@ -1,4 +1,4 @@
-//! Codes of 2, 3, 5 and 6 bits for [`vnni`](super::vnni): eight words of a tile from its planes.
+//! Codes of 2, 3, 5 and 6 bits for [`vnni`](super::vnni): the words of a tile from its planes.
 //!
 //! With VBMI one instruction looks up 64 codes of 6 bits, whatever lies in the bits above them. Without it look-ups are of sixteen
 //! levels, as for 4-bit codes, and the bits above the fourth are masks that choose between their results.
@@ -18,49 +18,47 @@ pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     match planes {
         Planes::Q3(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 3>(q, x, out, |tile| look_up_whole(codes_q3(tile), table));
+            coded::<128, 3>(q, x, out, |tile, w| look_up_whole(code_q3(tile, w), table));
         }
         Planes::Q3(q) => {
             let [table] = biased([q3::table(q.levels)]);
-            coded::<128, 3>(q, x, out, |tile| expand_q3(tile, table));
+            coded::<128, 3>(q, x, out, |tile, w| word_q3(tile, w, table));
         }
         Planes::Q5(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 5>(q, x, out, |tile| look_up_whole(codes_q5(tile), table));
+            coded::<128, 5>(q, x, out, |tile, w| look_up_whole(code_q5(tile, w), table));
         }
         Planes::Q5(q) => {
             let tables = biased(q5::tables(q.levels));
-            coded::<128, 5>(q, x, out, |tile| expand_q5(tile, tables));
+            coded::<128, 5>(q, x, out, |tile, w| word_q5(tile, w, tables));
         }
         Planes::Q6(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 6>(q, x, out, |tile| look_up_whole(codes_q6(tile), table));
+            coded::<128, 6>(q, x, out, |tile, w| look_up_whole(code_q6(tile, w), table));
         }
         Planes::Q6(q) => {
             let tables = biased(q6::tables(q.levels));
-            coded::<128, 6>(q, x, out, |tile| expand_q6(tile, tables));
+            coded::<128, 6>(q, x, out, |tile, w| word_q6(tile, w, tables));
         }
         // The codes are their levels plus one.
-        Planes::T2(q) => coded::<1, 2>(q, x, out, |tile| expand_t2(tile)),
+        Planes::T2(q) => coded::<1, 2>(q, x, out, |tile, w| code_t2(tile, w)),
     }
 }
 
-/// `expand` gives the words plus `BIAS`.
+/// `word` gives each of the eight words of a tile plus `BIAS`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn coded<const BIAS: i32, const BITS: usize>(
     q: &Coded<'_, BITS>,
     x: Vectors<'_>,
     out: RowsMut<'_>,
-    expand: impl Fn(&Tile<BITS>) -> [__m512i; 8],
+    word: impl Fn(&Tile<BITS>, usize) -> __m512i,
 ) {
     let one = _mm512_set1_epi32(1);
     // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
     let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - BIAS) & 0xffff);
     let (first, second) = (start(0), start(q.shift));
     let planes = vnni::Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
-    // The compiler keeps one expansion for the eight words of a tile.
-    let word = |tile: &Tile<BITS>, w: usize| expand(tile)[w];
     products(&planes, x, out, &word, &|sub| {
         let picks = _mm512_test_epi32_mask(sub, one);
         (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
@@ -82,14 +80,20 @@ fn whole(levels: &[i8]) -> __m512i {
 /// Levels by the lower six bits of each byte; for a CPU with VBMI.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn look_up_whole(codes: [__m512i; 8], table: __m512i) -> [__m512i; 8] {
-    codes.map(|code| {
-        let level;
-        // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
-        // compiler inlines nothing that needs VBMI into the products, which do without.
-        unsafe { asm!("vpermb {}, {}, {}", lateout(zmm_reg) level, in(zmm_reg) code, in(zmm_reg) table, options(pure, nomem, nostack, preserves_flags)) };
-        level
-    })
+fn look_up_whole(code: __m512i, table: __m512i) -> __m512i {
+    let level;
+    // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
+    // compiler inlines nothing that needs VBMI into the products, which do without.
+    unsafe {
+        asm!(
+            "vpermb {}, {}, {}",
+            lateout(zmm_reg) level,
+            in(zmm_reg) code,
+            in(zmm_reg) table,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    level
 }
 
 /// Tables of levels plus 128, one in each quarter of a register.
@@ -113,124 +117,88 @@ fn load(line: &[u8; 4 * TILE_ROWS]) -> __m512i {
     unsafe { _mm512_loadu_si512(line.as_ptr().cast()) }
 }
 
-/// The lower four bits of the codes of words `2 * line` and `2 * line + 1`.
+/// Moves the bits of each byte up, or down where `by` is negative; bits of the neighbouring byte come in behind them.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn nibbles(line: __m512i) -> [__m512i; 2] {
-    let low = _mm512_set1_epi8(15);
-    [_mm512_and_si512(line, low), _mm512_and_si512(_mm512_srli_epi16::<4>(line), low)]
+fn shifted(x: __m512i, by: i32) -> __m512i {
+    match by {
+        4 => _mm512_slli_epi16::<4>(x),
+        3 => _mm512_slli_epi16::<3>(x),
+        2 => _mm512_slli_epi16::<2>(x),
+        1 => _mm512_slli_epi16::<1>(x),
+        -1 => _mm512_srli_epi16::<1>(x),
+        -2 => _mm512_srli_epi16::<2>(x),
+        -3 => _mm512_srli_epi16::<3>(x),
+        -4 => _mm512_srli_epi16::<4>(x),
+        -5 => _mm512_srli_epi16::<5>(x),
+        -6 => _mm512_srli_epi16::<6>(x),
+        _ => x,
+    }
 }
 
-/// The same bits of each byte, those of `mask` from `a` and the others from `b`.
+/// Bits of each byte: those of `mask` from `a`, the others from `b`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
 fn merge(a: __m512i, b: __m512i, mask: __m512i) -> __m512i {
     _mm512_ternarylogic_epi32::<0xca>(mask, a, b)
 }
 
+/// Word `w` of the 4-bit plane in the lower half of each byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn expand_q3(tile: &Tile<3>, table: __m512i) -> [__m512i; 8] {
-    let code_bits = _mm512_set1_epi8(7);
-    codes_q3(tile).map(|code| _mm512_shuffle_epi8(table, _mm512_and_si512(code, code_bits)))
+fn low_nibbles(tile: &[[u8; 4 * TILE_ROWS]], w: usize) -> __m512i {
+    shifted(load(&tile[w / 2]), -4 * (w % 2) as i32)
 }
 
 /// Codes in the lower three bits of each byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn codes_q3(tile: &Tile<3>) -> [__m512i; 8] {
-    let (high, low_bits) = (load(&tile[2]), _mm512_set1_epi8(3));
-    // Bit 2 of each byte is the highest of a code.
-    let mut codes = [
-        _mm512_slli_epi16::<2>(high),
-        _mm512_slli_epi16::<1>(high),
-        high,
-        _mm512_srli_epi16::<1>(high),
-        _mm512_srli_epi16::<2>(high),
-        _mm512_srli_epi16::<3>(high),
-        _mm512_srli_epi16::<4>(high),
-        _mm512_srli_epi16::<5>(high),
-    ];
-    for (half, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let low = load(&tile[half]);
-        codes[0] = merge(low, codes[0], low_bits);
-        codes[1] = merge(_mm512_srli_epi16::<2>(low), codes[1], low_bits);
-        codes[2] = merge(_mm512_srli_epi16::<4>(low), codes[2], low_bits);
-        codes[3] = merge(_mm512_srli_epi16::<6>(low), codes[3], low_bits);
-    }
-    codes
+fn code_q3(tile: &Tile<3>, w: usize) -> __m512i {
+    let low = shifted(load(&tile[w / 4]), -2 * (w % 4) as i32);
+    merge(low, shifted(load(&tile[2]), 2 - w as i32), _mm512_set1_epi8(3))
 }
 
 /// Codes in the lower five bits of each byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn codes_q5(tile: &Tile<5>) -> [__m512i; 8] {
-    let (high, low_bits) = (load(&tile[4]), _mm512_set1_epi8(15));
-    // Bit 4 of each byte is the highest of a code.
-    let mut codes = [
-        _mm512_slli_epi16::<4>(high),
-        _mm512_slli_epi16::<3>(high),
-        _mm512_slli_epi16::<2>(high),
-        _mm512_slli_epi16::<1>(high),
-        high,
-        _mm512_srli_epi16::<1>(high),
-        _mm512_srli_epi16::<2>(high),
-        _mm512_srli_epi16::<3>(high),
-    ];
-    for (pair, codes) in codes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let low = load(&tile[pair]);
-        codes[0] = merge(low, codes[0], low_bits);
-        codes[1] = merge(_mm512_srli_epi16::<4>(low), codes[1], low_bits);
-    }
-    codes
+fn code_q5(tile: &Tile<5>, w: usize) -> __m512i {
+    merge(low_nibbles(tile, w), shifted(load(&tile[4]), 4 - w as i32), _mm512_set1_epi8(15))
 }
 
 /// Codes in the lower six bits of each byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn codes_q6(tile: &Tile<6>) -> [__m512i; 8] {
-    let low_bits = _mm512_set1_epi8(15);
-    let mut codes = [_mm512_setzero_si512(); 8];
-    for (half, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-        let (first, second, high) = (load(&tile[2 * half]), load(&tile[2 * half + 1]), load(&tile[4 + half]));
-        // Bits 4 and 5 of each byte are the highest of a code.
-        codes[0] = merge(first, _mm512_slli_epi16::<4>(high), low_bits);
-        codes[1] = merge(_mm512_srli_epi16::<4>(first), _mm512_slli_epi16::<2>(high), low_bits);
-        codes[2] = merge(second, high, low_bits);
-        codes[3] = merge(_mm512_srli_epi16::<4>(second), _mm512_srli_epi16::<2>(high), low_bits);
-    }
-    codes
+fn code_q6(tile: &Tile<6>, w: usize) -> __m512i {
+    merge(low_nibbles(tile, w), shifted(load(&tile[4 + w / 4]), 4 - 2 * (w % 4) as i32), _mm512_set1_epi8(15))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn expand_q5(tile: &Tile<5>, tables: [__m512i; 2]) -> [__m512i; 8] {
-    let high = load(&tile[4]);
-    let mut words = [_mm512_setzero_si512(); 8];
-    for (pair, words) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        for (i, (word, low)) in words.iter_mut().zip(nibbles(load(&tile[pair]))).enumerate() {
-            let is_upper = _mm512_test_epi8_mask(high, _mm512_set1_epi8((1u8 << (2 * pair + i)) as i8));
-            *word = look_up(low, tables, is_upper);
-        }
-    }
-    words
+fn code_t2(tile: &Tile<2>, w: usize) -> __m512i {
+    _mm512_and_si512(shifted(load(&tile[w / 4]), -2 * (w % 4) as i32), _mm512_set1_epi8(3))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn expand_q6(tile: &Tile<6>, tables: [__m512i; 4]) -> [__m512i; 8] {
-    let highs = [load(&tile[4]), load(&tile[5])];
-    let [a, b, c, d] = tables;
-    let mut words = [_mm512_setzero_si512(); 8];
-    for (pair, words) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        for (i, (word, low)) in words.iter_mut().zip(nibbles(load(&tile[pair]))).enumerate() {
-            let (high, at) = (highs[pair / 2], 2 * (2 * (pair % 2) + i));
-            let is_odd = _mm512_test_epi8_mask(high, _mm512_set1_epi8((1u8 << at) as i8));
-            let is_upper = _mm512_test_epi8_mask(high, _mm512_set1_epi8((2u8 << at) as i8));
-            *word = _mm512_mask_mov_epi8(look_up(low, [a, b], is_odd), is_upper, look_up(low, [c, d], is_odd));
-        }
-    }
-    words
+fn word_q3(tile: &Tile<3>, w: usize, table: __m512i) -> __m512i {
+    _mm512_shuffle_epi8(table, _mm512_and_si512(code_q3(tile, w), _mm512_set1_epi8(7)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn word_q5(tile: &Tile<5>, w: usize, tables: [__m512i; 2]) -> __m512i {
+    let low = _mm512_and_si512(low_nibbles(tile, w), _mm512_set1_epi8(15));
+    look_up(low, tables, _mm512_test_epi8_mask(load(&tile[4]), _mm512_set1_epi8((1u8 << w) as i8)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn word_q6(tile: &Tile<6>, w: usize, [a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let low = _mm512_and_si512(low_nibbles(tile, w), _mm512_set1_epi8(15));
+    let (high, at) = (load(&tile[4 + w / 4]), 2 * (w % 4));
+    let is_odd = _mm512_test_epi8_mask(high, _mm512_set1_epi8((1u8 << at) as i8));
+    let is_upper = _mm512_test_epi8_mask(high, _mm512_set1_epi8((2u8 << at) as i8));
+    _mm512_mask_mov_epi8(look_up(low, [a, b], is_odd), is_upper, look_up(low, [c, d], is_odd))
 }
 
 /// Levels from the first table, or the second where the mask says so.
@@ -238,21 +206,6 @@ fn expand_q6(tile: &Tile<6>, tables: [__m512i; 4]) -> [__m512i; 8] {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn look_up(low: __m512i, [lower, upper]: [__m512i; 2], is_upper: __mmask64) -> __m512i {
     _mm512_mask_shuffle_epi8(_mm512_shuffle_epi8(lower, low), is_upper, upper, low)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn expand_t2(tile: &Tile<2>) -> [__m512i; 8] {
-    let bits = _mm512_set1_epi8(3);
-    let mut words = [_mm512_setzero_si512(); 8];
-    for (words, line) in words.as_chunks_mut::<4>().0.iter_mut().zip(tile) {
-        let codes = load(line);
-        words[0] = _mm512_and_si512(codes, bits);
-        words[1] = _mm512_and_si512(_mm512_srli_epi16::<2>(codes), bits);
-        words[2] = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), bits);
-        words[3] = _mm512_and_si512(_mm512_srli_epi16::<6>(codes), bits);
-    }
-    words
 }
 
 #[cfg(test)]
@@ -276,19 +229,19 @@ mod tests {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     fn compare(levels: &[i8], q3_tile: Tile<3>, q5_tile: Tile<5>, q6_tile: Tile<6>) {
-        let bytes = |words: [__m512i; 8]| {
-            words.map(|word| {
-                let mut bytes = [0u8; 64];
-                // SAFETY: 64 writable bytes; the store asks for no alignment.
-                unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), word) };
-                bytes
-            })
+        let bytes = |word: __m512i| {
+            let mut bytes = [0u8; 64];
+            // SAFETY: 64 writable bytes; the store asks for no alignment.
+            unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), word) };
+            bytes
         };
         let [table] = biased([q3::table(&levels[..8])]);
-        assert_eq!(bytes(look_up_whole(codes_q3(&q3_tile), whole(&levels[..8]))), bytes(expand_q3(&q3_tile, table)));
-        let by_halves = bytes(expand_q5(&q5_tile, biased(q5::tables(&levels[..32]))));
-        assert_eq!(bytes(look_up_whole(codes_q5(&q5_tile), whole(&levels[..32]))), by_halves);
-        let by_quarters = bytes(expand_q6(&q6_tile, biased(q6::tables(levels))));
-        assert_eq!(bytes(look_up_whole(codes_q6(&q6_tile), whole(levels))), by_quarters);
+        let (halves, quarters) = (biased(q5::tables(&levels[..32])), biased(q6::tables(levels)));
+        for w in 0..8 {
+            let by_vbmi = |code, levels: &[i8]| bytes(look_up_whole(code, whole(levels)));
+            assert_eq!(by_vbmi(code_q3(&q3_tile, w), &levels[..8]), bytes(word_q3(&q3_tile, w, table)));
+            assert_eq!(by_vbmi(code_q5(&q5_tile, w), &levels[..32]), bytes(word_q5(&q5_tile, w, halves)));
+            assert_eq!(by_vbmi(code_q6(&q6_tile, w), levels), bytes(word_q6(&q6_tile, w, quarters)));
+        }
     }
 }
