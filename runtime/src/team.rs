@@ -106,9 +106,10 @@ impl Crew<'_> {
     /// Nobody to tell.
     pub(crate) fn done(self, _: u32) {}
 
-    /// Does `work` on every part. `None` as soon as a part is.
+    /// Does `work` on the one part, see [`shares`]. `None` if it is.
+    #[inline]
     pub(crate) fn share<P: Send>(self, mut parts: impl Iterator<Item = Option<P>>, work: impl Fn(P) + Sync) -> Option<()> {
-        parts.try_for_each(|part| part.map(&work))
+        parts.next()?.map(work)
     }
 }
 

@@ -26,7 +26,9 @@ pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
-pub(crate) use matmul::{SILENT, matmul, quantize_activations};
+#[cfg(any(all(target_arch = "x86_64", feature = "std"), target_arch = "aarch64"))]
+pub(crate) use matmul::SILENT;
+pub(crate) use matmul::{matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rg_lru::rg_lru_step;
 pub(crate) use rotary::rotate;
