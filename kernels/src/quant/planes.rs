@@ -122,16 +122,30 @@ impl<'a, const BITS: usize> Coded<'a, BITS> {
             let (Some(tile), Some(sub_scale)) = (self.tiles.get(first + group), self.sub_scales.get(first + group)) else { return };
             let factor = i32::from(sub_scale[lane] >> 1);
             let shift = i32::from(sub_scale[lane] & 1) * i32::from(self.shift);
-            for (col, out) in (0..GROUP).zip(out) {
-                let mut code = 0;
-                for part in parts(BITS, lane, col) {
-                    code |= (tile[part.line][part.byte] >> part.shift & part.mask) << part.low;
-                }
+            for (code, out) in codes_of(tile, lane).into_iter().zip(out) {
                 let level = self.levels.get(usize::from(code)).copied().unwrap_or_default();
                 *out = ((i32::from(level) + shift) * factor) as f32 * row_scale;
             }
         }
     }
+}
+
+/// The codes of row `lane`, plane by plane: what an embedding looks up in every step.
+fn codes_of<const BITS: usize>(tile: &Tile<BITS>, lane: usize) -> [u8; GROUP] {
+    let mut codes = [0; GROUP];
+    // The planes so far took a line, and a bit of the codes, for each of their bits.
+    let mut low = 0;
+    for width in [4, 2, 1].into_iter().filter(|width| BITS & width != 0) {
+        for (word, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let at = word * width;
+            let bytes = tile[low + at / 8].as_chunks::<4>().0[lane];
+            for (code, byte) in codes.iter_mut().zip(bytes) {
+                *code |= (byte >> (at % 8) & ((1 << width) - 1)) << low;
+            }
+        }
+        low += width;
+    }
+    codes
 }
 
 /// Where a plane keeps its bits of a code in a tile.

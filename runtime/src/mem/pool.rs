@@ -13,6 +13,9 @@ const SPINS: u32 = 20_000;
 /// Turns of waiting for the others before the caller lets another thread have its core: theirs may have been taken away.
 const SPINS_BEFORE_YIELD: u32 = 2_000;
 
+/// The work may be joined; see [`Shared::gate`].
+const OPEN: usize = 1 << (usize::BITS - 1);
+
 /// Threads that share the work of a step. They spin between the parts of a step and sleep between steps that are far apart.
 ///
 /// One step at a time uses the pool; a second session that steps meanwhile on another thread does its work alone.
@@ -26,26 +29,29 @@ type Work<'w> = dyn Fn(usize) + Sync + 'w;
 struct Shared {
     /// Whether a step uses the pool.
     is_busy: AtomicBool,
-    /// Counts pieces of work; odd while one is being written.
+    /// Counts pieces of work.
     epoch: AtomicUsize,
     is_over: AtomicBool,
     work: Slot,
-    /// Parts of the work; part `i` goes to thread `i % size`, the caller being thread 0.
+    /// Parts of the work.
     parts: AtomicUsize,
+    /// The next part that nobody has begun.
+    next: AtomicUsize,
+    /// How many threads are at the work, and [`OPEN`] while others may join them. One that comes too late, because its core was taken
+    /// away, is not waited for: the caller has done its parts.
+    gate: AtomicUsize,
     size: usize,
-    /// Threads that have not finished the work.
-    unfinished: AtomicUsize,
     /// For each thread but the caller, whether it sleeps.
     asleep: Vec<AtomicBool>,
     /// Whether some part panicked.
     panicked: AtomicBool,
 }
 
-/// The work of the moment; written by the caller before `epoch` moves on, read by the threads after.
+/// The work of the moment.
 struct Slot(std::cell::UnsafeCell<*const Work<'static>>);
 
 #[allow(unsafe_code)]
-// SAFETY: `epoch` orders the one write before all reads, and `unfinished` all reads before the next write; the work itself is `Sync`.
+// SAFETY: it is written while the gate is shut and nobody inside, and read inside alone; the work itself is `Sync`.
 unsafe impl Sync for Slot {}
 #[allow(unsafe_code)]
 // SAFETY: as above; nothing in it belongs to a thread.
@@ -63,8 +69,9 @@ impl Pool {
             is_over: AtomicBool::new(false),
             work: Slot(std::cell::UnsafeCell::new(ptr::from_ref(nothing))),
             parts: AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
+            gate: AtomicUsize::new(0),
             size,
-            unfinished: AtomicUsize::new(0),
             asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
             panicked: AtomicBool::new(false),
         });
@@ -102,28 +109,30 @@ impl Team for Pool {
         // Even if the caller's own part panics, `work` must outlive the others' use of it.
         let leave = Leave(shared);
         #[allow(unsafe_code)]
-        // SAFETY: `leave` is dropped before this function returns or unwinds, and waits until no thread uses `work` any more: the longer
-        // lifetime is never made use of. The slot is not read meanwhile: every thread finished the work before, and `epoch` has not moved.
+        // SAFETY: `leave` is dropped before this function returns or unwinds, shuts the gate and waits until nobody is inside: the longer
+        // lifetime is never made use of. For the write see `Slot`: the gate is shut, and `is_busy` keeps other callers away.
         unsafe {
             *shared.work.0.get() = std::mem::transmute::<*const Work<'_>, *const Work<'static>>(ptr::from_ref(work));
         }
         shared.parts.store(parts, Ordering::Relaxed);
-        shared.unfinished.store(shared.size - 1, Ordering::Relaxed);
+        shared.next.store(0, Ordering::Relaxed);
+        shared.gate.store(OPEN, Ordering::Release);
         shared.epoch.fetch_add(1, Ordering::SeqCst);
         self.wake();
-        (0..parts).step_by(shared.size).for_each(work);
+        shared.take_parts(work);
         drop(leave);
         assert!(!shared.panicked.load(Ordering::Relaxed), "a thread of the pool panicked");
     }
 }
 
-/// Waits for the other threads, however the caller's own work ends.
+/// Shuts the gate and waits for the threads inside, however the caller's own work ends.
 struct Leave<'p>(&'p Shared);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
+        self.0.gate.fetch_and(!OPEN, Ordering::Relaxed);
         let mut spins = 0;
-        while self.0.unfinished.load(Ordering::Acquire) != 0 {
+        while self.0.gate.load(Ordering::Acquire) != 0 {
             spins += 1;
             if spins < SPINS_BEFORE_YIELD { hint::spin_loop() } else { thread::yield_now() }
         }
@@ -131,7 +140,7 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// Counts a thread as finished, however its work ends.
+/// Leaves the gate behind, however a thread's work ends.
 struct Finish<'p>(&'p Shared);
 
 impl Drop for Finish<'_> {
@@ -139,21 +148,37 @@ impl Drop for Finish<'_> {
         if thread::panicking() {
             self.0.panicked.store(true, Ordering::Relaxed);
         }
-        self.0.unfinished.fetch_sub(1, Ordering::Release);
+        self.0.gate.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl Shared {
+    /// Does parts that nobody has begun until there are none.
+    fn take_parts(&self, work: &Work<'_>) {
+        let parts = self.parts.load(Ordering::Relaxed);
+        loop {
+            let part = self.next.fetch_add(1, Ordering::Relaxed);
+            if part >= parts {
+                return;
+            }
+            work(part);
+        }
+    }
+
     /// What thread `number` does until the pool is dropped.
     fn serve(&self, number: usize) {
         let mut done = 0;
         while let Some(epoch) = self.wait(number, done) {
             done = epoch;
+            let enter = |gate: usize| (gate & OPEN != 0).then_some(gate + 1);
+            if self.gate.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_err() {
+                continue;
+            }
             let finish = Finish(self);
             #[allow(unsafe_code)]
-            // SAFETY: the caller of `run` waits for this thread's `finish`, so that the work is still there; see `Slot` for the read.
+            // SAFETY: this thread is inside the gate: the caller of `run` waits for it, so that the work is still there, and nobody writes it.
             let work = unsafe { &**self.work.0.get() };
-            (number..self.parts.load(Ordering::Relaxed)).step_by(self.size).for_each(work);
+            self.take_parts(work);
             drop(finish);
         }
     }

@@ -37,7 +37,7 @@ Examples:
   brooklet run model.brook --prompt \"The configuration file\"
   brooklet stream watch.brook recording.csv
 
-BROOKLET_BACKEND=portable|avx2|avx512 forces one set of kernels; the results are the same bits.";
+BROOKLET_BACKEND=portable|avx2|avxvnni|avx512|avx512vnni|neon|dotprod|i8mm forces one set of kernels; the results are the same bits.";
 
 /// Streams quantized recurrent and hybrid models: a token or a sensor frame goes in, an answer comes out
 #[derive(Parser)]
