@@ -100,6 +100,8 @@ impl<'a> Product<'a> {
                     [(&NONLINEAR_TABLE, NONLINEAR_SHIFT), (&LINEAR_TABLE, 0), (&NONLINEAR_TABLE, -1), (&odd, 27)][seed as usize / 4 % 4];
                 quant::pack_q4(rows, cols, table, shift, row_scale, |r, c| code(r, c) as i8, |r, c| code(r, c) >> 4, bytes);
             }
+            // Firmware has these by a feature, and no kernel of its own for them.
+            Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => return None,
         }
         Some(Product {
             format,
