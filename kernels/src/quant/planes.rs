@@ -133,9 +133,7 @@ impl<'a, const BITS: usize> Coded<'a, BITS> {
 /// The codes of row `lane`, plane by plane: what an embedding looks up in every step.
 fn codes_of<const BITS: usize>(tile: &Tile<BITS>, lane: usize) -> [u8; GROUP] {
     let mut codes = [0; GROUP];
-    // The planes so far took a line, and a bit of the codes, for each of their bits.
-    let mut low = 0;
-    for width in [4, 2, 1].into_iter().filter(|width| BITS & width != 0) {
+    for (width, low) in planes(BITS) {
         for (word, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let at = word * width;
             let bytes = tile[low + at / 8].as_chunks::<4>().0[lane];
@@ -143,9 +141,18 @@ fn codes_of<const BITS: usize>(tile: &Tile<BITS>, lane: usize) -> [u8; GROUP] {
                 *code |= (byte >> (at % 8) & ((1 << width) - 1)) << low;
             }
         }
-        low += width;
     }
     codes
+}
+
+/// The planes of a code: their widths, and the bits before, for each of which the planes so far took a line.
+fn planes(bits: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut before = 0;
+    [4, 2, 1].into_iter().filter(move |width| bits & width != 0).map(move |width| {
+        let low = before;
+        before += width;
+        (width, low)
+    })
 }
 
 /// Where a plane keeps its bits of a code in a tile.
@@ -161,12 +168,8 @@ struct Part {
 
 /// The parts of the code of row `lane`, column `col`, from the lowest bits to the highest.
 fn parts(bits: usize, lane: usize, col: usize) -> impl Iterator<Item = Part> {
-    // The planes so far took a line for each of their bits.
-    let mut before = 0;
-    [4, 2, 1].into_iter().filter(move |width| bits & width != 0).map(move |width| {
+    planes(bits).map(move |(width, low)| {
         let columns = 32 / width;
-        let low = before;
-        before += width;
         Part { line: low + col / columns, byte: lane * 4 + col % 4, shift: col % columns / 4 * width, mask: (1 << width) - 1, low }
     })
 }

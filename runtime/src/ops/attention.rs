@@ -2,12 +2,12 @@
 
 use super::check::{Checker, divide, finite};
 use super::linear::cut;
-use super::run::{Batch, WORTH_SHARING};
+use super::run::{Batch, WORTH_SHARING, frame_rows};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::{Artifact, Keep, MAX_CONTEXT, Slot, SlotKind};
 use crate::error::OpFault;
 use crate::kernels::portable::act::round_to_i8;
-use crate::kernels::{self, Cache, RowsMut};
+use crate::kernels::{self, Cache};
 use crate::mem::{BUFFER_ALIGN, copy, take};
 use crate::team::shares;
 use serde::{Deserialize, Serialize};
@@ -125,9 +125,8 @@ impl Attention {
             let cache = batch.streams.get_mut(stream)?.state.get_mut(at..at.checked_add(bytes)?)?;
             let mut store = Store::new(&slot, cache)?;
             let frames = batch.frames.get_mut(stream * tokens * stride..)?;
-            let width = stride.min(frames.len().checked_sub((tokens - 1) * stride)?);
             let spans = [self.q, self.k, self.v, self.out].map(Span::range);
-            let [mut q, mut k, mut v, mut out] = RowsMut::new(frames, tokens, width, stride)?.columns(spans)?;
+            let [mut q, mut k, mut v, mut out] = frame_rows(frames, tokens, stride)?.columns(spans)?;
             // Few positions are no work worth sharing.
             let filled = cached.saturating_add(tokens as u64).min(u64::from(slot.capacity)) as usize;
             let is_worth_it = filled * tokens * (self.q.len as usize) >= WORTH_SHARING;

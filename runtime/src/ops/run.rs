@@ -229,14 +229,10 @@ impl<'b, 'a> Batch<'b, 'a> {
         for stream in self.streams.iter_mut() {
             let state = Self::slot_numbers(self.tensors, stream.state, slot)?;
             for _ in 0..self.tokens.checked_div(at_once)? {
-                let frames = self.frames.get_mut(row * stride..)?;
-                let width = if at_once == 1 { stride.min(frames.len()) } else { stride };
-                // The frames of a block with a rate of its own are cut short behind the last.
-                let width = width.min(frames.len().checked_sub((at_once - 1) * stride)?);
                 steps(Stretch {
                     kernels: self.kernels,
                     team: self.team,
-                    frames: RowsMut::new(frames, at_once, width, stride)?,
+                    frames: frame_rows(self.frames.get_mut(row * stride..)?, at_once, stride)?,
                     state,
                     gap: self.gaps.gap(row),
                 })?;
@@ -272,6 +268,12 @@ impl<'b, 'a> Batch<'b, 'a> {
         })?;
         (!failed.into_inner()).then_some(())
     }
+}
+
+/// The first `tokens` frames as rows. In a block with a rate of its own the last may be cut short, and so all rows are: operands lie before.
+pub(crate) fn frame_rows(frames: &mut [f32], tokens: usize, stride: usize) -> Option<RowsMut<'_>> {
+    let width = stride.min(frames.len().checked_sub((tokens - 1) * stride)?);
+    RowsMut::new(frames, tokens, width, stride)
 }
 
 impl TokenFrame<'_> {
