@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::families;
 use crate::graph::{Graph, Input, Operand, Output, TensorDecl, Values};
-use crate::methods;
+use crate::methods::{self, Packed};
 use crate::recipe::Recipe;
 use brooklet::artifact::{self, Card, Content, Golden, Header, InputSpec, OutputSpec, SECTION_ALIGN, SectionSource, Slot, Table};
 use brooklet::kernels;
@@ -81,6 +81,30 @@ pub fn write_formats(
     out: &Path,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report, Error> {
+    write_packed(graph, recipe, formats, out, &mut |tensor, format| pack_nearest(graph, tensor, format), progress)
+}
+
+/// Rounds matrix `tensor` of the graph to the nearest codes.
+pub fn pack_nearest(graph: &Graph<'_>, tensor: usize, format: Format) -> Result<Packed, Error> {
+    let decl = &graph.tensors[tensor];
+    match &decl.values {
+        Values::Matrix(_, load) => Ok(methods::pack(format, decl.rows, decl.cols, &load()?)),
+        Values::Array(_) | Values::Turns(_) => Err(Error::invalid(Path::new(&decl.name), "format", "is of a tensor that takes none")),
+    }
+}
+
+/// Chooses the codes of a matrix: its number among the graph's tensors and its format.
+pub type Pack<'p> = dyn FnMut(usize, Format) -> Result<Packed, Error> + 'p;
+
+/// Like [`write_formats`], with matrices as `pack` makes them, asked for in file order.
+pub fn write_packed(
+    graph: &Graph<'_>,
+    recipe: &Recipe,
+    formats: &[Option<Format>],
+    out: &Path,
+    pack: &mut Pack<'_>,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, Error> {
     let io = |e| Error::io(out, e);
     let layout = Layout::new(graph, recipe, out)?;
     let mut sections = layout.sections(formats);
@@ -102,7 +126,7 @@ pub fn write_formats(
     for (i, section) in sections.iter_mut().enumerate() {
         progress(Progress { tensor: &section.name, done_bytes, total_bytes });
         let (bytes, relative_error) = match graph.tensors.get(i) {
-            Some(tensor) => encode_tensor(tensor, section.content)?,
+            Some(tensor) => encode_tensor(tensor, i, section.content, pack)?,
             None => (graph.tokenizer.clone().unwrap_or_default(), 0.0),
         };
         section.crc32 = crc32fast::hash(&bytes);
@@ -215,12 +239,12 @@ fn declare(tensor: &TensorDecl<'_>, format: Option<Format>) -> SectionSource {
     SectionSource { name: tensor.name.clone(), content, rows: tensor.rows as u32, cols: tensor.cols as u32, crc32: 0 }
 }
 
-fn encode_tensor(tensor: &TensorDecl<'_>, content: Content) -> Result<(Vec<u8>, f32), Error> {
-    match (&tensor.values, content.format()) {
-        (Values::Array(data), _) => Ok((data.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
-        (Values::Turns(turns), _) => Ok((turns.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
-        (Values::Matrix(_, load), format) => {
-            let packed = methods::pack(format.unwrap_or(Format::F32), tensor.rows, tensor.cols, &load()?);
+fn encode_tensor(tensor: &TensorDecl<'_>, number: usize, content: Content, pack: &mut Pack<'_>) -> Result<(Vec<u8>, f32), Error> {
+    match &tensor.values {
+        Values::Array(data) => Ok((data.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
+        Values::Turns(turns) => Ok((turns.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
+        Values::Matrix(..) => {
+            let packed = pack(number, content.format().unwrap_or(Format::F32))?;
             Ok((packed.bytes, packed.relative_error))
         }
     }
