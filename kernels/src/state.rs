@@ -13,13 +13,23 @@ pub enum StateMut<'a> {
 }
 
 impl<'a> StateMut<'a> {
-    /// Number of rows.
+    /// The rows in single precision; `None` if they are in another.
     #[inline]
-    pub fn rows(&self) -> usize {
+    pub fn into_f32(self) -> Option<RowsMut<'a>> {
         match self {
-            StateMut::F32(rows) => rows.rows(),
+            StateMut::F32(rows) => Some(rows),
             #[cfg(feature = "narrow-states")]
-            StateMut::F16(rows) => rows.rows(),
+            StateMut::F16(_) => None,
+        }
+    }
+
+    /// The same for a shorter time.
+    #[inline]
+    pub fn reborrow(&mut self) -> StateMut<'_> {
+        match self {
+            StateMut::F32(rows) => StateMut::F32(rows.reborrow()),
+            #[cfg(feature = "narrow-states")]
+            StateMut::F16(rows) => StateMut::F16(rows.reborrow()),
         }
     }
 

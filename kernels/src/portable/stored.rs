@@ -121,6 +121,9 @@ mod tests {
         for x in positive.flat_map(|x| [x, -x]).chain(others).filter(|x| !x.is_nan()) {
             assert_eq!(f32_to_f16(x), expected(x), "{x:e}");
         }
-        assert_eq!([f32::INFINITY, f32::NEG_INFINITY, 65520.0, f32::NAN, -f32::NAN].map(f32_to_f16), [0x7bff, 0xfbff, 0x7bff, 0x7bff, 0x7bff]);
+        assert_eq!(
+            [f32::INFINITY, f32::NEG_INFINITY, 65520.0, f32::NAN, -f32::NAN].map(f32_to_f16),
+            [0x7bff, 0xfbff, 0x7bff, 0x7bff, 0x7bff]
+        );
     }
 }

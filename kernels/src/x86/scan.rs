@@ -158,7 +158,13 @@ impl Block {
     /// Takes all tokens of the same `channels` through states `n` to `n + N - 1`, `K` exponentials at a time. Returns `N`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn pass<const N: usize, const K: usize, T: Cell>(&mut self, scan: &Scan<'_>, channels: usize, n: usize, h: &mut RowsMut<'_, T>) -> usize {
+    fn pass<const N: usize, const K: usize, T: Cell>(
+        &mut self,
+        scan: &Scan<'_>,
+        channels: usize,
+        n: usize,
+        h: &mut RowsMut<'_, T>,
+    ) -> usize {
         let places = channels * self.tokens..(channels + 1) * self.tokens;
         let place = self.places[places.start];
         let is_far = self.tokens == 1 && h.rows() * h.width() >= FAR;
