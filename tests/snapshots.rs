@@ -2,12 +2,12 @@
 
 use brooklet::kernels::quant::Format;
 use brooklet::{Error, Line, Model, Session, SnapshotFault, State, kernels, snapshot_bytes};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
 
 /// A short cache, so that it slides while the stream runs.
 fn recipe() -> Recipe {
-    Recipe { cache: Cache { context: 20, sink: Some(2), int8: true }, ..Recipe::default() }
+    Recipe { cache: Cache { context: 20, sink: Some(2), format: CacheFormat::Int8 }, ..Recipe::default() }
 }
 
 /// Steps `range` of `input`, continuing from `snapshot`; returns outputs and a new snapshot.

@@ -4,7 +4,7 @@
 //! `4 H d_k d_v`, complex modes `8` each; an attention cache 8-bit keys and values and one `f32` scale for each, per position
 //! and head. Parts begin on 16-byte boundaries.
 
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{File, family_fixtures};
 use serde_json::Value;
 
@@ -357,7 +357,7 @@ fn attenuate(c: &Config, p: &mut Parts) {
 
 #[test]
 fn state_bytes_are_the_families_formulas() {
-    let recipe = Recipe { cache: Cache { context: CONTEXT as u32, sink: Some(4), int8: true }, ..Recipe::default() };
+    let recipe = Recipe { cache: Cache { context: CONTEXT as u32, sink: Some(4), format: CacheFormat::Int8 }, ..Recipe::default() };
     let mut wrong = Vec::new();
     for dir in family_fixtures() {
         let file = File::quantized(&dir, &recipe);

@@ -18,4 +18,4 @@ pub mod shapes;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
 pub use lower::{Progress, Report, TensorReport, quantize};
-pub use recipe::{Cache, Recipe};
+pub use recipe::{Cache, CacheFormat, Recipe, StateFormat};

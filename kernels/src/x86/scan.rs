@@ -3,8 +3,10 @@
 
 use super::act::{each, exp, silu, softplus};
 use super::lanes::{LANES, TOGETHER, mask};
+use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
+use crate::state::StateMut;
 use crate::table::Scan;
 use core::arch::x86_64::*;
 use core::ops::Range;
@@ -42,7 +44,16 @@ struct Block {
 
 /// See [`portable::scan`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
+pub(super) fn scan(scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
+    match h {
+        StateMut::F32(h) => walk(scan, h, y),
+        StateMut::F16(h) => walk(scan, h, y),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn walk<T: Cell>(scan: &Scan<'_>, mut h: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     let (tokens, channels) = (scan.x.rows(), scan.x.width());
     let heads = scan.heads.max(1);
     let d_state = scan.b.width() / heads;
@@ -55,7 +66,7 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
         && whole(scan.a.rows(), scan.a.width(), d_state)
         && whole(h.rows(), h.width(), d_state);
     if !fits || scan.b.rows() < tokens || scan.c.rows() < tokens || scan.c.width() < heads * d_state {
-        return portable::scan(scan, h, y);
+        return portable::scan::<T::Portable>(scan, h, y);
     }
     let per_head = channels / heads;
     for head in 0..heads {
@@ -69,10 +80,10 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
                     let mut n = 0;
                     while n < d_state {
                         n += match d_state - n {
-                            16.. => block.pass::<16, 8>(scan, channels, n, &mut h),
-                            8.. => block.pass::<8, 8>(scan, channels, n, &mut h),
-                            4.. => block.pass::<4, 4>(scan, channels, n, &mut h),
-                            _ => block.pass::<1, 1>(scan, channels, n, &mut h),
+                            16.. => block.pass::<16, 8, T>(scan, channels, n, &mut h),
+                            8.. => block.pass::<8, 8, T>(scan, channels, n, &mut h),
+                            4.. => block.pass::<4, 4, T>(scan, channels, n, &mut h),
+                            _ => block.pass::<1, 1, T>(scan, channels, n, &mut h),
                         };
                     }
                 }
@@ -85,20 +96,20 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
 impl Place {
     /// These channels of a vector of all.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load(self, x: &[f32]) -> __m512 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn load<T: Cell>(self, x: &[T]) -> __m512 {
         debug_assert!(x.len() >= self.at + LANES - self.mask.leading_zeros() as usize);
         // SAFETY: the mask lets channels below the head's end through, and every vector was seen to hold as many.
-        unsafe { _mm512_maskz_loadu_ps(self.mask, x.as_ptr().add(self.at)) }
+        unsafe { T::load::<false>(x.as_ptr().add(self.at), self.mask) }
     }
 
     /// The reverse of [`Place::load`].
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn store(self, x: &mut [f32], lanes: __m512) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn store<T: Cell>(self, x: &mut [T], lanes: __m512) {
         debug_assert!(x.len() >= self.at + LANES - self.mask.leading_zeros() as usize);
         // SAFETY: as for the loads.
-        unsafe { _mm512_mask_storeu_ps(x.as_mut_ptr().add(self.at), self.mask, lanes) }
+        unsafe { T::store::<false>(x.as_mut_ptr().add(self.at), self.mask, lanes) }
     }
 }
 
@@ -147,7 +158,13 @@ impl Block {
     /// Takes all tokens of the same `channels` through states `n` to `n + N - 1`, `K` exponentials at a time. Returns `N`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn pass<const N: usize, const K: usize>(&mut self, scan: &Scan<'_>, channels: usize, n: usize, h: &mut RowsMut<'_>) -> usize {
+    fn pass<const N: usize, const K: usize, T: Cell>(
+        &mut self,
+        scan: &Scan<'_>,
+        channels: usize,
+        n: usize,
+        h: &mut RowsMut<'_, T>,
+    ) -> usize {
         let places = channels * self.tokens..(channels + 1) * self.tokens;
         let place = self.places[places.start];
         let is_far = self.tokens == 1 && h.rows() * h.width() >= FAR;
@@ -158,9 +175,8 @@ impl Block {
             state[i] = place.load(h.row(n + i));
             if is_far {
                 // Rows are far apart: no processor follows so many at once by itself.
-                for row in [scan.a.row(n + i), h.row(n + i)] {
-                    _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(place.at + AHEAD).cast());
-                }
+                _mm_prefetch::<_MM_HINT_T0>(scan.a.row(n + i).as_ptr().wrapping_add(place.at + AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(h.row(n + i).as_ptr().wrapping_add(place.at + AHEAD).cast());
             }
         }
         let at = self.head * (scan.b.width() / scan.heads.max(1)) + n;
@@ -177,6 +193,8 @@ impl Block {
                     let (b, c) = unsafe { (_mm512_set1_ps(*b.add(group * K + n)), _mm512_set1_ps(*c.add(group * K + n))) };
                     state[n] = _mm512_add_ps(_mm512_mul_ps(decay[n], state[n]), _mm512_mul_ps(dx, b));
                     sum = _mm512_add_ps(sum, _mm512_mul_ps(c, state[n]));
+                    // SAFETY: the features are there.
+                    state[n] = unsafe { T::found(state[n]) };
                 }
             }
             self.sums[i] = sum;

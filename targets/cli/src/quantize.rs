@@ -8,7 +8,7 @@ use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::fit::Fitted;
-use brooklet_quantize::{Cache, Checkpoint, Recipe, Report};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -44,9 +44,12 @@ pub(crate) struct Args {
     /// Refuse steps beyond the context instead of forgetting
     #[arg(long)]
     stop: bool,
-    /// How attention's keys and values are stored
-    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
-    cache: String,
+    /// How attention's keys and values are stored: int8 or f32
+    #[arg(long, default_value = "int8", value_parser = cache_format)]
+    cache: CacheFormat,
+    /// How recurrent states are kept between steps: f32, or f16 for half the memory and its traffic
+    #[arg(long, default_value = "f32", value_parser = state_format)]
+    state: StateFormat,
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
     #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kl: Option<f64>,
@@ -72,6 +75,18 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     found.ok_or_else(|| format!("choose one of {}", known.join(", ")))
 }
 
+/// Reads the name of a state's format.
+pub(crate) fn state_format(text: &str) -> Result<StateFormat, String> {
+    let known = [StateFormat::F32, StateFormat::F16];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose f32 or f16".to_owned())
+}
+
+/// Reads the name of a cache's format.
+pub(crate) fn cache_format(text: &str) -> Result<CacheFormat, String> {
+    let known = [CacheFormat::F32, CacheFormat::Int8];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8 or f32".to_owned())
+}
+
 fn nats(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x: &f64| *x > 0.0 && x.is_finite()).ok_or_else(|| "must be a number of nats per step above 0".to_owned())
 }
@@ -81,8 +96,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if sink.is_some_and(|sink| sink >= args.context) {
         bail!("--sink {}: must be smaller than --context {}, or no position is left for what is new", args.sink, args.context);
     }
-    let recipe =
-        Recipe { format: args.format, embedding: args.embedding, cache: Cache { context: args.context, sink, int8: args.cache == "int8" } };
+    let cache = Cache { context: args.context, sink, format: args.cache };
+    let recipe = Recipe { format: args.format, embedding: args.embedding, state: args.state, cache };
     let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
     let out = match &args.output {
         Some(path) => path.clone(),
