@@ -1,5 +1,6 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
+use crate::calibrate;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
@@ -7,7 +8,9 @@ use crate::output::write_file;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
+use brooklet_quantize::calibrate::STEPS;
 use brooklet_quantize::fit::Fitted;
+use brooklet_quantize::methods::Method;
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -53,8 +56,17 @@ pub(crate) struct Args {
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
     #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kl: Option<f64>,
-    /// What --max-kl measures on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
-    #[arg(long, value_name = "FILE", requires = "max_kl")]
+    /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
+    #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
+    method: Option<String>,
+    /// Steps of the calibration that --method runs the model on
+    #[arg(long, value_name = "N", default_value_t = STEPS as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: u32,
+    /// Go on from what an interrupted run of the same command left in OUT.brook.parts
+    #[arg(long)]
+    resume: bool,
+    /// What --method and --max-kl run on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
     #[arg(long, value_name = "NAME", requires = "calibration")]
@@ -108,12 +120,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => (write_plain(&checkpoint, &recipe, &out)?, None),
+        None => match method(args) {
+            Method::Nearest => (write_plain(&checkpoint, &recipe, &out)?, None),
+            method => {
+                let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
+                let steps = args.calibration_steps as usize;
+                (calibrate::run(&checkpoint, &recipe, method, source, steps, args.resume, &out)?, None)
+            }
+        },
     };
     if let Some(path) = &args.report {
         write_report(path, &out, &report, fitted.as_ref())?;
     }
     print(args, &out, &report, fitted.as_ref())
+}
+
+/// What was asked for; without that, what suits the format and what there is to calibrate on.
+fn method(args: &Args) -> Method {
+    match args.method.as_deref() {
+        Some("nearest") => Method::Nearest,
+        Some("weighted") => Method::Weighted,
+        Some(_) => Method::Gptq,
+        None if args.calibration.is_some() => Method::Gptq,
+        None => Method::Nearest,
+    }
 }
 
 /// Makes the file as the recipe says.
