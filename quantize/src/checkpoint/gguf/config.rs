@@ -350,9 +350,8 @@ impl Draft<'_> {
     }
 
     fn mamba(&mut self, layers: usize) -> Result<(), Error> {
-        let end = "attention.layer_norm_rms_epsilon";
-        self.need("layer_norm_epsilon", end)?;
-        self.copy("mixer_rms_eps", end)?;
+        // Falcon-Mamba's norms in the mixer have an epsilon of their own, which files do not say: the family has the published one.
+        self.need("layer_norm_epsilon", "attention.layer_norm_rms_epsilon")?;
         self.need("state_size", "ssm.state_size")?;
         self.need("conv_kernel", "ssm.conv_kernel")?;
         self.need("time_step_rank", "ssm.time_step_rank")?;
@@ -577,6 +576,7 @@ impl Draft<'_> {
             self.copy("num_experts_per_tok", "expert_used_count")?;
             self.copy("moe_intermediate_size", "expert_feed_forward_length")?;
             self.say("use_expert_bias", self.has_beside(layers, "ffn_gate_inp.weight", "exp_probs_b.bias"));
+            self.copy("routed_scaling_factor", "expert_weights_scale")?;
             // llama.cpp always does.
             self.say("norm_topk_prob", true);
         }

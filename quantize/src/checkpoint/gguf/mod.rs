@@ -152,3 +152,28 @@ fn numbers_of(gguf: &Gguf, tensor: usize) -> Result<Vec<f32>, Error> {
         None => Ok(data),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Gguf, unpack};
+    use std::path::Path;
+
+    /// `quantize/reference/make_gguf.py blocks` has llama.cpp's Python package unpack random blocks of every type.
+    #[test]
+    fn blocks_unpack_to_the_reference_s_bits() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/gguf");
+        let gguf = Gguf::open(&fixtures.join("blocks.gguf")).unwrap();
+        let npy = std::fs::read(fixtures.join("blocks.npy")).unwrap();
+        let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
+        let want: Vec<u32> = npy[header..].as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        assert_eq!(gguf.tensors().len(), 15);
+        for (i, (tensor, want)) in gguf.tensors().iter().zip(want.chunks(1024)).enumerate() {
+            for range in [0..1024, 0..1, 700..1024, 31..33, 255..257, 511..770, 5..5] {
+                let mut got = Vec::new();
+                unpack(&gguf, i, range.clone(), &mut got);
+                let got: Vec<u32> = got.iter().map(|x| x.to_bits()).collect();
+                assert_eq!(got, want[range.clone()], "{} {range:?}", tensor.name);
+            }
+        }
+    }
+}
