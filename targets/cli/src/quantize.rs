@@ -21,13 +21,14 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet quantize path/to/checkpoint
   brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
+  brooklet quantize model.gguf --format q8
   brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
   brooklet quantize path/to/checkpoint --format q8 --max-kl 0.001 --calibration sample.txt";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json
+    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json; or a .gguf file
     checkpoint: PathBuf,
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
@@ -113,8 +114,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
     let out = match &args.output {
         Some(path) => path.clone(),
-        None => default_output(&args.checkpoint)?,
+        None => default_output(&checkpoint)?,
     };
+    for note in checkpoint.notes().map_err(plainly)? {
+        writeln!(io::stderr(), "note: {note}")?;
+    }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
             let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
@@ -161,12 +165,11 @@ fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<R
     report.map_err(plainly)
 }
 
-/// The checkpoint folder's own name, even if it was given as `.`.
-fn default_output(checkpoint: &Path) -> Result<PathBuf> {
-    let name = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_owned()));
-    let mut name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.display()))?;
-    name.push(".brook");
-    Ok(PathBuf::from(name))
+/// The checkpoint's own name, even if it was given as `.`.
+fn default_output(checkpoint: &Checkpoint) -> Result<PathBuf> {
+    let name = checkpoint.name();
+    let name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.dir().display()))?;
+    Ok(PathBuf::from(name + ".brook"))
 }
 
 fn print(args: &Args, out_path: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
