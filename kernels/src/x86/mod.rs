@@ -14,6 +14,7 @@ mod planes;
 pub(crate) mod read;
 mod round;
 mod scan;
+mod scan_one;
 mod ssd;
 mod stored;
 mod vnni;

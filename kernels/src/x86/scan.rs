@@ -1,8 +1,9 @@
-//! The selective scan: the state of sixteen channels stays in registers while a few tokens pass. One exponential per channel, state
-//! and token is most of its work.
+//! The selective scan: the state of sixteen channels stays near while a few tokens pass ([`scan_one`] takes a lone one). One
+//! exponential per channel, state and token is most of its work.
 
 use super::act::{each, exp, silu, softplus};
 use super::lanes::{LANES, TOGETHER, mask};
+use super::scan_one;
 use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
@@ -13,11 +14,6 @@ use core::ops::Range;
 
 /// Places of a block: many tokens at few channels, or few tokens at many.
 const PLACES: usize = 16;
-
-/// Channels from those at hand to those that a lone token asks memory for.
-const AHEAD: usize = 4 * LANES;
-/// Numbers of a layer's state from which it is likely to come from memory, or a far cache.
-const FAR: usize = 1 << 14;
 
 /// Sixteen channels, or fewer at a head's end, at one token.
 #[derive(Clone, Copy)]
@@ -73,6 +69,11 @@ fn walk<T: Cell>(scan: &Scan<'_>, mut h: RowsMut<'_, T>, mut y: RowsMut<'_>) {
         let end = (head + 1) * per_head;
         for first in (0..tokens).step_by(PLACES) {
             let count = (tokens - first).min(PLACES);
+            if count == 1 {
+                // SAFETY: `fits`, and the rows of b and c, were seen to hold.
+                unsafe { scan_one::step(scan, first, head, head * per_head..end, &mut h, &mut y) };
+                continue;
+            }
             for at in (head * per_head..end).step_by(PLACES / count * LANES) {
                 let mut block = Block::new(head, first..first + count, at..end);
                 block.arrive(scan);
@@ -167,17 +168,11 @@ impl Block {
     ) -> usize {
         let places = channels * self.tokens..(channels + 1) * self.tokens;
         let place = self.places[places.start];
-        let is_far = self.tokens == 1 && h.rows() * h.width() >= FAR;
         let mut a = [_mm512_setzero_ps(); N];
         let mut state = [_mm512_setzero_ps(); N];
         for i in 0..N {
             a[i] = place.load(scan.a.row(n + i));
             state[i] = place.load(h.row(n + i));
-            if is_far {
-                // Rows are far apart: no processor follows so many at once by itself.
-                _mm_prefetch::<_MM_HINT_T0>(scan.a.row(n + i).as_ptr().wrapping_add(place.at + AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(h.row(n + i).as_ptr().wrapping_add(place.at + AHEAD).cast());
-            }
         }
         let at = self.head * (scan.b.width() / scan.heads.max(1)) + n;
         for i in places {
