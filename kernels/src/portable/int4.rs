@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn rounding_is_to_the_nearest_level() {
-        let x: [f32; GROUP] = core::array::from_fn(|i| (i as f32 * 0.7).sin() * if i == 9 { 3.0 } else { 1.0 });
+        let x: [f32; GROUP] = core::array::from_fn(|i| if i == 9 { 3.0 } else { (i as f32 * 0.7).sin() });
         let mut codes = [0; 16];
         let scale = round_group(&x, &mut codes);
         for (x, y) in x.into_iter().zip(numbers(&codes, scale)) {
