@@ -250,6 +250,23 @@ pub enum Cache<'a> {
         /// (kv_heads, capacity, head_dim)
         values: &'a [i8],
     },
+    /// Rounded to 4 bits per position, head and group.
+    #[cfg(feature = "narrow-states")]
+    Int4(Int4<'a>),
+}
+
+/// Keys and values in 4 bits: groups of 32 numbers of a head, the last filled up, share a scale.
+#[cfg(feature = "narrow-states")]
+#[derive(Clone, Copy, Debug)]
+pub struct Int4<'a> {
+    /// (kv_heads, capacity, groups), bits of halves.
+    pub key_scales: &'a [u16],
+    /// (kv_heads, capacity, groups), bits of halves.
+    pub value_scales: &'a [u16],
+    /// (kv_heads, capacity, groups)
+    pub keys: &'a [portable::int4::Codes],
+    /// (kv_heads, capacity, groups)
+    pub values: &'a [portable::int4::Codes],
 }
 
 /// Attention of one position over a cache.

@@ -3,6 +3,8 @@
 use brooklet_kernels::{
     Attention, Cache, Conv1d, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, StateMut, available,
 };
+#[cfg(feature = "narrow-states")]
+use brooklet_kernels::{Int4, portable::int4};
 use proptest::prelude::*;
 
 /// Numbers in `-by .. by`, the same for the same seed.
@@ -13,6 +15,17 @@ fn numbers(seed: u64, count: usize, by: f32) -> Vec<f32> {
         ((state >> 40) as f32 / 8_388_608.0 - 1.0) * by
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// (positions, head_dim) numbers as codes and scales, (positions, groups).
+#[cfg(feature = "narrow-states")]
+fn int4(x: &[f32], head_dim: usize) -> (Vec<int4::Codes>, Vec<u16>) {
+    let group = |x: &[f32]| {
+        let mut codes = Default::default();
+        let scale = int4::round_group(x, &mut codes);
+        (codes, scale)
+    };
+    x.chunks(head_dim).flat_map(|x| x.chunks(32)).map(group).unzip()
 }
 
 fn negative(seed: u64, count: usize, by: f32) -> Vec<f32> {
@@ -256,8 +269,8 @@ proptest! {
 
     #[test]
     fn attention(
-        seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_kv_head in 1usize..7, kv_heads in 1usize..4, len in 1usize..71,
-        spare in 0usize..9, room in 1usize..6, int8: bool,
+        seed in 0..u64::MAX / 2, head_dim in prop_oneof![1usize..150, (1usize..10).prop_map(|n| 16 * n)], per_kv_head in 1usize..7, kv_heads in 1usize..4, len in 1usize..71,
+        spare in 0usize..9, room in 1usize..6, kind in 0usize..3,
     ) {
         let capacity = len + spare;
         let (heads, elements) = (per_kv_head * kv_heads, kv_heads * capacity * head_dim);
@@ -265,10 +278,21 @@ proptest! {
         let [keys, values] = [1, 2].map(|i| numbers(seed + i, elements, 2.0));
         let [key_codes, value_codes] = [1, 2].map(|i| codes(seed + i, elements));
         let [key_scales, value_scales] = [3, 4].map(|i| numbers(seed + i, kv_heads * capacity, 0.05));
-        let cache = if int8 {
+        #[cfg(feature = "narrow-states")]
+        let (int4_codes, int4_scales) = int4(&keys, head_dim);
+        let cache = if kind == 1 {
             Cache::Int8 { key_scales: &key_scales, value_scales: &value_scales, keys: &key_codes, values: &value_codes }
         } else {
             Cache::F32 { keys: &keys, values: &values }
+        };
+        // Codes and scales of keys serve as values as well, the other way round.
+        #[cfg(feature = "narrow-states")]
+        let (values, value_scales): (Vec<_>, Vec<_>) = int4_codes.iter().zip(&int4_scales).rev().unzip();
+        #[cfg(feature = "narrow-states")]
+        let cache = if kind == 2 {
+            Cache::Int4(Int4 { key_scales: &int4_scales, value_scales: &value_scales, keys: &int4_codes, values: &values })
+        } else {
+            cache
         };
         same(|kernels| {
             let mut scores = vec![7.0; room * len];

@@ -36,6 +36,8 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
                 }
                 divide(out, total);
             }
+            #[cfg(feature = "narrow-states")]
+            Cache::Int4(cache) => super::int4::attend_head(a, &cache, q, first, scores, out),
             Cache::Int8 { key_scales, value_scales, keys, values } => {
                 let positions = first..first + a.len;
                 let codes = first * head_dim..(first + a.len) * head_dim;
@@ -64,7 +66,7 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
 
 /// Replaces scores by `exp(score - max)` and returns their sum.
 #[inline(always)]
-fn softmax_weights(scores: &mut [f32]) -> f32 {
+pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 {
     let max = scores.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
     for score in scores.iter_mut() {
         *score = exp(*score - max);
@@ -73,7 +75,7 @@ fn softmax_weights(scores: &mut [f32]) -> f32 {
 }
 
 #[inline(always)]
-fn divide(x: &mut [f32], by: f32) {
+pub(super) fn divide(x: &mut [f32], by: f32) {
     let inverse = 1.0 / by;
     for x in x {
         *x *= inverse;

@@ -9,6 +9,8 @@ mod conv;
 mod diag;
 mod gated_delta;
 mod gates;
+#[cfg(feature = "narrow-states")]
+pub mod int4;
 mod matmul;
 mod norm;
 pub mod reduce;

@@ -1,13 +1,14 @@
 //! Attention over a cache: sixteen positions' scores at once, and query heads that share keys and values go together.
 
 use super::act::{each, exp};
+use super::attention_int4;
 use super::lanes::{self, LANES, TOGETHER, join_quarters, load, load_part, map, map_with, mask, quarters, store_part, sum_of};
 use crate::portable;
 use crate::table::{Attention, Cache};
 use core::arch::x86_64::*;
 
 /// Query heads that share a pass over the cache, at most.
-const SHARED: usize = 4;
+pub(super) const SHARED: usize = 4;
 
 /// One key-value head's cache.
 #[derive(Clone, Copy)]
@@ -58,6 +59,7 @@ pub(super) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
             let elements = first * a.head_dim..(first + a.len) * a.head_dim;
             Some(Head { keys: keys.get(elements.clone())?, values: values.get(elements)?, key_scales: None, value_scales: None })
         }),
+        Cache::Int4(cache) => attention_int4::attend(a, &cache, scores, out),
         Cache::Int8 { key_scales, value_scales, keys, values } => every_head(a, scores, out, |first| {
             let (positions, elements) = (first..first + a.len, first * a.head_dim..(first + a.len) * a.head_dim);
             Some(Head {
@@ -181,7 +183,7 @@ fn score<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: 
 /// Replaces scores by `exp(score - max)` and returns their sum.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn softmax_weights(scores: &mut [f32]) -> f32 {
+pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 {
     let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
     let (chunks, rest) = scores.as_chunks();
     for scores in chunks {

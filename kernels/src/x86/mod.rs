@@ -4,6 +4,7 @@
 
 mod act;
 mod attention;
+mod attention_int4;
 mod avx2;
 mod conv;
 mod floats;

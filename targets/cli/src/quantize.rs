@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// Refuse steps beyond the context instead of forgetting
     #[arg(long)]
     stop: bool,
-    /// How attention's keys and values are stored: int8 or f32
+    /// How attention's keys and values are stored: int8, int4 or f32
     #[arg(long, default_value = "int8", value_parser = cache_format)]
     cache: CacheFormat,
     /// How recurrent states are kept between steps: f32, or f16 for half the memory and its traffic
@@ -96,8 +96,8 @@ pub(crate) fn state_format(text: &str) -> Result<StateFormat, String> {
 
 /// Reads the name of a cache's format.
 pub(crate) fn cache_format(text: &str) -> Result<CacheFormat, String> {
-    let known = [CacheFormat::F32, CacheFormat::Int8];
-    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8 or f32".to_owned())
+    let known = [CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8, int4 or f32".to_owned())
 }
 
 fn nats(text: &str) -> Result<f64, String> {
