@@ -1,0 +1,383 @@
+//! Attention over an 8-bit cache by `vpdpbusd`: queries and weights have codes of 15 bits, in two parts of 7 and 8.
+//!
+//! The instruction multiplies unsigned by signed bytes. Keys and values enter as `code + 128`, which adds `128 * sum(codes)` of the
+//! query or the weights to a sum; it is taken off again, and the integers are exact, like the portable ones.
+
+use super::attention;
+use super::attention::{every_head, softmax_weights};
+use super::lanes::{LANES, TOGETHER, load, load_part, map_with, store, store_part};
+use crate::portable::act::ROUND;
+use crate::portable::{LARGEST, QUERY_GROUP, SILENT, WEIGHT_GROUP};
+use crate::table::{Attention, Cache};
+use crate::x86::act::each;
+use core::arch::x86_64::*;
+use core::ops::Range;
+
+/// Bytes of a register: columns that are multiplied at once.
+const PIECE: usize = 64;
+/// Pieces of a group of columns.
+const PIECES: usize = QUERY_GROUP / PIECE;
+/// How far ahead of its use a cache line is asked for.
+const AHEAD_BYTES: usize = 2048;
+
+/// One key-value head's cache.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    /// (len, head_dim)
+    keys: &'a [i8],
+    /// (len, head_dim)
+    values: &'a [i8],
+    /// (len)
+    key_scales: &'a [f32],
+    /// (len)
+    value_scales: &'a [f32],
+}
+
+/// See [`crate::portable::attend`]; caches of floats as without these instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
+    let is_done = match a.cache {
+        Cache::F32 { .. } => None,
+        Cache::Int8 { key_scales, value_scales, keys, values } => every_head(a, scores, out, |first, q, scores, out| {
+            let (positions, elements) = (first..first + a.len, first * a.head_dim..(first + a.len) * a.head_dim);
+            let head = Head {
+                keys: keys.get(elements.clone())?,
+                values: values.get(elements)?,
+                key_scales: key_scales.get(positions.clone())?,
+                value_scales: value_scales.get(positions)?,
+            };
+            match q.len() / a.head_dim {
+                4 => some_heads::<4>(a, &head, q, scores, out),
+                3 => some_heads::<3>(a, &head, q, scores, out),
+                2 => some_heads::<2>(a, &head, q, scores, out),
+                _ => some_heads::<1>(a, &head, q, scores, out),
+            }
+            Some(())
+        }),
+    };
+    if is_done.is_none() {
+        attention::attend(a, scores, out);
+    }
+}
+
+/// `H` query heads of one key-value head; `scores` has room for `H * len` numbers.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn some_heads<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
+    for group in (0..a.head_dim).step_by(QUERY_GROUP) {
+        score::<H>(a, cache, q, group, scores);
+    }
+    let mut inverses = [_mm512_setzero_ps(); H];
+    for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
+        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores));
+        map_with(scores, cache.value_scales, |weight, scale| each!(i < TOGETHER: _mm512_mul_ps(weight[i], scale[i])));
+    }
+    for group in (0..a.head_dim).step_by(QUERY_GROUP) {
+        sum_values::<H>(a.head_dim, cache, group, scores, inverses, out);
+    }
+}
+
+/// Up to 64 rounded numbers.
+#[derive(Clone, Copy)]
+struct Codes {
+    /// `code >> 7`
+    high: __m512i,
+    /// `code & 127`
+    low: __m512i,
+    sum: i32,
+}
+
+/// Rounds up to `64 * P` numbers together; returns codes and scale.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn round<const P: usize>(x: &[f32]) -> ([Codes; P], f32) {
+    let mut lanes = [[_mm512_setzero_ps(); 4]; P];
+    for (p, lanes) in lanes.iter_mut().enumerate() {
+        for (i, lanes) in lanes.iter_mut().enumerate() {
+            let x = x.get(p * PIECE + i * LANES..).unwrap_or_default();
+            *lanes = x.first_chunk().map_or_else(|| load_part(x), |x| load(x));
+        }
+    }
+    let mut largest = _mm512_setzero_ps();
+    for lanes in lanes.as_flattened() {
+        // A NaN is not greater: the second place stays.
+        largest = _mm512_max_ps(_mm512_abs_ps(*lanes), largest);
+    }
+    let largest = _mm512_reduce_max_ps(largest);
+    let is_silent = largest < SILENT;
+    let inverse = _mm512_set1_ps(if is_silent { 0.0 } else { LARGEST / largest });
+    let mut codes = [Codes { high: _mm512_setzero_si512(), low: _mm512_setzero_si512(), sum: 0 }; P];
+    for (lanes, codes) in lanes.into_iter().zip(&mut codes) {
+        let (mut low, mut high, mut code) = ([_mm_setzero_si128(); 4], [_mm_setzero_si128(); 4], [_mm512_setzero_si512(); 4]);
+        for i in 0..4 {
+            let bits = _mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(lanes[i], inverse), _mm512_set1_ps(ROUND)));
+            low[i] = _mm512_cvtepi32_epi8(_mm512_and_si512(bits, _mm512_set1_epi32(127)));
+            high[i] = _mm512_cvtepi32_epi8(_mm512_srli_epi32::<7>(bits));
+            code[i] = _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(bits));
+        }
+        let sum = _mm512_add_epi32(_mm512_add_epi32(code[0], code[1]), _mm512_add_epi32(code[2], code[3]));
+        *codes = Codes { high: join(high), low: join(low), sum: _mm512_reduce_add_epi32(sum) };
+    }
+    (codes, if is_silent { 0.0 } else { largest / LARGEST })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn join([a, b, c, d]: [__m128i; 4]) -> __m512i {
+    let x = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(x, c), d)
+}
+
+/// A group of a query's columns. A word is four columns; register `w` of a piece holds, in each quarter `l`, its word `4 * l + w` four times.
+#[derive(Clone, Copy)]
+struct Query {
+    /// (pieces, 4)
+    high: [[__m512i; 4]; PIECES],
+    /// (pieces, 4)
+    low: [[__m512i; 4]; PIECES],
+    /// What keys that are 128 too large add.
+    excess: i32,
+    scale: f32,
+}
+
+impl Query {
+    const NONE: Query = {
+        // SAFETY: every bit pattern is one of integers and floats.
+        unsafe { core::mem::zeroed() }
+    };
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn new(q: &[f32], scale: f32) -> Query {
+        let (codes, own_scale) = round::<PIECES>(q);
+        let words = |x| {
+            [
+                _mm512_shuffle_epi32::<0x00>(x),
+                _mm512_shuffle_epi32::<0x55>(x),
+                _mm512_shuffle_epi32::<0xaa>(x),
+                _mm512_shuffle_epi32::<0xff>(x),
+            ]
+        };
+        let mut query = Query { excess: 128 * codes.iter().map(|codes| codes.sum).sum::<i32>(), scale: own_scale * scale, ..Query::NONE };
+        for (p, codes) in codes.into_iter().enumerate() {
+            query.high[p] = words(codes.high);
+            query.low[p] = words(codes.low);
+        }
+        query
+    }
+}
+
+/// The first columns of one position, `code + 128`, as many as the mask lets through.
+///
+/// # Safety
+/// These must be readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn load_biased(codes: *const i8, mask: __mmask64) -> __m512i {
+    // SAFETY: the caller's promise.
+    _mm512_xor_si512(unsafe { _mm512_maskz_loadu_epi8(mask, codes) }, _mm512_set1_epi8(-128))
+}
+
+/// The lanes of a piece that begins with `columns` columns left.
+#[inline]
+fn mask(columns: usize) -> __mmask64 {
+    if columns >= PIECE { !0 } else { (1 << columns) - 1 }
+}
+
+/// `scores[h][j] = (q[h] . keys[j]) * scale`, (H, len): the share of the columns from `group` on. Behind the last of them come the keys' scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn score<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], group: usize, scores: &mut [f32]) {
+    let width = a.head_dim;
+    let columns = (width - group).min(QUERY_GROUP);
+    let is_last = group + columns == width;
+    let Some(last) = a.len.checked_sub(1) else { return };
+    debug_assert!(cache.keys.len() == a.len * width && q.len() == H * width);
+    let mut queries = [Query::NONE; H];
+    for (query, q) in queries.iter_mut().zip(q.chunks_exact(width)) {
+        *query = Query::new(&q[group..group + columns], a.scale);
+    }
+    let masks = [0, 1].map(|p| mask(columns.saturating_sub(p * PIECE)));
+    let pieces = columns.div_ceil(PIECE);
+    for first in (0..a.len).step_by(LANES) {
+        let mut rests = [[_mm512_setzero_si512(); 4]; H];
+        for block in 0..4 {
+            // Beyond the last position the last one again: its sums are dropped.
+            let starts = [0, 1, 2, 3].map(|i| (first + 4 * block + i).min(last) * width + group);
+            let mut sums = [[_mm512_setzero_si512(); 2]; H];
+            for p in 0..pieces {
+                let mut rows = [_mm512_setzero_si512(); 4];
+                for (row, start) in rows.iter_mut().zip(starts) {
+                    // SAFETY: `starts` are inside positions, and the masked lanes end at `width`; there are `len * width` codes.
+                    *row = unsafe { load_biased(cache.keys.as_ptr().add(start + p * PIECE), masks[p]) };
+                }
+                let [a, b, c, d] = rows;
+                let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+                let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+                let words = [
+                    _mm512_unpacklo_epi64(ab, cd),
+                    _mm512_unpackhi_epi64(ab, cd),
+                    _mm512_unpacklo_epi64(ab_high, cd_high),
+                    _mm512_unpackhi_epi64(ab_high, cd_high),
+                ];
+                for (sums, query) in sums.iter_mut().zip(&queries) {
+                    for w in 0..4 {
+                        sums[0] = _mm512_dpbusd_epi32(sums[0], words[w], query.low[p][w]);
+                        sums[1] = _mm512_dpbusd_epi32(sums[1], words[w], query.high[p][w]);
+                    }
+                }
+            }
+            for (rest, [low, high]) in rests.iter_mut().zip(sums) {
+                rest[block] = _mm512_add_epi32(_mm512_slli_epi32::<7>(high), low);
+            }
+        }
+        let key_scales = load_part(&cache.key_scales[first..]);
+        for ((rest, query), scores) in rests.into_iter().zip(&queries).zip(scores.chunks_exact_mut(a.len)) {
+            let sum = _mm512_sub_epi32(quarters(rest), _mm512_set1_epi32(query.excess));
+            let mut score = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(query.scale));
+            if group > 0 {
+                score = _mm512_add_ps(load_part(&scores[first..]), score);
+            }
+            store_part(&mut scores[first..], if is_last { _mm512_mul_ps(score, key_scales) } else { score });
+        }
+    }
+}
+
+/// The sums over the quarters of four registers: lane `4 * j + i` is that of lanes `i` of register `j`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn quarters([a, b, c, d]: [__m512i; 4]) -> __m512i {
+    let halves = |a, b| _mm512_add_epi32(_mm512_shuffle_i32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b));
+    let (x, y) = (halves(a, b), halves(c, d));
+    _mm512_add_epi32(_mm512_shuffle_i32x4::<0b10_00_10_00>(x, y), _mm512_shuffle_i32x4::<0b11_01_11_01>(x, y))
+}
+
+/// Rounded weights of some positions.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Weights {
+    high: [[i8; 4]; WEIGHT_GROUP / 4],
+    low: [[i8; 4]; WEIGHT_GROUP / 4],
+    /// What values that are 128 too large add.
+    excess: i32,
+    scale: f32,
+}
+
+impl Weights {
+    const NONE: Weights = Weights { high: [[0; 4]; 16], low: [[0; 4]; 16], excess: 0, scale: 0.0 };
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn new(weights: &[f32]) -> Weights {
+        let ([codes], scale) = round::<1>(weights);
+        let mut rounded = Weights { excess: 128 * codes.sum, scale, ..Weights::NONE };
+        // SAFETY: both are 64 writable bytes; the stores ask for no alignment.
+        unsafe {
+            _mm512_storeu_si512(rounded.high.as_mut_ptr().cast(), codes.high);
+            _mm512_storeu_si512(rounded.low.as_mut_ptr().cast(), codes.low);
+        }
+        rounded
+    }
+}
+
+/// `out[h] = sum_j weights[h][j] * values[j] * inverse[h]` for the columns from `group` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn sum_values<const H: usize>(width: usize, cache: &Head<'_>, group: usize, weights: &[f32], inverses: [__m512; H], out: &mut [f32]) {
+    let len = cache.value_scales.len();
+    let columns = (width - group).min(QUERY_GROUP);
+    let masks = [0, 1].map(|p| mask(columns.saturating_sub(p * PIECE)));
+    let pieces = columns.div_ceil(PIECE);
+    // (H, pieces, 4): lane `4 * l + i` of register `k` belongs to column `16 * l + 4 * k + i`.
+    let mut sums = [[[_mm512_setzero_ps(); 4]; PIECES]; H];
+    for first in (0..len).step_by(WEIGHT_GROUP) {
+        let positions = (len - first).min(WEIGHT_GROUP);
+        let mut rounded = [Weights::NONE; H];
+        for (rounded, weights) in rounded.iter_mut().zip(weights.chunks_exact(len)) {
+            *rounded = Weights::new(&weights[first..first + positions]);
+        }
+        for p in 0..pieces {
+            let part = Part { values: cache.values, width, at: group + p * PIECE, positions: first..first + positions, mask: masks[p] };
+            let halves = [part.products::<H, false>(&rounded), part.products::<H, true>(&rounded)];
+            for (half, isums) in halves.into_iter().enumerate() {
+                for h in 0..H {
+                    for (k, isum) in isums[h].into_iter().enumerate() {
+                        let sum = &mut sums[h][p][2 * half + k];
+                        *sum = _mm512_add_ps(*sum, _mm512_mul_ps(_mm512_cvtepi32_ps(isum), _mm512_set1_ps(rounded[h].scale)));
+                    }
+                }
+            }
+        }
+    }
+    for ((out, sums), inverse) in out.chunks_exact_mut(width).zip(sums).zip(inverses) {
+        for (p, sums) in sums.into_iter().enumerate().take(pieces) {
+            let mut columns = [[[0.0; 4]; 4]; 4];
+            for (k, sum) in sums.into_iter().enumerate() {
+                let mut lanes = [0.0; LANES];
+                store(&mut lanes, _mm512_mul_ps(sum, inverse));
+                for (l, lanes) in lanes.as_chunks::<4>().0.iter().enumerate() {
+                    columns[l][k] = *lanes;
+                }
+            }
+            let out = &mut out[group + p * PIECE..];
+            let len = out.len().min(PIECE).min(QUERY_GROUP);
+            out[..len].copy_from_slice(&columns.as_flattened().as_flattened()[..len]);
+        }
+    }
+}
+
+/// A piece of the columns of some values.
+struct Part<'a> {
+    /// (len, width)
+    values: &'a [i8],
+    width: usize,
+    /// The first column.
+    at: usize,
+    positions: Range<usize>,
+    /// The columns that there are.
+    mask: __mmask64,
+}
+
+impl Part<'_> {
+    /// The sums of products of half the columns: of each 16 the first 8, or the others. (H, 2): lane `4 * l + i` of register `k` belongs to column
+    /// `16 * l + 4 * k + i`, plus 8 for the others.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn products<const H: usize, const OTHERS: bool>(&self, weights: &[Weights; H]) -> [[__m512i; 2]; H] {
+        let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; H];
+        let last = self.values.len() / self.width - 1;
+        for (four, first) in self.positions.clone().step_by(4).enumerate() {
+            let mut rows = [_mm512_setzero_si512(); 4];
+            for (i, row) in rows.iter_mut().enumerate() {
+                // Beyond the last position the last one again: its weight is 0.
+                let start = (first + i).min(last) * self.width + self.at;
+                // SAFETY: inside a position, and the masked lanes end where it does; there are `len * width` codes.
+                *row = unsafe { load_biased(self.values.as_ptr().add(start), self.mask) };
+            }
+            let [a, b, c, d] = rows;
+            let (ab, cd) = if OTHERS {
+                (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d))
+            } else {
+                (_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d))
+            };
+            let words = [_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd)];
+            for h in 0..H {
+                let low = _mm512_set1_epi32(i32::from_ne_bytes(weights[h].low[four].map(|x| x as u8)));
+                let high = _mm512_set1_epi32(i32::from_ne_bytes(weights[h].high[four].map(|x| x as u8)));
+                for k in 0..2 {
+                    sums[h][k][0] = _mm512_dpbusd_epi32(sums[h][k][0], words[k], low);
+                    sums[h][k][1] = _mm512_dpbusd_epi32(sums[h][k][1], words[k], high);
+                }
+            }
+        }
+        let mut whole = [[_mm512_setzero_si512(); 2]; H];
+        for h in 0..H {
+            let excess = _mm512_set1_epi32(weights[h].excess);
+            for k in 0..2 {
+                let [low, high] = sums[h][k];
+                whole[h][k] = _mm512_sub_epi32(_mm512_add_epi32(_mm512_slli_epi32::<7>(high), low), excess);
+            }
+        }
+        whole
+    }
+}
