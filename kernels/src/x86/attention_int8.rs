@@ -11,6 +11,7 @@ use crate::portable::{LARGEST, QUERY_GROUP, SILENT, WEIGHT_GROUP};
 use crate::table::{Attention, Cache};
 use crate::x86::act::each;
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// Bytes of a register: columns that are multiplied at once.
@@ -18,7 +19,7 @@ const PIECE: usize = 64;
 /// Pieces of a group of columns.
 const PIECES: usize = QUERY_GROUP / PIECE;
 /// How far ahead of its use a cache line is asked for.
-const AHEAD_BYTES: usize = 2048;
+const AHEAD_BYTES: usize = 8192;
 
 /// One key-value head's cache.
 #[derive(Clone, Copy)]
@@ -46,11 +47,15 @@ pub(super) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
                 key_scales: key_scales.get(positions.clone())?,
                 value_scales: value_scales.get(positions)?,
             };
-            match q.len() / a.head_dim {
-                4 => some_heads::<4>(a, &head, q, scores, out),
-                3 => some_heads::<3>(a, &head, q, scores, out),
-                2 => some_heads::<2>(a, &head, q, scores, out),
-                _ => some_heads::<1>(a, &head, q, scores, out),
+            match (q.len() / a.head_dim, a.head_dim <= PIECE) {
+                (4, true) => some_heads::<4, 1>(a, &head, q, scores, out),
+                (3, true) => some_heads::<3, 1>(a, &head, q, scores, out),
+                (2, true) => some_heads::<2, 1>(a, &head, q, scores, out),
+                (_, true) => some_heads::<1, 1>(a, &head, q, scores, out),
+                (4, false) => some_heads::<4, PIECES>(a, &head, q, scores, out),
+                (3, false) => some_heads::<3, PIECES>(a, &head, q, scores, out),
+                (2, false) => some_heads::<2, PIECES>(a, &head, q, scores, out),
+                (_, false) => some_heads::<1, PIECES>(a, &head, q, scores, out),
             }
             Some(())
         }),
@@ -60,12 +65,12 @@ pub(super) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
     }
 }
 
-/// `H` query heads of one key-value head; `scores` has room for `H * len` numbers.
+/// `H` query heads of one key-value head, in groups of up to `P` pieces of columns; `scores` has room for `H * len` numbers.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn some_heads<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
+fn some_heads<const H: usize, const P: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
     for group in (0..a.head_dim).step_by(QUERY_GROUP) {
-        score::<H>(a, cache, q, group, scores);
+        score::<H, P>(a, cache, q, group, scores);
     }
     let mut inverses = [_mm512_setzero_ps(); H];
     for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
@@ -73,7 +78,7 @@ fn some_heads<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], sc
         map_with(scores, cache.value_scales, |weight, scale| each!(i < TOGETHER: _mm512_mul_ps(weight[i], scale[i])));
     }
     for group in (0..a.head_dim).step_by(QUERY_GROUP) {
-        sum_values::<H>(a.head_dim, cache, group, scores, inverses, out);
+        sum_values::<H, P>(a.head_dim, cache, group, scores, inverses, out);
     }
 }
 
@@ -94,7 +99,8 @@ fn round<const P: usize>(x: &[f32]) -> ([Codes; P], f32) {
     let mut lanes = [[_mm512_setzero_ps(); 4]; P];
     for (p, lanes) in lanes.iter_mut().enumerate() {
         for (i, lanes) in lanes.iter_mut().enumerate() {
-            let x = x.get(p * PIECE + i * LANES..).unwrap_or_default();
+            // A masked load of nothing is slow where there is no memory behind it.
+            let Some(x) = x.get(p * PIECE + i * LANES..).filter(|x| !x.is_empty()) else { continue };
             *lanes = x.first_chunk().map_or_else(|| load_part(x), |x| load(x));
         }
     }
@@ -130,52 +136,62 @@ fn join([a, b, c, d]: [__m128i; 4]) -> __m512i {
 
 /// A group of a query's columns. A word is four columns; register `w` of a piece holds, in each quarter `l`, its word `4 * l + w` four times.
 #[derive(Clone, Copy)]
-struct Query {
+struct Query<const P: usize> {
     /// (pieces, 4)
-    high: [[__m512i; 4]; PIECES],
+    high: [[__m512i; 4]; P],
     /// (pieces, 4)
-    low: [[__m512i; 4]; PIECES],
+    low: [[__m512i; 4]; P],
     /// What keys that are 128 too large add.
     excess: i32,
     scale: f32,
 }
 
-impl Query {
-    const NONE: Query = {
-        // SAFETY: every bit pattern is one of integers and floats.
-        unsafe { core::mem::zeroed() }
-    };
-
+impl<const P: usize> Query<P> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn new(q: &[f32], scale: f32) -> Query {
-        let (codes, own_scale) = round::<PIECES>(q);
-        let words = |x| {
-            [
-                _mm512_shuffle_epi32::<0x00>(x),
-                _mm512_shuffle_epi32::<0x55>(x),
-                _mm512_shuffle_epi32::<0xaa>(x),
-                _mm512_shuffle_epi32::<0xff>(x),
-            ]
-        };
-        let mut query = Query { excess: 128 * codes.iter().map(|codes| codes.sum).sum::<i32>(), scale: own_scale * scale, ..Query::NONE };
+    fn new(q: &[f32], scale: f32) -> Self {
+        let (codes, own_scale) = round::<P>(q);
+        let (mut high, mut low) = ([[_mm512_setzero_si512(); 4]; P], [[_mm512_setzero_si512(); 4]; P]);
+        let mut sum = 0;
         for (p, codes) in codes.into_iter().enumerate() {
-            query.high[p] = words(codes.high);
-            query.low[p] = words(codes.low);
+            high[p] = words(codes.high);
+            low[p] = words(codes.low);
+            sum += codes.sum;
         }
-        query
+        Query { high, low, excess: 128 * sum, scale: own_scale * scale }
     }
 }
 
-/// The first columns of one position, `code + 128`, as many as the mask lets through.
+/// The four words of each quarter.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words(x: __m512i) -> [__m512i; 4] {
+    [_mm512_shuffle_epi32::<0x00>(x), _mm512_shuffle_epi32::<0x55>(x), _mm512_shuffle_epi32::<0xaa>(x), _mm512_shuffle_epi32::<0xff>(x)]
+}
+
+/// Asks for the cache lines of `codes` from `from` on, as far as there are any.
+#[inline]
+fn ask_for(codes: &[i8], from: usize, bytes: usize) {
+    for at in (from..(from + bytes).min(codes.len())).step_by(64) {
+        // SAFETY: a hint: it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(codes.as_ptr().wrapping_add(at)) };
+    }
+}
+
+/// Some columns of four positions, `code + 128`: those that the mask lets through, of rows of `width` from `codes` on. Behind position `last` comes
+/// the last one again.
 ///
 /// # Safety
 /// These must be readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn load_biased(codes: *const i8, mask: __mmask64) -> __m512i {
-    // SAFETY: the caller's promise.
-    _mm512_xor_si512(unsafe { _mm512_maskz_loadu_epi8(mask, codes) }, _mm512_set1_epi8(-128))
+unsafe fn four_rows(codes: *const i8, width: usize, last: usize, mask: __mmask64) -> [__m512i; 4] {
+    let mut rows = [_mm512_set1_epi8(-128); 4];
+    for (i, row) in rows.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *row = _mm512_xor_si512(*row, unsafe { _mm512_maskz_loadu_epi8(mask, codes.add(i.min(last) * width)) });
+    }
+    rows
 }
 
 /// The lanes of a piece that begins with `columns` columns left.
@@ -187,31 +203,35 @@ fn mask(columns: usize) -> __mmask64 {
 /// `scores[h][j] = (q[h] . keys[j]) * scale`, (H, len): the share of the columns from `group` on. Behind the last of them come the keys' scales.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn score<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], group: usize, scores: &mut [f32]) {
+fn score<const H: usize, const P: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], group: usize, scores: &mut [f32]) {
     let width = a.head_dim;
     let columns = (width - group).min(QUERY_GROUP);
     let is_last = group + columns == width;
     let Some(last) = a.len.checked_sub(1) else { return };
     debug_assert!(cache.keys.len() == a.len * width && q.len() == H * width);
-    let mut queries = [Query::NONE; H];
+    let mut queries = [const { MaybeUninit::<Query<P>>::uninit() }; H];
     for (query, q) in queries.iter_mut().zip(q.chunks_exact(width)) {
-        *query = Query::new(&q[group..group + columns], a.scale);
+        query.write(Query::new(&q[group..group + columns], a.scale));
     }
-    let masks = [0, 1].map(|p| mask(columns.saturating_sub(p * PIECE)));
-    let pieces = columns.div_ceil(PIECE);
+    // SAFETY: there are `H` queries of `width` columns, so all were written.
+    let queries = queries.map(|query| unsafe { query.assume_init() });
+    let masks: [_; P] = core::array::from_fn(|p| mask(columns.saturating_sub(p * PIECE)));
     for first in (0..a.len).step_by(LANES) {
+        ask_for(cache.keys, first * width + AHEAD_BYTES, LANES * width);
         let mut rests = [[_mm512_setzero_si512(); 4]; H];
         for block in 0..4 {
-            // Beyond the last position the last one again: its sums are dropped.
-            let starts = [0, 1, 2, 3].map(|i| (first + 4 * block + i).min(last) * width + group);
+            let first = first + 4 * block;
+            if first > last {
+                // What is missing is dropped.
+                break;
+            }
             let mut sums = [[_mm512_setzero_si512(); 2]; H];
-            for p in 0..pieces {
-                let mut rows = [_mm512_setzero_si512(); 4];
-                for (row, start) in rows.iter_mut().zip(starts) {
-                    // SAFETY: `starts` are inside positions, and the masked lanes end at `width`; there are `len * width` codes.
-                    *row = unsafe { load_biased(cache.keys.as_ptr().add(start + p * PIECE), masks[p]) };
-                }
-                let [a, b, c, d] = rows;
+            for p in 0..P {
+                // SAFETY: `first` is a position, and the masked lanes end at `width`; there are `len * width` codes.
+                let [a, b, c, d] = unsafe {
+                    let codes = cache.keys.as_ptr().add(first * width + group + p * PIECE);
+                    if first + 4 <= a.len { four_rows(codes, width, 3, masks[p]) } else { four_rows(codes, width, last - first, masks[p]) }
+                };
                 let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
                 let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
                 let words = [
@@ -283,20 +303,27 @@ impl Weights {
 /// `out[h] = sum_j weights[h][j] * values[j] * inverse[h]` for the columns from `group` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn sum_values<const H: usize>(width: usize, cache: &Head<'_>, group: usize, weights: &[f32], inverses: [__m512; H], out: &mut [f32]) {
+fn sum_values<const H: usize, const P: usize>(
+    width: usize,
+    cache: &Head<'_>,
+    group: usize,
+    weights: &[f32],
+    inverses: [__m512; H],
+    out: &mut [f32],
+) {
     let len = cache.value_scales.len();
     let columns = (width - group).min(QUERY_GROUP);
-    let masks = [0, 1].map(|p| mask(columns.saturating_sub(p * PIECE)));
-    let pieces = columns.div_ceil(PIECE);
+    let masks: [_; P] = core::array::from_fn(|p| mask(columns.saturating_sub(p * PIECE)));
     // (H, pieces, 4): lane `4 * l + i` of register `k` belongs to column `16 * l + 4 * k + i`.
-    let mut sums = [[[_mm512_setzero_ps(); 4]; PIECES]; H];
+    let mut sums = [[[_mm512_setzero_ps(); 4]; P]; H];
     for first in (0..len).step_by(WEIGHT_GROUP) {
         let positions = (len - first).min(WEIGHT_GROUP);
+        ask_for(cache.values, first * width + AHEAD_BYTES, WEIGHT_GROUP * width);
         let mut rounded = [Weights::NONE; H];
         for (rounded, weights) in rounded.iter_mut().zip(weights.chunks_exact(len)) {
             *rounded = Weights::new(&weights[first..first + positions]);
         }
-        for p in 0..pieces {
+        for p in 0..P {
             let part = Part { values: cache.values, width, at: group + p * PIECE, positions: first..first + positions, mask: masks[p] };
             let halves = [part.products::<H, false>(&rounded), part.products::<H, true>(&rounded)];
             for (half, isums) in halves.into_iter().enumerate() {
@@ -310,7 +337,7 @@ fn sum_values<const H: usize>(width: usize, cache: &Head<'_>, group: usize, weig
         }
     }
     for ((out, sums), inverse) in out.chunks_exact_mut(width).zip(sums).zip(inverses) {
-        for (p, sums) in sums.into_iter().enumerate().take(pieces) {
+        for (p, sums) in sums.into_iter().enumerate().take(columns.div_ceil(PIECE)) {
             let mut columns = [[[0.0; 4]; 4]; 4];
             for (k, sum) in sums.into_iter().enumerate() {
                 let mut lanes = [0.0; LANES];
@@ -320,7 +347,7 @@ fn sum_values<const H: usize>(width: usize, cache: &Head<'_>, group: usize, weig
                 }
             }
             let out = &mut out[group + p * PIECE..];
-            let len = out.len().min(PIECE).min(QUERY_GROUP);
+            let len = out.len().min(PIECE);
             out[..len].copy_from_slice(&columns.as_flattened().as_flattened()[..len]);
         }
     }
@@ -345,16 +372,18 @@ impl Part<'_> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn products<const H: usize, const OTHERS: bool>(&self, weights: &[Weights; H]) -> [[__m512i; 2]; H] {
         let mut sums = [[[_mm512_setzero_si512(); 2]; 2]; H];
-        let last = self.values.len() / self.width - 1;
+        let len = self.values.len() / self.width;
         for (four, first) in self.positions.clone().step_by(4).enumerate() {
-            let mut rows = [_mm512_setzero_si512(); 4];
-            for (i, row) in rows.iter_mut().enumerate() {
+            // SAFETY: `first` is a position, and the masked lanes end where it does; there are `len * width` codes.
+            let [a, b, c, d] = unsafe {
+                let codes = self.values.as_ptr().add(first * self.width + self.at);
                 // Beyond the last position the last one again: its weight is 0.
-                let start = (first + i).min(last) * self.width + self.at;
-                // SAFETY: inside a position, and the masked lanes end where it does; there are `len * width` codes.
-                *row = unsafe { load_biased(self.values.as_ptr().add(start), self.mask) };
-            }
-            let [a, b, c, d] = rows;
+                if first + 4 <= len {
+                    four_rows(codes, self.width, 3, self.mask)
+                } else {
+                    four_rows(codes, self.width, len - first - 1, self.mask)
+                }
+            };
             let (ab, cd) = if OTHERS {
                 (_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d))
             } else {
