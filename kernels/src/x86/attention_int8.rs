@@ -4,12 +4,11 @@
 //! query or the weights to a sum; it is taken off again, and the integers are exact, like the portable ones.
 
 use super::attention;
-use super::attention::{every_head, softmax_weights};
-use super::lanes::{LANES, TOGETHER, load, load_part, map_with, store, store_part};
+use super::attention::{SOFTMAX_PART, every_head, softmax_weights};
+use super::lanes::{LANES, load, load_part, store, store_part};
 use crate::portable::act::ROUND;
 use crate::portable::{LARGEST, QUERY_GROUP, SILENT, WEIGHT_GROUP};
 use crate::table::{Attention, Cache};
-use crate::x86::act::each;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 use core::ops::Range;
@@ -18,6 +17,8 @@ use core::ops::Range;
 const PIECE: usize = 64;
 /// Pieces of a group of columns.
 const PIECES: usize = QUERY_GROUP / PIECE;
+/// Of `n` positions' values, each head's softmax asks for those of `n / SHARE_ASKED`.
+const SHARE_ASKED: usize = 8;
 /// How far ahead of its use a cache line is asked for.
 const AHEAD_BYTES: usize = 8192;
 
@@ -73,9 +74,11 @@ fn some_heads<const H: usize, const P: usize>(a: &Attention<'_>, cache: &Head<'_
         score::<H, P>(a, cache, q, group, scores);
     }
     let mut inverses = [_mm512_setzero_ps(); H];
-    for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
-        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores));
-        map_with(scores, cache.value_scales, |weight, scale| each!(i < TOGETHER: _mm512_mul_ps(weight[i], scale[i])));
+    for (h, (scores, inverse)) in scores.chunks_exact_mut(a.len).zip(&mut inverses).enumerate() {
+        // Each head asks for its share of the first values.
+        let bytes = SOFTMAX_PART * a.head_dim / SHARE_ASKED;
+        let begin = h * a.len.div_ceil(SOFTMAX_PART) * bytes;
+        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores, |part| ask_for(cache.values, begin + part * bytes, bytes)));
     }
     for group in (0..a.head_dim).step_by(QUERY_GROUP) {
         sum_values::<H, P>(a.head_dim, cache, group, scores, inverses, out);
@@ -92,18 +95,23 @@ struct Codes {
     sum: i32,
 }
 
-/// Rounds up to `64 * P` numbers together; returns codes and scale.
+/// Up to 64 numbers, and zeros.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_piece(x: &[f32]) -> [__m512; 4] {
+    let mut lanes = [_mm512_setzero_ps(); 4];
+    for (i, lanes) in lanes.iter_mut().enumerate() {
+        // A masked load of nothing is slow where there is no memory behind it.
+        let Some(x) = x.get(i * LANES..).filter(|x| !x.is_empty()) else { break };
+        *lanes = x.first_chunk().map_or_else(|| load_part(x), |x| load(x));
+    }
+    lanes
+}
+
+/// Rounds `64 * P` numbers together; returns codes and scale.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn round<const P: usize>(x: &[f32]) -> ([Codes; P], f32) {
-    let mut lanes = [[_mm512_setzero_ps(); 4]; P];
-    for (p, lanes) in lanes.iter_mut().enumerate() {
-        for (i, lanes) in lanes.iter_mut().enumerate() {
-            // A masked load of nothing is slow where there is no memory behind it.
-            let Some(x) = x.get(p * PIECE + i * LANES..).filter(|x| !x.is_empty()) else { continue };
-            *lanes = x.first_chunk().map_or_else(|| load_part(x), |x| load(x));
-        }
-    }
+fn round<const P: usize>(lanes: [[__m512; 4]; P]) -> ([Codes; P], f32) {
     let mut largest = _mm512_setzero_ps();
     for lanes in lanes.as_flattened() {
         // A NaN is not greater: the second place stays.
@@ -150,7 +158,11 @@ impl<const P: usize> Query<P> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn new(q: &[f32], scale: f32) -> Self {
-        let (codes, own_scale) = round::<P>(q);
+        let mut pieces = [[_mm512_setzero_ps(); 4]; P];
+        for (piece, q) in pieces.iter_mut().zip(q.chunks(PIECE)) {
+            *piece = load_piece(q);
+        }
+        let (codes, own_scale) = round(pieces);
         let (mut high, mut low) = ([[_mm512_setzero_si512(); 4]; P], [[_mm512_setzero_si512(); 4]; P]);
         let mut sum = 0;
         for (p, codes) in codes.into_iter().enumerate() {
@@ -288,8 +300,12 @@ impl Weights {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn new(weights: &[f32]) -> Weights {
-        let ([codes], scale) = round::<1>(weights);
+    fn new(weights: &[f32], value_scales: &[f32]) -> Weights {
+        let (mut products, scales) = (load_piece(weights), load_piece(value_scales));
+        for (product, scale) in products.iter_mut().zip(scales) {
+            *product = _mm512_mul_ps(*product, scale);
+        }
+        let ([codes], scale) = round([products]);
         let mut rounded = Weights { excess: 128 * codes.sum, scale, ..Weights::NONE };
         // SAFETY: both are 64 writable bytes; the stores ask for no alignment.
         unsafe {
@@ -298,6 +314,19 @@ impl Weights {
         }
         rounded
     }
+}
+
+/// The weights of the positions from `first` on, with their values' scales, rounded; nothing behind the last position.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn round_weights<const H: usize>(weights: &[f32], value_scales: &[f32], first: usize) -> [Weights; H] {
+    let mut rounded = [Weights::NONE; H];
+    let Some(scales) = value_scales.get(first..).filter(|rest| !rest.is_empty()) else { return rounded };
+    let scales = &scales[..scales.len().min(WEIGHT_GROUP)];
+    for (rounded, weights) in rounded.iter_mut().zip(weights.chunks_exact(value_scales.len())) {
+        *rounded = Weights::new(&weights[first..first + scales.len()], scales);
+    }
+    rounded
 }
 
 /// `out[h] = sum_j weights[h][j] * values[j] * inverse[h]` for the columns from `group` on.
@@ -316,13 +345,12 @@ fn sum_values<const H: usize, const P: usize>(
     let masks: [_; P] = core::array::from_fn(|p| mask(columns.saturating_sub(p * PIECE)));
     // (H, pieces, 4): lane `4 * l + i` of register `k` belongs to column `16 * l + 4 * k + i`.
     let mut sums = [[[_mm512_setzero_ps(); 4]; P]; H];
+    let mut rounded: [Weights; H] = round_weights(weights, cache.value_scales, 0);
     for first in (0..len).step_by(WEIGHT_GROUP) {
         let positions = (len - first).min(WEIGHT_GROUP);
         ask_for(cache.values, first * width + AHEAD_BYTES, WEIGHT_GROUP * width);
-        let mut rounded = [Weights::NONE; H];
-        for (rounded, weights) in rounded.iter_mut().zip(weights.chunks_exact(len)) {
-            *rounded = Weights::new(&weights[first..first + positions]);
-        }
+        // The next ones' chain of steps beside this one's products.
+        let next = round_weights(weights, cache.value_scales, first + WEIGHT_GROUP);
         for p in 0..P {
             let part = Part { values: cache.values, width, at: group + p * PIECE, positions: first..first + positions, mask: masks[p] };
             let halves = [part.products::<H, false>(&rounded), part.products::<H, true>(&rounded)];
@@ -335,6 +363,7 @@ fn sum_values<const H: usize, const P: usize>(
                 }
             }
         }
+        rounded = next;
     }
     for ((out, sums), inverse) in out.chunks_exact_mut(width).zip(sums).zip(inverses) {
         for (p, sums) in sums.into_iter().enumerate().take(columns.div_ceil(PIECE)) {
