@@ -316,13 +316,12 @@ impl Weights {
     }
 }
 
-/// The weights of the positions from `first` on, with their values' scales, rounded; nothing behind the last position.
+/// The weights of the positions from `first` on, with their values' scales, rounded.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn round_weights<const H: usize>(weights: &[f32], value_scales: &[f32], first: usize) -> [Weights; H] {
     let mut rounded = [Weights::NONE; H];
-    let Some(scales) = value_scales.get(first..).filter(|rest| !rest.is_empty()) else { return rounded };
-    let scales = &scales[..scales.len().min(WEIGHT_GROUP)];
+    let scales = &value_scales[first..value_scales.len().min(first + WEIGHT_GROUP)];
     for (rounded, weights) in rounded.iter_mut().zip(weights.chunks_exact(value_scales.len())) {
         *rounded = Weights::new(&weights[first..first + scales.len()], scales);
     }
@@ -345,12 +344,10 @@ fn sum_values<const H: usize, const P: usize>(
     let masks: [_; P] = core::array::from_fn(|p| mask(columns.saturating_sub(p * PIECE)));
     // (H, pieces, 4): lane `4 * l + i` of register `k` belongs to column `16 * l + 4 * k + i`.
     let mut sums = [[[_mm512_setzero_ps(); 4]; P]; H];
-    let mut rounded: [Weights; H] = round_weights(weights, cache.value_scales, 0);
     for first in (0..len).step_by(WEIGHT_GROUP) {
         let positions = (len - first).min(WEIGHT_GROUP);
         ask_for(cache.values, first * width + AHEAD_BYTES, WEIGHT_GROUP * width);
-        // The next ones' chain of steps beside this one's products.
-        let next = round_weights(weights, cache.value_scales, first + WEIGHT_GROUP);
+        let rounded: [Weights; H] = round_weights(weights, cache.value_scales, first);
         for p in 0..P {
             let part = Part { values: cache.values, width, at: group + p * PIECE, positions: first..first + positions, mask: masks[p] };
             let halves = [part.products::<H, false>(&rounded), part.products::<H, true>(&rounded)];
@@ -363,7 +360,6 @@ fn sum_values<const H: usize, const P: usize>(
                 }
             }
         }
-        rounded = next;
     }
     for ((out, sums), inverse) in out.chunks_exact_mut(width).zip(sums).zip(inverses) {
         for (p, sums) in sums.into_iter().enumerate().take(columns.div_ceil(PIECE)) {
