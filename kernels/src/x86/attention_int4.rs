@@ -1,7 +1,7 @@
 //! Attention over a cache of 4-bit codes: a group's bytes become levels by one look-up, and query heads that share keys and values go
 //! together, as in [`super::attention`].
 
-use super::attention::{SHARED, softmax_weights};
+use super::attention::{every_head, softmax_weights};
 use super::lanes::{LANES, join_quarters, load, quarters, store_part};
 use crate::portable::int4::Codes;
 use crate::quant::{GROUP, NONLINEAR_TABLE};
@@ -43,28 +43,21 @@ impl<'a> Plane<'a> {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn attend(a: &Attention<'_>, cache: &Int4<'_>, scores: &mut [f32], out: &mut [f32]) -> Option<()> {
-    let width = a.head_dim;
-    let heads = a.q.len().checked_div(width)?;
-    let per_kv_head = (heads / a.kv_heads.max(1)).max(1);
-    let together = scores.len().checked_div(a.len)?.min(SHARED);
-    if together == 0 || !width.is_multiple_of(LANES) {
+    let groups = a.head_dim.div_ceil(GROUP);
+    if !a.head_dim.is_multiple_of(LANES) {
         return None;
     }
-    let (q, out, groups) = (a.q.get(..heads * width)?, out.get_mut(..heads * width)?, width.div_ceil(GROUP));
-    for (kv_head, (q, out)) in q.chunks(per_kv_head * width).zip(out.chunks_mut(per_kv_head * width)).enumerate() {
-        let first = kv_head * a.capacity;
+    every_head(a, scores, out, |first, q, scores, out| {
         let keys = Plane::new(cache.keys, cache.key_scales, groups, first, a.len)?;
         let values = Plane::new(cache.values, cache.value_scales, groups, first, a.len)?;
-        for (q, out) in q.chunks(together * width).zip(out.chunks_mut(together * width)) {
-            match q.len() / width {
-                4 => some_heads::<4>(a, keys, values, q, scores, out),
-                3 => some_heads::<3>(a, keys, values, q, scores, out),
-                2 => some_heads::<2>(a, keys, values, q, scores, out),
-                _ => some_heads::<1>(a, keys, values, q, scores, out),
-            }
+        match q.len() / a.head_dim {
+            4 => some_heads::<4>(a, keys, values, q, scores, out),
+            3 => some_heads::<3>(a, keys, values, q, scores, out),
+            2 => some_heads::<2>(a, keys, values, q, scores, out),
+            _ => some_heads::<1>(a, keys, values, q, scores, out),
         }
-    }
-    Some(())
+        Some(())
+    })
 }
 
 /// `H` query heads of one key-value head; `scores` has room for `H * len` numbers.
@@ -75,7 +68,7 @@ fn some_heads<const H: usize>(a: &Attention<'_>, keys: Plane<'_>, values: Plane<
     score::<H>(a, keys, q.as_chunks().0, scores);
     let mut inverses = [_mm512_setzero_ps(); H];
     for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
-        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores));
+        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores, |_| ()));
     }
     let mut part = 0;
     while part < parts {
