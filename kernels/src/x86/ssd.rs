@@ -14,19 +14,18 @@ use core::arch::x86_64::*;
 const TOKENS: usize = 32;
 
 /// What a few tokens bring for sixteen heads.
-struct Passing {
+struct Passing<'p> {
     first: usize,
-    count: usize,
-    /// Step sizes, a lane a head.
-    dt: [[f32; LANES]; TOKENS],
-    /// Decays, a lane a head.
-    decay: [[f32; LANES]; TOKENS],
+    /// Step sizes, (tokens), a lane a head.
+    dt: &'p [[f32; LANES]],
+    /// Decays, (tokens), a lane a head.
+    decay: &'p [[f32; LANES]],
 }
 
 /// One head on its way through the tokens.
 struct Head<'a> {
     ssd: &'a Ssd<'a>,
-    passing: &'a Passing,
+    passing: Passing<'a>,
     /// Lane of the step sizes.
     lane: usize,
     /// First of the head's channels in x and y.
@@ -54,8 +53,8 @@ fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     let head_dim = ssd.x.width() / heads.max(1);
     let d_state = ssd.b.width() / ssd.groups.max(1);
     let cells = d_state * head_dim;
-    let group = |head: usize| (ssd.first_head + head) / ssd.heads_per_group.max(1) * d_state;
-    let groups_end = group(heads.saturating_sub(1)) + d_state;
+    let last_group = (ssd.first_head + heads.saturating_sub(1)) / ssd.heads_per_group.max(1);
+    let groups_end = (last_group + 1) * d_state;
     let whole = |rows: usize, width: usize, wanted: usize| rows >= tokens && width >= wanted;
     let fits = whole(ssd.dt.rows(), ssd.dt.width(), heads)
         && whole(ssd.b.rows(), ssd.b.width(), groups_end)
@@ -68,57 +67,98 @@ fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     if !fits || cells == 0 {
         return portable::ssd::<T::Portable>(ssd, state, y);
     }
-    let none = [[0.0; LANES]; TOKENS];
-    let mut passing = Passing { first: 0, count: 0, dt: none, decay: none };
+    let shape = [head_dim, d_state];
+    if tokens == 1 {
+        for first_head in (0..heads).step_by(LANES) {
+            let ([dt], [decay]) = arrive(ssd, first_head, [0]);
+            let (dt, decay) = ([to_array(dt)], [to_array(decay)]);
+            for lane in 0..LANES.min(heads - first_head) {
+                let state = &mut state.row_mut(first_head + lane)[..cells];
+                Head::new(ssd, Passing { first: 0, dt: &dt, decay: &decay }, shape, first_head, lane).lone(state, &mut y);
+            }
+        }
+        return;
+    }
+    let (mut dt, mut decay) = ([[0.0; LANES]; TOKENS], [[0.0; LANES]; TOKENS]);
     for first in (0..tokens).step_by(TOKENS) {
-        (passing.first, passing.count) = (first, (tokens - first).min(TOKENS));
-        for some_heads in (0..heads).step_by(LANES) {
-            arrive(ssd, some_heads, &mut passing);
-            for head in some_heads..heads.min(some_heads + LANES) {
-                let state = &mut state.row_mut(head)[..cells];
-                let (lane, channel) = (head - some_heads, head * head_dim);
-                let head = Head { ssd, passing: &passing, lane, channel, head_dim, group: group(head), d_state, d: ssd.d[head] };
-                let mut at = 0;
-                while at < head_dim {
-                    let columns = (head_dim - at) / LANES;
-                    at += match (passing.count, columns) {
-                        (1, 8..) => head.one::<8, true, T>(at, state, &mut y),
-                        (1, 4..) => head.one::<4, true, T>(at, state, &mut y),
-                        (1, 2..) => head.one::<2, true, T>(at, state, &mut y),
-                        (1, 1) => head.one::<1, true, T>(at, state, &mut y),
-                        (1, 0) => head.one::<1, false, T>(at, state, &mut y),
-                        (_, 4..) => head.some::<4, 4, true, T>(at, state, &mut y),
-                        (_, 2..) => head.some::<2, 8, true, T>(at, state, &mut y),
-                        (_, 1) => head.some::<1, 16, true, T>(at, state, &mut y),
-                        (_, 0) => head.some::<1, 16, false, T>(at, state, &mut y),
-                    };
+        let count = (tokens - first).min(TOKENS);
+        for first_head in (0..heads).step_by(LANES) {
+            for i in (0..count).step_by(TOGETHER) {
+                // Behind the last token the last again: it is stored to the same place.
+                let some: [usize; TOGETHER] = core::array::from_fn(|j| (i + j).min(count - 1));
+                let (some_dt, some_decay) = arrive(ssd, first_head, some.map(|i| first + i));
+                for j in 0..TOGETHER {
+                    (dt[some[j]], decay[some[j]]) = (to_array(some_dt[j]), to_array(some_decay[j]));
                 }
+            }
+            for lane in 0..LANES.min(heads - first_head) {
+                let state = &mut state.row_mut(first_head + lane)[..cells];
+                Head::new(ssd, Passing { first, dt: &dt[..count], decay: &decay[..count] }, shape, first_head, lane).all(state, &mut y);
             }
         }
     }
 }
 
-/// Step sizes and decays of up to sixteen heads from `head`.
+/// Step sizes and decays of up to sixteen heads from `head` at some tokens, a lane a head.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn arrive(ssd: &Ssd<'_>, head: usize, passing: &mut Passing) {
+fn arrive<const K: usize>(ssd: &Ssd<'_>, head: usize, tokens: [usize; K]) -> ([__m512; K], [__m512; K]) {
     let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
     let (lowest, highest, gap) = (_mm512_set1_ps(ssd.dt_lo), _mm512_set1_ps(ssd.dt_hi), _mm512_set1_ps(ssd.gap));
-    for first in (0..passing.count).step_by(TOGETHER) {
-        // Behind the last token the last again: it is stored to the same place.
-        let some = [0, 1, 2, 3].map(|i| (first + i).min(passing.count - 1));
-        let dt = softplus(each!(i < TOGETHER: _mm512_add_ps(load_part(&ssd.dt.row(passing.first + some[i])[head..]), bias)));
-        // A NaN is in the second place, and stays.
-        let dt = each!(i < TOGETHER: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
-        let decay = exp(each!(i < TOGETHER: _mm512_mul_ps(dt[i], a)));
-        for i in 0..TOGETHER {
-            lanes::store(&mut passing.dt[some[i]], dt[i]);
-            lanes::store(&mut passing.decay[some[i]], decay[i]);
-        }
-    }
+    let dt = softplus(each!(i < K: _mm512_add_ps(load_part(&ssd.dt.row(tokens[i])[head..]), bias)));
+    // A NaN is in the second place, and stays.
+    let dt = each!(i < K: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
+    (dt, exp(each!(i < K: _mm512_mul_ps(dt[i], a))))
 }
 
-impl Head<'_> {
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn to_array(lanes: __m512) -> [f32; LANES] {
+    let mut x = [0.0; LANES];
+    lanes::store(&mut x, lanes);
+    x
+}
+
+impl<'a> Head<'a> {
+    /// Head `lane` behind `first`.
+    #[inline]
+    fn new(ssd: &'a Ssd<'a>, passing: Passing<'a>, [head_dim, d_state]: [usize; 2], first: usize, lane: usize) -> Self {
+        let head = first + lane;
+        let group = (ssd.first_head + head) / ssd.heads_per_group.max(1) * d_state;
+        Head { ssd, passing, lane, channel: head * head_dim, head_dim, group, d_state, d: ssd.d[head] }
+    }
+
+    /// A lone token through the head's `state`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn lone<T: Cell>(&self, state: &mut [T], y: &mut RowsMut<'_>) {
+        let mut at = 0;
+        while at < self.head_dim {
+            at += match (self.head_dim - at) / LANES {
+                8.. => self.one::<8, true, T>(at, state, y),
+                4.. => self.one::<4, true, T>(at, state, y),
+                2.. => self.one::<2, true, T>(at, state, y),
+                1 => self.one::<1, true, T>(at, state, y),
+                0 => self.one::<1, false, T>(at, state, y),
+            };
+        }
+    }
+
+    /// All tokens through the head's `state`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn all<T: Cell>(&self, state: &mut [T], y: &mut RowsMut<'_>) {
+        let mut at = 0;
+        while at < self.head_dim {
+            at += match (self.head_dim - at) / LANES {
+                4.. => self.some::<4, 4, true, T>(at, state, y),
+                2.. => self.some::<2, 8, true, T>(at, state, y),
+                1 => self.some::<1, 16, true, T>(at, state, y),
+                0 => self.some::<1, 16, false, T>(at, state, y),
+            };
+        }
+    }
+
     /// The head's number `n` of a token's b or c.
     #[inline]
     fn of_group(&self, row: &[f32], n: usize) -> *const f32 {
@@ -202,7 +242,7 @@ impl Head<'_> {
             self.pass::<C, 1, FULL, T>(n, at, row, &mut sums);
             n += 1;
         }
-        for i in 0..self.passing.count {
+        for i in 0..self.passing.dt.len() {
             self.leave::<C, FULL>(self.passing.first + i, at, sums[i], y);
         }
         C * LANES
@@ -227,7 +267,7 @@ impl Head<'_> {
                 s[r][c] = unsafe { T::load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
             }
         }
-        for i in 0..self.passing.count {
+        for i in 0..self.passing.dt.len() {
             let t = self.passing.first + i;
             let (b, c) = (self.of_group(self.ssd.b.row(t), n), self.of_group(self.ssd.c.row(t), n));
             let (decay, dt) = (_mm512_set1_ps(self.passing.decay[i][self.lane]), _mm512_set1_ps(self.passing.dt[i][self.lane]));
