@@ -305,6 +305,11 @@ impl KernelTable {
         self.name
     }
 
+    /// The same kernels, but for the product: one that looks at what goes in before it calls the product of another table, for instance.
+    pub const fn with_matmul(&self, matmul: fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>)) -> KernelTable {
+        KernelTable { matmul, ..*self }
+    }
+
     /// Rounds `x` to int8 per group of 32: codes, one scale and the sum of codes per group. `codes` is padded to whole groups.
     #[inline]
     pub fn quantize_activations(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {

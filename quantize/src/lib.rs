@@ -5,6 +5,7 @@
 //! [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
 //! Model families are known here and nowhere else.
 
+pub mod calibrate;
 pub mod checkpoint;
 mod error;
 pub mod families;

@@ -14,6 +14,7 @@ mod sensitivity;
 mod shelf;
 
 pub use calibration::{Calibration, ENGLISH};
+pub(crate) use shelf::Image;
 
 use crate::error::Error;
 use crate::graph::{Graph, Output};

@@ -44,7 +44,7 @@ pub(crate) fn run(
 }
 
 /// The stream in `path`: a text or a recording. Without one, English for models that carry a tokenizer, else nothing.
-fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
+pub(crate) fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
     match (&graph.input, path) {
         (Input::Tokens { vocab, bos, eos }, _) => {
             let codec = |name: &str| TextCodec::new(graph.tokenizer.as_deref(), *vocab, *bos, *eos, name);

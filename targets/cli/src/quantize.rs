@@ -1,5 +1,6 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
+use crate::calibrate;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
@@ -7,7 +8,9 @@ use crate::output::write_file;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
+use brooklet_quantize::calibrate::STEPS;
 use brooklet_quantize::fit::Fitted;
+use brooklet_quantize::methods::Method;
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -18,13 +21,14 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet quantize path/to/checkpoint
   brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
+  brooklet quantize model.gguf --format q8
   brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
   brooklet quantize path/to/checkpoint --format q8 --max-kl 0.001 --calibration sample.txt";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json
+    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json; or a .gguf file
     checkpoint: PathBuf,
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
@@ -53,8 +57,17 @@ pub(crate) struct Args {
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
     #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kl: Option<f64>,
-    /// What --max-kl measures on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
-    #[arg(long, value_name = "FILE", requires = "max_kl")]
+    /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
+    #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
+    method: Option<String>,
+    /// Steps of the calibration that --method runs the model on
+    #[arg(long, value_name = "N", default_value_t = STEPS as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: u32,
+    /// Go on from what an interrupted run of the same command left in OUT.brook.parts
+    #[arg(long)]
+    resume: bool,
+    /// What --method and --max-kl run on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
     #[arg(long, value_name = "NAME", requires = "calibration")]
@@ -101,19 +114,40 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
     let out = match &args.output {
         Some(path) => path.clone(),
-        None => default_output(&args.checkpoint)?,
+        None => default_output(&checkpoint)?,
     };
+    for note in checkpoint.notes().map_err(plainly)? {
+        writeln!(io::stderr(), "note: {note}")?;
+    }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
             let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => (write_plain(&checkpoint, &recipe, &out)?, None),
+        None => match method(args) {
+            Method::Nearest => (write_plain(&checkpoint, &recipe, &out)?, None),
+            method => {
+                let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
+                let steps = args.calibration_steps as usize;
+                (calibrate::run(&checkpoint, &recipe, method, source, steps, args.resume, &out)?, None)
+            }
+        },
     };
     if let Some(path) = &args.report {
         write_report(path, &out, &report, fitted.as_ref())?;
     }
     print(args, &out, &report, fitted.as_ref())
+}
+
+/// What was asked for; without that, what suits the format and what there is to calibrate on.
+fn method(args: &Args) -> Method {
+    match args.method.as_deref() {
+        Some("nearest") => Method::Nearest,
+        Some("weighted") => Method::Weighted,
+        Some(_) => Method::Gptq,
+        None if args.calibration.is_some() => Method::Gptq,
+        None => Method::Nearest,
+    }
 }
 
 /// Makes the file as the recipe says.
@@ -131,12 +165,11 @@ fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<R
     report.map_err(plainly)
 }
 
-/// The checkpoint folder's own name, even if it was given as `.`.
-fn default_output(checkpoint: &Path) -> Result<PathBuf> {
-    let name = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_owned()));
-    let mut name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.display()))?;
-    name.push(".brook");
-    Ok(PathBuf::from(name))
+/// The checkpoint's own name, even if it was given as `.`.
+fn default_output(checkpoint: &Checkpoint) -> Result<PathBuf> {
+    let name = checkpoint.name();
+    let name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.dir().display()))?;
+    Ok(PathBuf::from(name + ".brook"))
 }
 
 fn print(args: &Args, out_path: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
