@@ -14,6 +14,7 @@ use core::arch::x86_64::*;
 const TOKENS: usize = 32;
 
 /// What a few tokens bring for sixteen heads.
+#[derive(Clone, Copy)]
 struct Passing<'p> {
     first: usize,
     /// Step sizes, (tokens), a lane a head.
@@ -39,20 +40,25 @@ struct Head<'a> {
 
 /// See [`portable::ssd`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn ssd(ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
-    match state {
+pub(super) fn ssd(ssd: &Ssd<'_>, states: &mut [StateMut<'_>], mut y: RowsMut<'_>) {
+    if let Some(shape) = fits(ssd, &y)
+        && states.len() > 1
+        && states.len() == ssd.x.rows()
+        && states.iter().all(|state| has_shape(state, ssd.a.len(), shape))
+    {
+        return streams(ssd, shape, states, &mut y);
+    }
+    ssd.each_stream(states, y, |ssd, state, y| match state {
         StateMut::F32(state) => walk(ssd, state, y),
         StateMut::F16(state) => walk(ssd, state, y),
-    }
+    });
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
+/// Width of a head and of its state; `None` if an operand is too small for them.
+fn fits(ssd: &Ssd<'_>, y: &RowsMut<'_>) -> Option<[usize; 2]> {
     let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
     let head_dim = ssd.x.width() / heads.max(1);
     let d_state = ssd.b.width() / ssd.groups.max(1);
-    let cells = d_state * head_dim;
     let last_group = (ssd.first_head + heads.saturating_sub(1)) / ssd.heads_per_group.max(1);
     let groups_end = (last_group + 1) * d_state;
     let whole = |rows: usize, width: usize, wanted: usize| rows >= tokens && width >= wanted;
@@ -62,20 +68,69 @@ fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
         && whole(y.rows(), y.width(), heads * head_dim)
         && ssd.dt_bias.len() >= heads
         && ssd.d.len() >= heads
-        && state.rows() >= heads
-        && state.width() >= cells;
-    if !fits || cells == 0 {
-        return portable::ssd::<T::Portable>(ssd, state, y);
+        && head_dim * d_state > 0;
+    fits.then_some([head_dim, d_state])
+}
+
+fn has_shape(state: &StateMut<'_>, heads: usize, [head_dim, d_state]: [usize; 2]) -> bool {
+    let (rows, width) = match state {
+        StateMut::F32(state) => (state.rows(), state.width()),
+        StateMut::F16(state) => (state.rows(), state.width()),
+    };
+    rows >= heads && width >= head_dim * d_state
+}
+
+/// A token of each of several streams: their step sizes and decays are computed together.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mut RowsMut<'_>) {
+    let heads = ssd.a.len();
+    let (mut dt, mut decay) = ([[0.0; LANES]; TOKENS], [[0.0; LANES]; TOKENS]);
+    for (some, states) in states.chunks_mut(TOKENS).enumerate() {
+        let first = some * TOKENS;
+        for first_head in (0..heads).step_by(LANES) {
+            arrive_all(ssd, first_head, first, &mut dt[..states.len()], &mut decay[..states.len()]);
+            for (i, state) in states.iter_mut().enumerate() {
+                let passing = Passing { first: first + i, dt: &dt[i..=i], decay: &decay[i..=i] };
+                match state {
+                    StateMut::F32(state) => lone(ssd, passing, shape, first_head, state, y),
+                    StateMut::F16(state) => lone(ssd, passing, shape, first_head, state, y),
+                }
+            }
+        }
     }
-    let shape = [head_dim, d_state];
+}
+
+/// A lone token through up to sixteen heads from `first_head`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn lone<T: Cell>(
+    ssd: &Ssd<'_>,
+    passing: Passing<'_>,
+    shape: [usize; 2],
+    first_head: usize,
+    state: &mut RowsMut<'_, T>,
+    y: &mut RowsMut<'_>,
+) {
+    for lane in 0..LANES.min(ssd.a.len() - first_head) {
+        let state = &mut state.row_mut(first_head + lane)[..shape[0] * shape[1]];
+        Head::new(ssd, passing, shape, first_head, lane).lone(state, y);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
+    let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
+    let shape = match fits(ssd, &y) {
+        Some(shape @ [head_dim, d_state]) if state.rows() >= heads && state.width() >= head_dim * d_state => shape,
+        _ => return portable::ssd::<T::Portable>(ssd, state, y),
+    };
     if tokens == 1 {
         for first_head in (0..heads).step_by(LANES) {
             let ([dt], [decay]) = arrive(ssd, first_head, [0]);
             let (dt, decay) = ([to_array(dt)], [to_array(decay)]);
-            for lane in 0..LANES.min(heads - first_head) {
-                let state = &mut state.row_mut(first_head + lane)[..cells];
-                Head::new(ssd, Passing { first: 0, dt: &dt, decay: &decay }, shape, first_head, lane).lone(state, &mut y);
-            }
+            lone(ssd, Passing { first: 0, dt: &dt, decay: &decay }, shape, first_head, &mut state, &mut y);
         }
         return;
     }
@@ -83,16 +138,9 @@ fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     for first in (0..tokens).step_by(TOKENS) {
         let count = (tokens - first).min(TOKENS);
         for first_head in (0..heads).step_by(LANES) {
-            for i in (0..count).step_by(TOGETHER) {
-                // Behind the last token the last again: it is stored to the same place.
-                let some: [usize; TOGETHER] = core::array::from_fn(|j| (i + j).min(count - 1));
-                let (some_dt, some_decay) = arrive(ssd, first_head, some.map(|i| first + i));
-                for j in 0..TOGETHER {
-                    (dt[some[j]], decay[some[j]]) = (to_array(some_dt[j]), to_array(some_decay[j]));
-                }
-            }
+            arrive_all(ssd, first_head, first, &mut dt[..count], &mut decay[..count]);
             for lane in 0..LANES.min(heads - first_head) {
-                let state = &mut state.row_mut(first_head + lane)[..cells];
+                let state = &mut state.row_mut(first_head + lane)[..shape[0] * shape[1]];
                 Head::new(ssd, Passing { first, dt: &dt[..count], decay: &decay[..count] }, shape, first_head, lane).all(state, &mut y);
             }
         }
@@ -109,6 +157,20 @@ fn arrive<const K: usize>(ssd: &Ssd<'_>, head: usize, tokens: [usize; K]) -> ([_
     // A NaN is in the second place, and stays.
     let dt = each!(i < K: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
     (dt, exp(each!(i < K: _mm512_mul_ps(dt[i], a))))
+}
+
+/// [`arrive`] at the tokens from `first`, as many as there are places.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn arrive_all(ssd: &Ssd<'_>, head: usize, first: usize, dt: &mut [[f32; LANES]], decay: &mut [[f32; LANES]]) {
+    for i in (0..dt.len()).step_by(TOGETHER) {
+        // Behind the last token the last again: it is stored to the same place.
+        let some: [usize; TOGETHER] = core::array::from_fn(|j| (i + j).min(dt.len() - 1));
+        let (some_dt, some_decay) = arrive(ssd, head, some.map(|i| first + i));
+        for j in 0..TOGETHER {
+            (dt[some[j]], decay[some[j]]) = (to_array(some_dt[j]), to_array(some_decay[j]));
+        }
+    }
 }
 
 #[inline]
