@@ -152,7 +152,7 @@ proptest! {
                 dt_hi: 8.0,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, state.rows(), rows_mut(&mut y, tokens, heads * head_dim));
+            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, heads * head_dim));
             [state.into_numbers(), y].concat()
         })?;
     }
@@ -202,7 +202,7 @@ proptest! {
                 dt_hi: f32::INFINITY,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, state.rows(), rows_mut(&mut y, tokens, head_dim));
+            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, head_dim));
             let halves = state.f16.unwrap();
             prop_assert!(halves.iter().all(|&bits| half::f16::from_bits(bits).is_finite()), "{}", kernels.name());
         }
