@@ -29,7 +29,7 @@ pub enum Calibration {
 impl Calibration {
     /// Reproducible noise: tokens, or frames around the model's own normalisation, by turns at its rate and at irregular times
     /// if it `takes_gaps`.
-    pub(super) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
+    pub(crate) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
         let mut x = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = move || {
             // xorshift64

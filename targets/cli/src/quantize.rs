@@ -8,7 +8,6 @@ use crate::output::write_file;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::calibrate::STEPS;
 use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat};
@@ -60,9 +59,9 @@ pub(crate) struct Args {
     /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
     #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
     method: Option<String>,
-    /// Steps of the calibration that --method runs the model on
-    #[arg(long, value_name = "N", default_value_t = STEPS as u32, value_parser = clap::value_parser!(u32).range(1..))]
-    calibration_steps: u32,
+    /// Steps of the calibration that --method runs the model on; without it, as many as suit its size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: Option<u32>,
     /// Go on from what an interrupted run of the same command left in OUT.brook.parts
     #[arg(long)]
     resume: bool,
@@ -128,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Method::Nearest => (write_plain(&checkpoint, &recipe, &out)?, None),
             method => {
                 let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
-                let steps = args.calibration_steps as usize;
+                let steps = args.calibration_steps.map(|n| n as usize);
                 (calibrate::run(&checkpoint, &recipe, method, source, steps, args.resume, &out)?, None)
             }
         },
