@@ -211,6 +211,11 @@ impl<'g> Layout<'g> {
         Ok(Layout { graph, texts: Texts::new(graph), frame_len, program, slots, golden_steps, golden })
     }
 
+    /// The slots of the state, in their places.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
     /// The file's sections, without checksums: every tensor, then the tokenizer.
     pub(crate) fn sections(&self, formats: &[Option<Format>]) -> Vec<SectionSource> {
         let tokenizer = self.graph.tokenizer.as_ref().map(|text| SectionSource {

@@ -52,6 +52,11 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// The same recipe with whole floats in a stream's memory.
+    pub(crate) fn in_float(self) -> Recipe {
+        Recipe { cache: Cache { int8: false, ..self.cache }, ..self }
+    }
+
     /// Refuses caches that cannot hold anything; `out` is the file that was to be written.
     pub(crate) fn check(&self, out: &Path) -> Result<(), Error> {
         let Cache { context, sink, .. } = self.cache;

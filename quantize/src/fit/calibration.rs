@@ -29,7 +29,7 @@ pub enum Calibration {
 impl Calibration {
     /// Reproducible noise: tokens, or frames around the model's own normalisation, by turns at its rate and at irregular times
     /// if it `takes_gaps`.
-    pub(super) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
+    pub(crate) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
         let mut x = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = move || {
             // xorshift64
@@ -56,8 +56,20 @@ impl Calibration {
         }
     }
 
+    /// A checksum of the whole stream.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        match self {
+            Calibration::Tokens(tokens) => tokens.iter().for_each(|token| sum.update(&token.to_le_bytes())),
+            Calibration::Frames { samples, seconds } => {
+                samples.iter().chain(seconds.iter().flatten()).for_each(|x| sum.update(&x.to_le_bytes()));
+            }
+        }
+        sum.finalize()
+    }
+
     /// Refuses a stream that the model does not take; `out` is the file that errors name.
-    pub(super) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
+    pub(crate) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
         let problem = match (self, &graph.input) {
             (Calibration::Tokens(tokens), Input::Tokens { vocab, .. }) => {
                 tokens.iter().find(|&id| id >= vocab).map(|id| format!("holds token {id}, but the model knows those below {vocab}"))
@@ -82,17 +94,17 @@ impl Calibration {
     }
 
     /// Steps in the stream, for frames of `channels` samples.
-    fn steps(&self, channels: usize) -> usize {
+    pub(crate) fn steps(&self, channels: usize) -> usize {
         match self {
             Calibration::Tokens(tokens) => tokens.len(),
             Calibration::Frames { samples, .. } => samples.len() / channels.max(1),
         }
     }
 
-    /// Up to `count` segments of at most `most_steps` steps, spread evenly over the stream.
-    pub(super) fn segments(&self, channels: usize, count: usize, most_steps: usize) -> Vec<Range<usize>> {
+    /// Up to `count` segments of `len` steps, or of the whole stream if that is shorter, spread evenly over it.
+    pub(crate) fn segments(&self, channels: usize, count: usize, len: usize) -> Vec<Range<usize>> {
         let steps = self.steps(channels);
-        let len = SEGMENT_STEPS.min(most_steps).min(steps);
+        let len = len.min(steps);
         let count = count.min(steps.checked_div(len).unwrap_or(0));
         (0..count).map(|i| (steps - len) * i / (count - 1).max(1)).map(|start| start..start + len).collect()
     }
@@ -104,15 +116,15 @@ mod tests {
 
     #[test]
     fn segments_are_spread_over_the_stream() {
-        let starts = |calibration: &Calibration, channels, count, most_steps| {
-            let segments = calibration.segments(channels, count, most_steps);
+        let starts = |calibration: &Calibration, channels, count, len| {
+            let segments = calibration.segments(channels, count, len);
             let len = segments.first().map_or(0, ExactSizeIterator::len);
             assert!(segments.iter().all(|segment| segment.len() == len));
             (len, segments.iter().map(|segment| segment.start).collect::<Vec<_>>())
         };
         let tokens = |steps| Calibration::Tokens(vec![0; steps]);
-        assert_eq!(starts(&tokens(1000), 1, 2, usize::MAX), (SEGMENT_STEPS, vec![0, 1000 - SEGMENT_STEPS]));
-        assert_eq!(starts(&tokens(130), 1, 8, usize::MAX), (64, vec![0, 66]));
+        assert_eq!(starts(&tokens(1000), 1, 2, SEGMENT_STEPS), (SEGMENT_STEPS, vec![0, 1000 - SEGMENT_STEPS]));
+        assert_eq!(starts(&tokens(130), 1, 8, SEGMENT_STEPS), (64, vec![0, 66]));
         assert_eq!(starts(&tokens(10), 1, 8, 4), (4, vec![0, 6]));
         assert_eq!(starts(&tokens(3), 1, 8, 64), (3, vec![0]));
         assert_eq!(starts(&tokens(0), 1, 8, 64), (0, vec![]));

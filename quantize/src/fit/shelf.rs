@@ -1,9 +1,7 @@
 //! Whole files of one model in different formats, and files mixed from their sections: a mix costs a copy, no rounding.
 
 use crate::error::Error;
-use crate::graph::Graph;
-use crate::lower::{self, Layout};
-use crate::recipe::Recipe;
+use crate::lower::{Layout, Report};
 use brooklet::Model;
 use brooklet::artifact::Section;
 use brooklet::kernels::quant::Format;
@@ -13,9 +11,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 /// Files beside the one that is made; they go when the shelf goes.
-pub(super) struct Shelf<'g> {
-    graph: &'g Graph<'g>,
-    recipe: Recipe,
+pub(crate) struct Shelf {
     dir: TempDir,
     files: Vec<Whole>,
 }
@@ -28,26 +24,43 @@ struct Whole {
     sections: Vec<(u32, Range<usize>)>,
 }
 
-impl<'g> Shelf<'g> {
+impl Shelf {
     /// An empty shelf in the folder of `out`.
-    pub(super) fn new(graph: &'g Graph<'_>, recipe: &Recipe, out: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(out: &Path) -> Result<Self, Error> {
         let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
-        Ok(Shelf { graph, recipe: *recipe, dir, files: Vec::new() })
+        Ok(Shelf { dir, files: Vec::new() })
     }
 
-    /// Adds a file with these formats.
-    pub(super) fn add(&mut self, formats: &[Option<Format>], progress: &mut dyn FnMut(lower::Progress<'_>)) -> Result<(), Error> {
+    /// Adds the file that `write` makes of these formats.
+    pub(crate) fn add(&mut self, formats: &[Option<Format>], write: &mut dyn FnMut(&Path) -> Result<Report, Error>) -> Result<(), Error> {
         let path = self.dir.path().join(format!("{}.brook", self.files.len()));
-        lower::write_formats(self.graph, &self.recipe, formats, &path, progress)?;
+        write(&path)?;
         let file = MappedFile::open(&path).map_err(|e| Error::io(&path, e))?;
         let sections = places(&Model::from_bytes(file.bytes())?);
         self.files.push(Whole { file, formats: formats.to_vec(), sections });
         Ok(())
     }
 
+    /// Whether every tensor is there in these formats.
+    pub(crate) fn holds(&self, formats: &[Option<Format>]) -> bool {
+        (0..formats.len()).all(|i| self.files.iter().any(|whole| whole.formats.get(i) == formats.get(i)))
+    }
+
+    /// The header of the file that these formats make, without its proof.
+    pub(crate) fn header(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Vec<u8>, Error> {
+        let (header, _) = self.parts(layout, formats)?;
+        Ok(header)
+    }
+
     /// The bytes of the file that these formats make, without its proof; each tensor's must be on the shelf.
-    pub(super) fn mix(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Image, Error> {
+    pub(crate) fn mix(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Image, Error> {
+        let (header, parts) = self.parts(layout, formats)?;
+        Ok(Image::new(&header, &parts))
+    }
+
+    /// The header and the sections of the file that these formats make.
+    fn parts(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<(Vec<u8>, Vec<&[u8]>), Error> {
         let mut sections = layout.sections(formats);
         let mut parts = Vec::with_capacity(sections.len());
         for (i, section) in sections.iter_mut().enumerate() {
@@ -61,7 +74,7 @@ impl<'g> Shelf<'g> {
             parts.push(bytes);
         }
         let header = layout.header(&sections, 0).map_err(|e| Error::invalid(self.dir.path(), "header", e))?;
-        Ok(Image::new(&header, &parts))
+        Ok((header, parts))
     }
 }
 
@@ -81,7 +94,7 @@ fn places(model: &Model<'_>) -> Vec<(u32, Range<usize>)> {
 }
 
 /// A file in memory.
-pub(super) struct Image {
+pub(crate) struct Image {
     lines: Vec<Line>,
     len: usize,
 }
@@ -104,12 +117,12 @@ impl Image {
     }
 
     /// Bytes of the file.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The checked model.
-    pub(super) fn model(&self) -> Result<Model<'_>, Error> {
+    pub(crate) fn model(&self) -> Result<Model<'_>, Error> {
         Ok(Model::from_bytes(&Line::bytes(&self.lines)[..self.len])?)
     }
 }
