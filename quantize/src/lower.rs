@@ -199,7 +199,7 @@ impl<'g> Layout<'g> {
         recipe.check(out)?;
         let (spans, frame_len) = place_values(graph);
         let program = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
-        let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.cache.slot(slot)).collect();
+        let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.slot(slot)).collect();
         brooklet::plan::place_slots(&mut slots)
             .ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
         // A cache that stops when it is full must hold the golden input too.

@@ -13,6 +13,7 @@ use brooklet_kernels::quant::Format;
 pub fn slot_bytes(slot: &Slot) -> Option<u64> {
     match slot.kind {
         SlotKind::Numbers => u64::from(slot.capacity).checked_mul(4),
+        SlotKind::NumbersF16 => u64::from(slot.capacity).checked_mul(2),
         SlotKind::CacheF32 | SlotKind::CacheInt8 => cache_bytes(slot),
     }
 }

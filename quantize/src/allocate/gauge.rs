@@ -53,7 +53,7 @@ impl<'g, 'w> Gauge<'g, 'w> {
         progress: &'w mut dyn FnMut(FitProgress<'_>),
     ) -> Result<Self, Error> {
         let mut shelf = Shelf::new(out)?;
-        shelf.add(&float, &mut |path| write(&recipe, &float, path, &mut |p| progress(FitProgress::Writing(p))))?;
+        shelf.add(&float, &mut |path| write(&recipe, &float, path, progress))?;
         let float_layout = Layout::new(graph, &recipe.in_float(), out)?;
         let image = shelf.mix(&float_layout, &float)?;
         let model = image.model()?;
@@ -98,7 +98,7 @@ impl<'g, 'w> Gauge<'g, 'w> {
     }
 
     fn segments(&self, (count, steps): Stream) -> Vec<std::ops::Range<usize>> {
-        self.calibration.segments(self.channels, count, steps.min(self.recipe.cache.context as usize))
+        self.calibration.spread(self.channels, count, steps.min(self.recipe.cache.context as usize))
     }
 
     /// Mean divergence of a file of these formats, `what` by name, over a stream. Its matrices come from the float file and from one with every matrix
@@ -149,7 +149,7 @@ impl<'g, 'w> Gauge<'g, 'w> {
 
     /// Makes the file that was asked for, and measures it.
     pub(super) fn finish(&mut self, recipe: &Recipe, formats: &[Option<Format>]) -> Result<(Report, Profile, Need), Error> {
-        let report = (self.write)(recipe, formats, &self.out, &mut |p| (self.progress)(FitProgress::Writing(p)))?;
+        let report = (self.write)(recipe, formats, &self.out, self.progress)?;
         let file = MappedFile::open(&self.out).map_err(|e| Error::io(&self.out, e))?;
         let model = Model::from_bytes(file.bytes())?;
         let meter = self.meter(self.whole)?;
@@ -168,7 +168,7 @@ impl<'g, 'w> Gauge<'g, 'w> {
 
     fn make_by(&mut self, recipe: &Recipe, formats: &[Option<Format>]) -> Result<(), Error> {
         let (write, progress) = (&mut self.write, &mut self.progress);
-        self.shelf.add(formats, &mut |path| write(recipe, formats, path, &mut |p| progress(FitProgress::Writing(p))))
+        self.shelf.add(formats, &mut |path| write(recipe, formats, path, progress))
     }
 
     /// The number of the meter of a stream: the float model is run over it once.

@@ -25,7 +25,7 @@ use crate::fit::candidates::all_at_least;
 use crate::fit::meter::Profile;
 use crate::fit::{Calibration, FitProgress};
 use crate::graph::{Graph, Output};
-use crate::lower::{Layout, Progress, Report};
+use crate::lower::{Layout, Report};
 use crate::recipe::Recipe;
 use brooklet::kernels::quant::Format;
 use effort::Effort;
@@ -39,7 +39,7 @@ const LARGE: u64 = 200_000_000;
 const TRUSTED: f64 = 1.5;
 
 /// Makes the file of a recipe and a format per tensor: [`crate::lower::write_formats`], or another method.
-pub type Write<'w> = dyn FnMut(&Recipe, &[Option<Format>], &Path, &mut dyn FnMut(Progress<'_>)) -> Result<Report, Error> + 'w;
+pub type Write<'w> = dyn FnMut(&Recipe, &[Option<Format>], &Path, &mut dyn FnMut(FitProgress<'_>)) -> Result<Report, Error> + 'w;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -198,7 +198,7 @@ pub fn allocate<'w>(
         let (coarse, float) = (all_at_least(&sizes.plain, coarsest), gauge.float.clone());
         let needs = if request.ram.is_some() { [gauge.need(layout, &coarse)?, gauge.need(layout, &float)?] } else { Default::default() };
         let is_float = layout.slots() == gauge.float_layout.slots();
-        let name = format!("memory, cache {}", if recipe.cache.int8 { "int8" } else { "f32" });
+        let name = format!("memory: {}", recipe.memory_name());
         let loss = if is_float { 0.0 } else { gauge.divergence(&name, whole_stream, layout, &float, (&float, float_format), 1)? };
         Ok(memory::Memory { recipe, coarse: needs[0], float: needs[1], loss })
     })?;
@@ -226,7 +226,7 @@ pub fn allocate<'w>(
     let mut off = Vec::new();
     for &format in &effort.anchors {
         let formats = all_at_least(&sizes.plain, format);
-        let what = format!("all {}, cache {}", format.name(), if memory.recipe.cache.int8 { "int8" } else { "f32" });
+        let what = format!("all {}; {}", format.name(), memory.recipe.memory_name());
         let loss = gauge.divergence(&what, whole_stream, &layout, &formats, (&sizes.plain, format), 1)?;
         let bytes = sizes.file_bytes(&formats);
         let sum = memory.loss + sizes.losses_of(&choices, &formats).iter().sum::<f64>();

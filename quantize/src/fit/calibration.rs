@@ -101,8 +101,13 @@ impl Calibration {
         }
     }
 
-    /// Up to `count` segments of `len` steps, or of the whole stream if that is shorter, spread evenly over it.
-    pub(crate) fn segments(&self, channels: usize, count: usize, len: usize) -> Vec<Range<usize>> {
+    /// Up to `count` segments of at most `most_steps` steps, and no more than the fit's, spread evenly over the stream.
+    pub(super) fn segments(&self, channels: usize, count: usize, most_steps: usize) -> Vec<Range<usize>> {
+        self.spread(channels, count, SEGMENT_STEPS.min(most_steps))
+    }
+
+    /// Up to `count` segments of at most `len` steps, spread evenly over the stream.
+    pub(crate) fn spread(&self, channels: usize, count: usize, len: usize) -> Vec<Range<usize>> {
         let steps = self.steps(channels);
         let len = len.min(steps);
         let count = count.min(steps.checked_div(len).unwrap_or(0));
@@ -116,15 +121,15 @@ mod tests {
 
     #[test]
     fn segments_are_spread_over_the_stream() {
-        let starts = |calibration: &Calibration, channels, count, len| {
-            let segments = calibration.segments(channels, count, len);
+        let starts = |calibration: &Calibration, channels, count, most_steps| {
+            let segments = calibration.segments(channels, count, most_steps);
             let len = segments.first().map_or(0, ExactSizeIterator::len);
             assert!(segments.iter().all(|segment| segment.len() == len));
             (len, segments.iter().map(|segment| segment.start).collect::<Vec<_>>())
         };
         let tokens = |steps| Calibration::Tokens(vec![0; steps]);
-        assert_eq!(starts(&tokens(1000), 1, 2, SEGMENT_STEPS), (SEGMENT_STEPS, vec![0, 1000 - SEGMENT_STEPS]));
-        assert_eq!(starts(&tokens(130), 1, 8, SEGMENT_STEPS), (64, vec![0, 66]));
+        assert_eq!(starts(&tokens(1000), 1, 2, usize::MAX), (SEGMENT_STEPS, vec![0, 1000 - SEGMENT_STEPS]));
+        assert_eq!(starts(&tokens(130), 1, 8, usize::MAX), (64, vec![0, 66]));
         assert_eq!(starts(&tokens(10), 1, 8, 4), (4, vec![0, 6]));
         assert_eq!(starts(&tokens(3), 1, 8, 64), (3, vec![0]));
         assert_eq!(starts(&tokens(0), 1, 8, 64), (0, vec![]));

@@ -14,6 +14,7 @@ mod sensitivity;
 pub(crate) mod shelf;
 
 pub use calibration::{Calibration, ENGLISH};
+pub(crate) use shelf::Image;
 
 use crate::error::Error;
 use crate::graph::{Graph, Output};
@@ -151,7 +152,7 @@ pub fn quantize_within(
         }
     };
     let meter = |count| {
-        let segments = calibration.segments(float_model.channels().unwrap_or(1), count, SEGMENT_STEPS.min(recipe.cache.context as usize));
+        let segments = calibration.segments(float_model.channels().unwrap_or(1), count, recipe.cache.context as usize);
         Meter::new(calibration.clone(), &float_model, segments, out)
     };
     let mut measurements = Measurements { progress, done: 0, to_come: 1 };

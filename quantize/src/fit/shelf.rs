@@ -101,7 +101,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// The header, then each section on a line of its own.
-    fn new(header: &[u8], sections: &[&[u8]]) -> Self {
+    pub(crate) fn new(header: &[u8], sections: &[&[u8]]) -> Self {
         let line = size_of::<Line>();
         let whole: usize = header.len() + sections.iter().map(|s| s.len().next_multiple_of(line)).sum::<usize>();
         let mut lines = vec![Line::ZERO; whole.div_ceil(line)];

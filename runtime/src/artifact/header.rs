@@ -214,6 +214,8 @@ pub enum SlotKind {
     CacheF32,
     /// Keys and values of `capacity` positions, rounded to 8 bits with one scale per position and head.
     CacheInt8,
+    /// `capacity` numbers of a recurrent state in half precision: rounded after every step.
+    NumbersF16,
 }
 
 /// What happens when an attention cache is full.
@@ -257,6 +259,11 @@ impl Slot {
     /// A slot of plain numbers.
     pub fn numbers(count: u32) -> Self {
         Slot { at: 0, capacity: count, heads: 0, head_dim: 0, sink: 0, kind: SlotKind::Numbers, keep: Keep::Stop }
+    }
+
+    /// A slot of numbers in half precision.
+    pub fn halves(count: u32) -> Self {
+        Slot { kind: SlotKind::NumbersF16, ..Slot::numbers(count) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `brooklet quantize --fit`, `--bits`, `--flash`, `--max-ppl-ratio`: what the budget is, and what was chosen for it.
 
+use crate::calibrate::Source;
 use crate::export::size;
 use crate::firmware::{CORES, Overhead};
 use crate::fit::{plainly, read, show};
@@ -8,9 +9,12 @@ use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
+use brooklet_quantize::calibrate::{self, CalibrateProgress, write_calibrated};
+use brooklet_quantize::fit::FitProgress;
 use brooklet_quantize::graph::Graph;
+use brooklet_quantize::methods::Method;
 use brooklet_quantize::report::{bits_per_weight, uniform_loss_at};
-use brooklet_quantize::{Cache, Recipe, lower};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat, lower};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -69,21 +73,40 @@ impl Options {
     }
 }
 
-/// Chooses and, unless only a plan is asked for, makes the file `out`. `cache` is what the user said of it.
-pub(crate) fn run(
-    graph: &Graph<'_>,
-    recipe: &Recipe,
-    options: &Options,
-    cache: Option<&str>,
-    calibration: Option<&Path>,
-    time_column: Option<&str>,
-    out: &Path,
-) -> Result<Allocation> {
+/// What the user said besides the budget.
+pub(crate) struct Wishes<'w> {
+    /// How the result's codes are chosen.
+    pub(crate) method: Method,
+    /// Steps that the method runs the model on.
+    pub(crate) method_steps: usize,
+    /// Whether to go on from an interrupted run.
+    pub(crate) resume: bool,
+    /// How attention's cache is kept, if it was said.
+    pub(crate) cache: Option<CacheFormat>,
+    /// How states are kept, if it was said.
+    pub(crate) state: Option<StateFormat>,
+    /// What is measured on.
+    pub(crate) source: Source<'w>,
+}
+
+impl Wishes<'_> {
+    /// Recipes to choose from, finest first: without a word about it, RAM decides what a stream's memory holds; without RAM, the usual.
+    fn recipes(&self, recipe: &Recipe, is_bounded: bool) -> Vec<Recipe> {
+        if !is_bounded {
+            return vec![*recipe];
+        }
+        let caches = self.cache.map_or(vec![CacheFormat::F32, CacheFormat::Int8], |cache| vec![cache]);
+        let states = self.state.map_or(vec![StateFormat::F32, StateFormat::F16], |state| vec![state]);
+        let of = |(state, format)| Recipe { state, cache: Cache { format, ..recipe.cache }, ..*recipe };
+        states.iter().flat_map(|&state| caches.iter().map(move |&format| (state, format))).map(of).collect()
+    }
+}
+
+/// Chooses and, unless only a plan is asked for, makes the file `out`.
+pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes<'_>, out: &Path) -> Result<Allocation> {
     let Some((goal, overhead)) = options.goal() else { bail!("no budget") };
-    let calibration = read(graph, calibration, time_column)?;
-    let of_cache = |int8| Recipe { cache: Cache { int8, ..recipe.cache }, ..*recipe };
-    // Without a word about the cache, RAM decides; without RAM, the usual.
-    let recipes = if cache.is_none() && options.ram.is_some() { vec![of_cache(false), of_cache(true)] } else { vec![*recipe] };
+    let calibration = read(graph, wishes.source.file, wishes.source.time_column)?;
+    let recipes = wishes.recipes(recipe, options.ram.is_some());
     let firmware_bytes = |o: &Overhead| ((o.static_bytes + o.stack_bytes) as f64 * FORETOLD_WITHIN).ceil() as u64;
     let request = Request {
         goal,
@@ -94,10 +117,29 @@ pub(crate) fn run(
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
     };
-    let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(lower::Progress<'_>)| {
-        lower::write_formats(graph, recipe, formats, path, progress)
+    let calibrated = (wishes.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
+    let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
+        match calibrated {
+            // Files that are only measured are rounded to the nearest: what a matrix is worth beside the others hardly depends on the method.
+            Some(calibration) if path == out => {
+                let parts = calibrate::Options { method: wishes.method, calibration, steps: wishes.method_steps, resume: wishes.resume };
+                let (report, failed) = write_calibrated(graph, recipe, formats, parts, path, &mut |p| progress(of_calibration(p)))?;
+                if let Some(error) = failed {
+                    eprintln!("the model could not be run to its end ({error}); matrices behind that are rounded to the nearest");
+                }
+                Ok(report)
+            }
+            _ => lower::write_formats(graph, recipe, formats, path, &mut |p| progress(FitProgress::Writing(p))),
+        }
     };
     show(|progress| allocate(graph, &request, out, &mut write, progress)).map_err(plainly)
+}
+
+fn of_calibration(progress: CalibrateProgress<'_>) -> FitProgress<'_> {
+    match progress {
+        CalibrateProgress::Walking(p) => FitProgress::Measuring { what: p.what, done: p.done, total: p.total },
+        CalibrateProgress::Writing(p) => FitProgress::Writing(p),
+    }
 }
 
 /// What was chosen, and what it costs.

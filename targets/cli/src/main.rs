@@ -4,6 +4,7 @@
 mod allocate;
 mod assets;
 mod bench;
+mod calibrate;
 mod classes;
 mod csv_lines;
 mod demo;

@@ -1,6 +1,7 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
 use crate::allocate;
+use crate::calibrate;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
@@ -9,9 +10,11 @@ use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
+use brooklet_quantize::calibrate::STEPS;
 use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::graph::Card;
-use brooklet_quantize::{Cache, Checkpoint, Recipe, Report, families, report};
+use brooklet_quantize::methods::Method;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,6 +24,7 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet quantize path/to/checkpoint
   brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
+  brooklet quantize model.gguf --format q8
   brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
   brooklet quantize path/to/checkpoint --fit 24MiB --calibration sample.txt --report report.html
   brooklet quantize path/to/checkpoint --bits 4.25 --plan
@@ -30,7 +34,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json
+    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json; or a .gguf file
     checkpoint: PathBuf,
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
@@ -50,17 +54,29 @@ pub(crate) struct Args {
     /// Refuse steps beyond the context instead of forgetting
     #[arg(long)]
     stop: bool,
-    /// How attention's keys and values are stored
-    /// (int8; with --ram, the finest that fits)
-    #[arg(long, value_parser = ["int8", "f32"])]
-    cache: Option<String>,
+    /// How attention's keys and values are stored: int8 or f32; without it int8, or with --ram the finest that fits
+    #[arg(long, value_parser = cache_format)]
+    cache: Option<CacheFormat>,
+    /// How recurrent states are kept between steps: f32, or f16 for half the memory and its traffic; without it f32, or with --ram the finest
+    /// that fits
+    #[arg(long, value_parser = state_format)]
+    state: Option<StateFormat>,
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
     #[arg(long, value_name = "NATS", value_parser = nats, group = "bound")]
     max_kl: Option<f64>,
     #[command(flatten)]
     budget: allocate::Options,
-    /// What bounds and budgets are measured on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
-    #[arg(long, value_name = "FILE", requires = "bound")]
+    /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
+    #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
+    method: Option<String>,
+    /// Steps of the calibration that --method runs the model on
+    #[arg(long, value_name = "N", default_value_t = STEPS as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: u32,
+    /// Go on from what an interrupted run of the same command left in OUT.brook.parts
+    #[arg(long)]
+    resume: bool,
+    /// What --method, --max-kl and budgets run on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
     #[arg(long, value_name = "NAME", requires = "calibration")]
@@ -82,6 +98,18 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     found.ok_or_else(|| format!("choose one of {}", known.join(", ")))
 }
 
+/// Reads the name of a state's format.
+pub(crate) fn state_format(text: &str) -> Result<StateFormat, String> {
+    let known = [StateFormat::F32, StateFormat::F16];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose f32 or f16".to_owned())
+}
+
+/// Reads the name of a cache's format.
+pub(crate) fn cache_format(text: &str) -> Result<CacheFormat, String> {
+    let known = [CacheFormat::F32, CacheFormat::Int8];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8 or f32".to_owned())
+}
+
 fn nats(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x: &f64| *x > 0.0 && x.is_finite()).ok_or_else(|| "must be a number of nats per step above 0".to_owned())
 }
@@ -91,16 +119,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if sink.is_some_and(|sink| sink >= args.context) {
         bail!("--sink {}: must be smaller than --context {}, or no position is left for what is new", args.sink, args.context);
     }
-    let recipe = Recipe {
-        format: args.format,
-        embedding: args.embedding,
-        cache: Cache { context: args.context, sink, int8: args.cache.as_deref() != Some("f32") },
-    };
+    let cache = Cache { context: args.context, sink, format: args.cache.unwrap_or(CacheFormat::Int8) };
+    let recipe = Recipe { format: args.format, embedding: args.embedding, state: args.state.unwrap_or_default(), cache };
     let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
     let out = match &args.output {
         Some(path) => path.clone(),
-        None => default_output(&args.checkpoint)?,
+        None => default_output(&checkpoint)?,
     };
+    for note in checkpoint.notes().map_err(plainly)? {
+        writeln!(io::stderr(), "note: {note}")?;
+    }
     if args.budget.is_given() {
         return run_budget(args, &checkpoint, &recipe, &out);
     }
@@ -109,7 +137,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => (write_plain(&checkpoint, &recipe, &out)?, None),
+        None => match method(args) {
+            Method::Nearest => (write_plain(&checkpoint, &recipe, &out)?, None),
+            method => {
+                let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
+                let steps = args.calibration_steps as usize;
+                (calibrate::run(&checkpoint, &recipe, method, source, steps, args.resume, &out)?, None)
+            }
+        },
     };
     for path in &args.report {
         write_report(path, &out, &report, fitted.as_ref())?;
@@ -120,8 +155,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Makes the best file within a budget, or shows what it would be.
 fn run_budget(args: &Args, checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<()> {
     let graph = families::build(checkpoint).map_err(plainly)?;
-    let (calibration, time_column) = (args.calibration.as_deref(), args.time_column.as_deref());
-    let chosen = allocate::run(&graph, recipe, &args.budget, args.cache.as_deref(), calibration, time_column, out)?;
+    let wishes = allocate::Wishes {
+        method: method(args),
+        method_steps: args.calibration_steps as usize,
+        resume: args.resume,
+        cache: args.cache,
+        state: args.state,
+        source: calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() },
+    };
+    let chosen = allocate::run(&graph, recipe, &args.budget, &wishes, out)?;
     for path in &args.report {
         write_allocation(path, &graph.card, &chosen)?;
     }
@@ -139,6 +181,17 @@ fn write_allocation(path: &Path, card: &Card, chosen: &Allocation) -> Result<()>
     write_file(path, |out| Ok(out.write_all(text.as_bytes())?))
 }
 
+/// What was asked for; without that, what suits the format and what there is to calibrate on.
+fn method(args: &Args) -> Method {
+    match args.method.as_deref() {
+        Some("nearest") => Method::Nearest,
+        Some("weighted") => Method::Weighted,
+        Some(_) => Method::Gptq,
+        None if args.calibration.is_some() => Method::Gptq,
+        None => Method::Nearest,
+    }
+}
+
 /// Makes the file as the recipe says.
 fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<Report> {
     let bar = ProgressBar::new(0);
@@ -154,12 +207,11 @@ fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<R
     report.map_err(plainly)
 }
 
-/// The checkpoint folder's own name, even if it was given as `.`.
-fn default_output(checkpoint: &Path) -> Result<PathBuf> {
-    let name = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_owned()));
-    let mut name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.display()))?;
-    name.push(".brook");
-    Ok(PathBuf::from(name))
+/// The checkpoint's own name, even if it was given as `.`.
+fn default_output(checkpoint: &Checkpoint) -> Result<PathBuf> {
+    let name = checkpoint.name();
+    let name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.dir().display()))?;
+    Ok(PathBuf::from(name + ".brook"))
 }
 
 fn print(args: &Args, out_path: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
