@@ -6,9 +6,14 @@ use brooklet::Model;
 use brooklet::artifact::Section;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::{Line, MappedFile};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+/// Mixes of more bytes than this lie in a file, not in memory.
+const LARGE_BYTES: usize = 512 << 20;
 
 /// Files beside the one that is made; they go when the shelf goes.
 pub(crate) struct Shelf {
@@ -18,6 +23,7 @@ pub(crate) struct Shelf {
 
 /// A file with every tensor.
 struct Whole {
+    path: PathBuf,
     file: MappedFile,
     formats: Vec<Option<Format>>,
     /// Checksum and place of every section.
@@ -38,7 +44,7 @@ impl Shelf {
         write(&path)?;
         let file = MappedFile::open(&path).map_err(|e| Error::io(&path, e))?;
         let sections = places(&Model::from_bytes(file.bytes())?);
-        self.files.push(Whole { file, formats: formats.to_vec(), sections });
+        self.files.push(Whole { path, file, formats: formats.to_vec(), sections });
         Ok(())
     }
 
@@ -47,34 +53,35 @@ impl Shelf {
         (0..formats.len()).all(|i| self.files.iter().any(|whole| whole.formats.get(i) == formats.get(i)))
     }
 
-    /// The header of the file that these formats make, without its proof.
-    pub(crate) fn header(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Vec<u8>, Error> {
-        let (header, _) = self.parts(layout, formats)?;
-        Ok(header)
+    /// A checksum of the first `count` tensors of the first file.
+    pub(crate) fn checksum(&self, count: usize) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        let sections = self.files.iter().take(1).flat_map(|whole| whole.sections.iter().take(count));
+        sections.for_each(|(crc32, place)| {
+            sum.update(&crc32.to_le_bytes());
+            sum.update(&(place.len() as u64).to_le_bytes());
+        });
+        sum.finalize()
     }
 
     /// The bytes of the file that these formats make, without its proof; each tensor's must be on the shelf.
     pub(crate) fn mix(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Image, Error> {
-        let (header, parts) = self.parts(layout, formats)?;
-        Ok(Image::new(&header, &parts))
-    }
-
-    /// The header and the sections of the file that these formats make.
-    fn parts(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<(Vec<u8>, Vec<&[u8]>), Error> {
         let mut sections = layout.sections(formats);
         let mut parts = Vec::with_capacity(sections.len());
         for (i, section) in sections.iter_mut().enumerate() {
             let found = self.files.iter().find(|whole| whole.formats.get(i) == formats.get(i));
-            let found = found.and_then(|whole| {
-                let (crc32, place) = whole.sections.get(i)?;
-                Some((*crc32, whole.file.bytes().get(place.clone())?))
-            });
-            let (crc32, bytes) = found.ok_or_else(|| Error::invalid(self.dir.path(), &section.name, "is in no file made so far"))?;
-            section.crc32 = crc32;
-            parts.push(bytes);
+            let found = found.and_then(|whole| Some((whole, whole.sections.get(i)?)));
+            let (whole, (crc32, place)) =
+                found.ok_or_else(|| Error::invalid(self.dir.path(), &section.name, "is in no file made so far"))?;
+            section.crc32 = *crc32;
+            parts.push((whole, place.clone()));
         }
         let header = layout.header(&sections, 0).map_err(|e| Error::invalid(self.dir.path(), "header", e))?;
-        Ok((header, parts))
+        if parts.iter().map(|(_, place)| place.len()).sum::<usize>() > LARGE_BYTES {
+            return Image::in_file(self.dir.path(), &header, &parts).map_err(|e| Error::io(self.dir.path(), e));
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(|(whole, place)| &whole.file.bytes()[place.clone()]).collect();
+        Ok(Image::new(&header, &parts))
     }
 }
 
@@ -93,10 +100,16 @@ fn places(model: &Model<'_>) -> Vec<(u32, Range<usize>)> {
     records().map(place).collect()
 }
 
-/// A file in memory.
+/// A file that has no name.
 pub(crate) struct Image {
-    lines: Vec<Line>,
+    bytes: Bytes,
     len: usize,
+}
+
+enum Bytes {
+    Memory(Vec<Line>),
+    /// Pages that the system can drop and read again.
+    File(MappedFile),
 }
 
 impl Image {
@@ -113,7 +126,23 @@ impl Image {
             bytes[at..at + section.len()].copy_from_slice(section);
             len = at + section.len();
         }
-        Image { lines, len }
+        Image { bytes: Bytes::Memory(lines), len }
+    }
+
+    /// The same in a file in the folder `dir`, without any of it in memory.
+    fn in_file(dir: &Path, header: &[u8], sections: &[(&Whole, Range<usize>)]) -> io::Result<Self> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(header)?;
+        let mut len = header.len();
+        for (whole, place) in sections {
+            let at = len.next_multiple_of(size_of::<Line>());
+            file.write_all(&Line::bytes(&[Line::ZERO])[..at - len])?;
+            let mut from = File::open(&whole.path)?;
+            from.seek(SeekFrom::Start(place.start as u64))?;
+            io::copy(&mut from.take(place.len() as u64), file.as_file_mut())?;
+            len = at + place.len();
+        }
+        Ok(Image { bytes: Bytes::File(MappedFile::open(file.path())?), len })
     }
 
     /// Bytes of the file.
@@ -123,6 +152,10 @@ impl Image {
 
     /// The checked model.
     pub(crate) fn model(&self) -> Result<Model<'_>, Error> {
-        Ok(Model::from_bytes(&Line::bytes(&self.lines)[..self.len])?)
+        let bytes = match &self.bytes {
+            Bytes::Memory(lines) => Line::bytes(lines),
+            Bytes::File(file) => file.bytes(),
+        };
+        Ok(Model::from_bytes(&bytes[..self.len])?)
     }
 }

@@ -87,7 +87,9 @@ fn tiles(a: &Allocation) -> String {
     }
     if let Some(uniform) = uniform_loss_at(a, a.file_bytes) {
         let less = 100.0 * (1.0 - a.measured.mean / uniform);
-        tiles.push(("Mixing formats", format!("{:+.0} %", -less), "loss, against one format of this size".to_owned()));
+        if less.abs() >= 1.0 {
+            tiles.push(("Mixing formats", format!("{:+.0} %", -less), "loss, against one format of this size".to_owned()));
+        }
     }
     tiles.push(("RAM", kibibytes(a.ram_bytes), "state and scratch of one stream".to_owned()));
     let tile =
@@ -199,8 +201,8 @@ fn table(a: &Allocation) -> String {
         )
     };
     format!(
-        "<div class='scroll'><table>\n<thead><tr><th>matrix</th><th class='n'>shape</th><th>format</th><th class='n' colspan='2'>bytes</th>\
-         <th class='n'>loss</th><th class='n' colspan='2'>share</th></tr></thead>\n<tbody>\n{}</tbody></table></div>\n",
+        "<div class='scroll'><table>\n<thead><tr><th>matrix</th><th class='n'>shape</th><th>format</th><th class='n'>bytes</th><th></th>\
+         <th class='n'>loss</th><th class='n'>share</th><th></th></tr></thead>\n<tbody>\n{}</tbody></table></div>\n",
         parts.iter().map(row).collect::<String>()
     )
 }

@@ -133,8 +133,9 @@ impl Plot {
         let (x, y) = (self.at_x(x), self.at_y(y));
         let radius = if class == "chosen" { 6.5 } else { 4.5 };
         self.add(format_args!("<circle class='{class}' cx='{x:.1}' cy='{y:.1}' r='{radius}'><title>{says}</title></circle>"));
-        // Names stay inside.
+        // Names stay inside, and that of the chosen one away from others.
         let (at, anchor) = if x > WIDTH - 130.0 { (x - 10.0, "end") } else { (x + 9.0, "start") };
+        let y = if class == "chosen" { y + 21.0 } else { y };
         self.add(format_args!("<text class='name {class}' x='{at:.1}' y='{:.1}' text-anchor='{anchor}'>{name}</text>", y - 7.0));
     }
 
