@@ -4,7 +4,7 @@ use brooklet::Model;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
-use brooklet_quantize::fit::Calibration;
+use brooklet_quantize::fit::{Calibration, FitProgress};
 use brooklet_quantize::graph::Graph;
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Error, Recipe, StateFormat, families, lower, report};
 use brooklet_tests::fixtures;
@@ -53,7 +53,7 @@ fn fit(graph: &Graph<'_>, ask: &Ask<'_>, out: &Path) -> Result<Allocation, Error
     let calibration = tokens(graph);
     let Ask { goal, recipes, ram, plan_only, ledger } = *ask;
     let request = Request { goal, recipes, ram, formats: &FORMATS, calibration: calibration.as_ref(), ledger, plan_only };
-    let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, _: &mut dyn FnMut(_)| {
+    let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, _: &mut dyn FnMut(FitProgress<'_>)| {
         lower::write_formats(graph, recipe, formats, path, &mut |_| {})
     };
     allocate(graph, &request, out, &mut write, &mut |_| {})

@@ -104,7 +104,7 @@ mod tests {
             if let Some(chosen) = choose(&units, capacity_bytes) {
                 let (loss, bytes) = total(&units, &chosen);
                 prop_assert!(bytes <= capacity_bytes);
-                let rounded_away = units.len() as u64 * (capacity_bytes >> 18);
+                let rounded_away = units.len() as u64 * (LINE_BYTES + (capacity_bytes >> 18));
                 if let Some((best, _)) = by_trying(&units, capacity_bytes.saturating_sub(rounded_away)) {
                     prop_assert!(loss <= best);
                 }

@@ -1,6 +1,5 @@
 //! Checkpoints as they are on disk: names and numbers in, no judgement.
 
-mod compact;
 mod config;
 mod gguf;
 mod random;
@@ -8,7 +7,6 @@ mod safetensors;
 
 pub use config::Config;
 
-use self::compact::compact;
 use self::gguf::GgufModel;
 use self::safetensors::Shard;
 use crate::error::Error;
@@ -213,10 +211,10 @@ impl Checkpoint {
         }
     }
 
-    /// The text of `tokenizer.json`, without white space between its values, if there is one.
+    /// The text of `tokenizer.json`, if there is one.
     pub fn tokenizer(&self) -> Result<Option<Vec<u8>>, Error> {
         match (&self.tokenizer, &self.tensors) {
-            (Some(path), _) => std::fs::read(path).map(|json| Some(compact(&json))).map_err(|e| Error::io(path, e)),
+            (Some(path), _) => std::fs::read(path).map(Some).map_err(|e| Error::io(path, e)),
             (None, Tensors::Gguf(model)) => Ok(model.tokenizer()?.0),
             (None, _) => Ok(None),
         }
