@@ -121,6 +121,8 @@ pub enum Content {
     MatrixQ6,
     /// A tiled matrix of -1, 0 and 1.
     MatrixT2,
+    /// A `tokenizer.json` as a zlib stream, `rows` bytes: only hosts read text, and they have room to unpack it.
+    PackedTokenizer,
 }
 
 impl Content {
@@ -135,7 +137,7 @@ impl Content {
             Content::MatrixQ5 => Some(Format::Q5),
             Content::MatrixQ6 => Some(Format::Q6),
             Content::MatrixT2 => Some(Format::T2),
-            Content::Array | Content::Turns | Content::Tokenizer => None,
+            Content::Array | Content::Turns | Content::Tokenizer | Content::PackedTokenizer => None,
         }
     }
 
@@ -151,6 +153,11 @@ impl Content {
             Format::Q6 => Content::MatrixQ6,
             Format::T2 => Content::MatrixT2,
         }
+    }
+
+    /// Whether it is a tokenizer, in either form.
+    pub fn is_tokenizer(self) -> bool {
+        matches!(self, Content::Tokenizer | Content::PackedTokenizer)
     }
 
     /// Bytes of a section of this content and shape; `None` when that overflows.
