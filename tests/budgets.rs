@@ -192,14 +192,14 @@ fn another_budget_measures_nothing_again() {
     let checkpoint = checkpoint("mamba-a");
     let graph = families::build(&checkpoint).unwrap();
     let ask = |bits| Ask { plan_only: true, ledger: Some(&ledger), ..Ask::of(Goal::BitsPerWeight(bits)) };
-    let first = fit(&graph, &ask(9.0), &out).unwrap();
+    let first = fit(&graph, &ask(12.0), &out).unwrap();
     let kept = std::fs::read(&ledger).unwrap();
-    let fresh = fit(&graph, &Ask { ledger: None, ..ask(10.0) }, &out).unwrap();
-    let again = fit(&graph, &ask(10.0), &out).unwrap();
+    let fresh = fit(&graph, &Ask { ledger: None, ..ask(14.0) }, &out).unwrap();
+    let again = fit(&graph, &ask(14.0), &out).unwrap();
     assert_eq!(std::fs::read(&ledger).unwrap(), kept);
     assert_eq!((again.formats, again.predicted, again.measured.mean), (fresh.formats, fresh.predicted, fresh.measured.mean));
     assert!(first.file_bytes < fresh.file_bytes);
     let other = self::checkpoint("mamba2-g1");
-    let error = fit(&families::build(&other).unwrap(), &ask(9.0), &out).unwrap_err().to_string();
+    let error = fit(&families::build(&other).unwrap(), &ask(12.0), &out).unwrap_err().to_string();
     assert!(error.contains("ledger.json") && error.contains("another checkpoint"), "{error}");
 }

@@ -241,10 +241,7 @@ pub fn allocate<'w>(
     let curve = hull::curve(&choices, fixed);
 
     // The choice, and what it is like as a whole.
-    let at_most = |bytes: u64| {
-        let fits = bytes.checked_sub(sizes.fixed_bytes).and_then(|room| knapsack::choose(&choices, room));
-        fits.ok_or_else(|| sizes.impossible(bytes, request.goal, out))
-    };
+    let at_most = |bytes: u64| sizes.choose(&choices, bytes).ok_or_else(|| sizes.impossible(bytes, request.goal, out));
     let chosen = if let Goal::PerplexityRatio(ratio) = request.goal {
         let found = search::smallest(&curve, ratio.ln(), |point| {
             let formats = sizes.formats_of(&choices, &at_most(point.bytes)?);

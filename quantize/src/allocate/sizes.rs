@@ -1,6 +1,6 @@
 //! What a file is made of, in bytes: before anything is rounded.
 
-use super::{Choice, Goal, Part};
+use super::{Choice, Goal, Part, knapsack};
 use crate::error::Error;
 use crate::fit::candidates::{Unit, all_at_least, units};
 use crate::graph::{Graph, Output, Role, Values};
@@ -59,8 +59,11 @@ impl<'g> Sizes<'g> {
         }
         sizes.units = units(graph, &sizes.plain).into_iter().filter(|unit| sizes.has_choice(unit)).collect();
         let chosen: u64 = sizes.units.iter().map(|unit| sizes.unit_bytes(unit, &sizes.plain)).sum();
-        // The last section is not padded; counted as if it were, everything adds up.
-        sizes.fixed_bytes = sizes.padded_bytes(&sizes.plain) - chosen;
+        // The last section is not padded. Where its size is a matter of choice it counts as if it were, so that everything adds up.
+        let last = sizes.layout.sections(&sizes.plain).len().wrapping_sub(1);
+        let is_chosen = sizes.units.iter().any(|unit| unit.tensors.contains(&last));
+        let all = if is_chosen { sizes.padded_bytes(&sizes.plain) } else { sizes.file_bytes(&sizes.plain) };
+        sizes.fixed_bytes = all - chosen;
         Ok(sizes)
     }
 
@@ -109,6 +112,13 @@ impl<'g> Sizes<'g> {
         self.units.iter().zip(losses).map(of_unit).collect()
     }
 
+    /// The choices that lose least in a file of at most so many bytes; `None` if there is none that small.
+    pub(super) fn choose(&self, choices: &[Vec<Choice>], limit_bytes: u64) -> Option<Vec<usize>> {
+        let chosen = limit_bytes.checked_sub(self.fixed_bytes).and_then(|room| knapsack::choose(choices, room));
+        // The smallest file may fit with what its last section is not padded with.
+        chosen.or_else(|| (self.file_bytes(&self.plain) <= limit_bytes).then(|| vec![0; choices.len()]))
+    }
+
     /// The formats of all tensors under these choices.
     pub(super) fn formats_of(&self, choices: &[Vec<Choice>], chosen: &[usize]) -> Vec<Option<Format>> {
         let mut formats = self.plain.clone();
@@ -145,7 +155,7 @@ impl<'g> Sizes<'g> {
         let mut parts: Vec<&SectionSource> = sections.iter().filter(|s| s.content != Content::Array).collect();
         parts.sort_by_key(|s| std::cmp::Reverse(bytes_of(s)));
         let named = |s: &&SectionSource| match s.content {
-            Content::Tokenizer => format!("{} {}", bytes_of(s), s.name),
+            _ if s.content.is_tokenizer() => format!("{} {}", bytes_of(s), s.name),
             _ => format!("{} {} ({} x {}, {})", bytes_of(s), s.name, s.rows, s.cols, s.content.name()),
         };
         let named: Vec<String> = parts.iter().take(MOST_NAMED).map(named).collect();
