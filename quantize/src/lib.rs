@@ -2,9 +2,10 @@
 //!
 //! The road: [`checkpoint`] reads names and bytes, [`families`] turns a config into a [`graph`] of the runtime's operations,
 //! [`methods`] chooses codes and scales for each matrix, [`lower`] lays operands, state and sections out and writes the file.
-//! [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
+//! [`allocate`] chooses a format for each matrix under a budget; [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
 //! Model families are known here and nowhere else.
 
+pub mod allocate;
 pub mod calibrate;
 pub mod checkpoint;
 mod error;
@@ -14,6 +15,7 @@ pub mod graph;
 pub mod lower;
 pub mod methods;
 mod recipe;
+pub mod report;
 pub mod shapes;
 
 pub use checkpoint::Checkpoint;

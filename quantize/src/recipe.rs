@@ -110,6 +110,16 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// What a stream's memory holds, by name.
+    pub(crate) fn memory_name(&self) -> String {
+        format!("state {}, cache {}", self.state.name(), self.cache.format.name())
+    }
+
+    /// The same recipe with whole floats in a stream's memory.
+    pub(crate) fn in_float(self) -> Recipe {
+        Recipe { state: StateFormat::F32, cache: Cache { format: CacheFormat::F32, ..self.cache }, ..self }
+    }
+
     /// Refuses caches that cannot hold anything; `out` is the file that was to be written.
     pub(crate) fn check(&self, out: &Path) -> Result<(), Error> {
         let Cache { context, sink, .. } = self.cache;
