@@ -2,6 +2,7 @@
 //!
 //! The road: [`checkpoint`] reads names and bytes, [`families`] turns a config into a [`graph`] of the runtime's operations,
 //! [`methods`] chooses codes and scales for each matrix, [`lower`] lays operands, state and sections out and writes the file.
+//! [`passes`] turn a graph into one that loses less when it is rounded.
 //! [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
 //! Model families are known here and nowhere else.
 
@@ -12,6 +13,7 @@ pub mod fit;
 pub mod graph;
 pub mod lower;
 pub mod methods;
+pub mod passes;
 mod recipe;
 pub mod shapes;
 

@@ -172,6 +172,8 @@ pub enum OpFault {
     Value,
     /// It stands where it must not, or is missing at the start or the end.
     Order,
+    /// This build leaves it out (feature `hadamard`).
+    LeftOut,
 }
 
 /// Why a snapshot is refused.
@@ -234,6 +236,7 @@ impl fmt::Display for Error {
                     OpFault::Slot => "names a state slot that is missing, of another kind or taken",
                     OpFault::Value => "has a parameter out of range",
                     OpFault::Order => "stands where it must not",
+                    OpFault::LeftOut => "is left out of this build; build with the feature `hadamard`, or quantize with --passes fold",
                 };
                 write!(f, "operation {index} of the program {what}; quantize the checkpoint again with this version")
             }

@@ -9,6 +9,8 @@ mod conv;
 mod diag;
 mod gated_delta;
 mod gates;
+#[cfg(feature = "hadamard")]
+mod hadamard;
 mod matmul;
 mod norm;
 pub mod reduce;
@@ -26,6 +28,8 @@ pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
+#[cfg(feature = "hadamard")]
+pub(crate) use hadamard::hadamard;
 #[cfg(any(all(target_arch = "x86_64", feature = "std"), target_arch = "aarch64"))]
 pub(crate) use matmul::SILENT;
 pub(crate) use matmul::{matmul, quantize_activations};

@@ -8,12 +8,14 @@
 
 mod calibration;
 mod candidates;
+mod gauge;
 mod meter;
 mod selection;
 mod sensitivity;
 mod shelf;
 
 pub use calibration::{Calibration, ENGLISH};
+pub(crate) use gauge::Gauge;
 
 use crate::error::Error;
 use crate::graph::{Graph, Output};

@@ -1,0 +1,75 @@
+//! Measures files of one model, however its graph was changed, against the float model of the graph as it is.
+
+use super::calibration::{Calibration, SEGMENT_STEPS};
+use super::candidates::all_at_least;
+use super::meter::Meter;
+use super::segments;
+use crate::error::Error;
+use crate::graph::Graph;
+use crate::lower::{self, Progress};
+use crate::recipe::{Cache, Recipe};
+use brooklet::Model;
+use brooklet::kernels::quant::Format;
+use brooklet::mem::MappedFile;
+use std::path::Path;
+
+/// Holds the float model's answers.
+pub(crate) struct Gauge<'c> {
+    meter: Meter<'c>,
+}
+
+impl Gauge<'_> {
+    /// Runs the float model of `graph` on `calibration`, or on reproducible noise, and hands its answers to `body`; files lie beside
+    /// `out` meanwhile.
+    pub(crate) fn with<T>(
+        graph: &Graph<'_>,
+        recipe: &Recipe,
+        calibration: Option<&Calibration>,
+        out: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+        body: impl FnOnce(&Gauge<'_>, &mut dyn FnMut(Progress<'_>)) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
+        let formats = all_at_least(&recipe.formats(graph), Format::F32);
+        let recipe = Recipe { cache: Cache { int8: false, ..recipe.cache }, ..*recipe };
+        let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, progress))?.0;
+        let float = Model::from_bytes(file.bytes())?;
+        let count = segments(graph, &float);
+        let noise;
+        let calibration = match calibration {
+            Some(given) => given,
+            None => {
+                noise = Calibration::noise(graph, float.plan().takes_gaps, count * SEGMENT_STEPS);
+                &noise
+            }
+        };
+        body(&Gauge { meter: Meter::new(calibration, &float, count, recipe.cache.context as usize, out)? }, progress)
+    }
+
+    /// Steps that are measured.
+    pub(crate) fn steps(&self) -> usize {
+        self.meter.steps()
+    }
+
+    /// Divergence in nats per step, and bytes, of the file that `recipe` makes of `graph`.
+    pub(crate) fn measure(
+        &self,
+        graph: &Graph<'_>,
+        recipe: &Recipe,
+        out: &Path,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<(f64, u64), Error> {
+        let (file, report) = beside(out, |path| lower::write_graph(graph, recipe, path, progress))?;
+        Ok((self.meter.divergence(&Model::from_bytes(file.bytes())?)?.mean, report.file_bytes))
+    }
+}
+
+/// A file that is gone once it is closed.
+fn beside<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T, Error>) -> Result<(MappedFile, T), Error> {
+    let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
+    let path = dir.path().join("trial.brook");
+    let written = write(&path)?;
+    // The mapping outlives the name.
+    Ok((MappedFile::open(&path).map_err(|e| Error::io(&path, e))?, written))
+}
