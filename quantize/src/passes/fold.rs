@@ -20,7 +20,8 @@ pub(super) fn fold(graph: &mut Graph<'_>) -> usize {
     let mut candidates = candidates(graph, &all_uses);
     // A matrix that is used in several places, and so each of its norms, needs the same gain everywhere.
     loop {
-        let claim = |u: &MatrixUse| candidates.iter().find(|c| c.uses.iter().any(|of| of.op == u.op && of.matrix == u.matrix)).map(|c| c.gain);
+        let claim =
+            |u: &MatrixUse| candidates.iter().find(|c| c.uses.iter().any(|of| of.op == u.op && of.matrix == u.matrix)).map(|c| c.gain);
         let holds = |candidate: &Candidate| {
             let matrices = candidate.uses.iter().map(|u| u.matrix);
             matrices.into_iter().all(|matrix| all_uses.iter().filter(|u| u.matrix == matrix).all(|u| claim(u) == Some(candidate.gain)))

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use brooklet::ops::Op;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
 use brooklet_quantize::graph::{Graph, Input};
+use brooklet_quantize::passes::Passes;
 use brooklet_quantize::{Checkpoint, Recipe, families};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -16,15 +17,18 @@ const MOST_NAMED: usize = 12;
 
 /// Makes the file `out` within `max_kl` of the float model; measures on the file `calibration`, whose sample times `time_column` may
 /// name, or on what suits the model.
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn run(
     checkpoint: &Checkpoint,
     recipe: &Recipe,
+    passes: Passes,
     max_kl: f64,
     calibration: Option<&Path>,
     time_column: Option<&str>,
     out: &Path,
 ) -> Result<Fitted> {
-    let graph = families::build(checkpoint).map_err(plainly)?;
+    let mut graph = families::build(checkpoint).map_err(plainly)?;
+    passes.apply(&mut graph);
     let calibration = read(&graph, calibration, time_column)?;
     let bar = ProgressBar::new(0);
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -44,7 +48,7 @@ pub(crate) fn run(
 }
 
 /// The stream in `path`: a text or a recording. Without one, English for models that carry a tokenizer, else nothing.
-fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
+pub(crate) fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
     match (&graph.input, path) {
         (Input::Tokens { vocab, bos, eos }, _) => {
             let codec = |name: &str| TextCodec::new(graph.tokenizer.as_deref(), *vocab, *bos, *eos, name);

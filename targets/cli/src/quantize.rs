@@ -4,11 +4,13 @@ use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
 use crate::output::write_file;
+use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::fit::Fitted;
-use brooklet_quantize::{Cache, Checkpoint, Recipe, Report};
+use brooklet_quantize::passes::{Choice, Passes};
+use brooklet_quantize::{Cache, Checkpoint, Recipe, Report, families, lower};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -50,8 +52,11 @@ pub(crate) struct Args {
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
     #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kl: Option<f64>,
-    /// What --max-kl measures on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
-    #[arg(long, value_name = "FILE", requires = "max_kl")]
+    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate, hadamard
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    passes: passes::Wanted,
+    /// What --max-kl and --passes auto measure on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
     #[arg(long, value_name = "NAME", requires = "calibration")]
@@ -88,26 +93,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(path) => path.clone(),
         None => default_output(&args.checkpoint)?,
     };
+    let calibration = args.calibration.as_deref();
+    let chosen = passes::choose(args.passes, &checkpoint, &recipe, calibration, args.time_column.as_deref(), &out)?;
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
-            let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
+            let passes = chosen.passes;
+            let fitted = fit::run(&checkpoint, &recipe, passes, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => (write_plain(&checkpoint, &recipe, &out)?, None),
+        None => (write_plain(&checkpoint, &recipe, chosen.passes, &out)?, None),
     };
     if let Some(path) = &args.report {
-        write_report(path, &out, &report, fitted.as_ref())?;
+        write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
+    passes::print(&mut io::stdout().lock(), &chosen)?;
     print(args, &out, &report, fitted.as_ref())
 }
 
 /// Makes the file as the recipe says.
-fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<Report> {
+fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, passes: Passes, out: &Path) -> Result<Report> {
+    let mut graph = families::build(checkpoint).map_err(plainly)?;
+    passes.apply(&mut graph);
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}") {
         bar.set_style(style);
     }
-    let report = brooklet_quantize::quantize(checkpoint, recipe, out, &mut |progress| {
+    let report = lower::write_graph(&graph, recipe, out, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
         bar.set_message(progress.tensor.to_owned());
@@ -183,7 +194,7 @@ fn percent(error: f32) -> String {
     if error == 0.0 { "-".to_owned() } else { format!("{:.3} %", 100.0 * error) }
 }
 
-fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
+fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>, chosen: &Choice) -> Result<()> {
     let tensors: Vec<_> = report
         .tensors
         .iter()
@@ -197,5 +208,6 @@ fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitt
     if let Some(fitted) = fitted {
         report["divergence"] = fit::json(fitted);
     }
+    report["passes"] = passes::json(chosen);
     write_file(path, |out| Ok(writeln!(out, "{report:#}")?))
 }
