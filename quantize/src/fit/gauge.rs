@@ -3,7 +3,7 @@
 use super::calibration::{Calibration, SEGMENT_STEPS};
 use super::candidates::all_at_least;
 use super::meter::Meter;
-use super::segments;
+use super::{FEW_SEGMENTS, MOST_HELD_NUMBERS, MOST_MACS};
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::lower::{self, Progress};
@@ -34,7 +34,7 @@ impl Gauge<'_> {
         let recipe = Recipe { cache: Cache { int8: false, ..recipe.cache }, ..*recipe };
         let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, progress))?.0;
         let float = Model::from_bytes(file.bytes())?;
-        let count = segments(graph, &float);
+        let count = segments(&float);
         let noise;
         let calibration = match calibration {
             Some(given) => given,
@@ -62,6 +62,17 @@ impl Gauge<'_> {
         let (file, report) = beside(out, |path| lower::write_graph(graph, recipe, path, progress))?;
         Ok((self.meter.divergence(&Model::from_bytes(file.bytes())?)?.mean, report.file_bytes))
     }
+}
+
+/// Segments to measure a file on: gains of a few percent must show.
+const SEGMENTS: usize = 32;
+/// Work that one measurement may take, in units of what a fit's may: there are few of them.
+const WORK: u64 = 4;
+
+fn segments(float: &Model<'_>) -> usize {
+    let by_work = WORK * MOST_MACS / (float.plan().macs_per_step.max(1) * SEGMENT_STEPS as u64);
+    let by_memory = MOST_HELD_NUMBERS / (float.outputs().max(1) * SEGMENT_STEPS);
+    SEGMENTS.min(by_work as usize).min(by_memory).max(FEW_SEGMENTS)
 }
 
 /// A file that is gone once it is closed.

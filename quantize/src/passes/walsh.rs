@@ -1,7 +1,7 @@
 //! The rotation that passes use: random signs, then the Walsh-Hadamard transform of each block. In `f64`, off line.
 
-/// Narrower blocks spread too little to be worth a pass.
-const LEAST_BLOCK: usize = 16;
+/// Narrower blocks spread nothing.
+const LEAST_BLOCK: usize = 4;
 
 /// The widest block that divides `len`; none if that is narrow.
 pub(super) fn block_of(len: usize) -> Option<usize> {
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn blocks_are_the_widest_powers_of_two() {
-        assert_eq!([512, 768, 96, 40, 7, 0].map(block_of), [Some(512), Some(256), Some(32), None, None, None]);
+        assert_eq!([512, 768, 96, 40, 7, 0].map(block_of), [Some(512), Some(256), Some(32), Some(8), None, None]);
     }
 
     #[test]
