@@ -5,12 +5,17 @@ use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use brooklet_quantize::graph::{Graph, Values};
 use brooklet_quantize::passes::{Done, Passes, choose};
-use brooklet_quantize::{Cache, Checkpoint, Error, Recipe, families, lower, shapes};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Error, Recipe, StateFormat, families, lower, shapes};
 use brooklet_tests::{File, Sequence, family_fixtures, stream};
 use serde_json::json;
 use std::path::Path;
 
-const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 128, sink: None, int8: false } };
+const FLOAT: Recipe = Recipe {
+    format: Format::F32,
+    embedding: None,
+    state: StateFormat::F32,
+    cache: Cache { context: 128, sink: None, format: CacheFormat::F32 },
+};
 const FOLD: Passes = Passes { fold: true, ..Passes::NONE };
 const ROTATE: Passes = Passes { fold: true, rotate: true, hadamard: false };
 const HADAMARD: Passes = Passes { hadamard: true, ..Passes::NONE };
@@ -96,7 +101,10 @@ fn change<'a>(graph: &mut Graph<'a>, name: &str, f: impl Fn(usize, usize, f32) -
 fn chosen<'a>(build: &dyn Fn() -> Result<Graph<'a>, Error>, format: Format) -> Passes {
     let out = tempfile::tempdir().unwrap();
     let recipe = Recipe { format, ..FLOAT };
-    let choice = choose(build, &recipe, None, &out.path().join("model.brook"), &mut |_| {}).unwrap();
+    let choice = choose(build, &recipe, None, &out.path().join("model.brook"), &mut |_, graph, path| {
+        lower::write_graph(graph, &recipe, path, &mut |_| {})
+    })
+    .unwrap();
     for trial in &choice.trials {
         println!("{:22} {:.3e} nats, {} bytes{}", trial.passes, trial.kl, trial.bytes, if trial.kept { ", kept" } else { "" });
     }

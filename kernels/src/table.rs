@@ -3,6 +3,7 @@
 use crate::portable;
 use crate::quant::{GROUP, Matrix};
 use crate::rows::{Rows, RowsMut};
+use crate::state::StateMut;
 
 /// The vectors that enter a matrix, as its format wants them.
 #[derive(Clone, Copy, Debug)]
@@ -278,9 +279,9 @@ pub struct KernelTable {
     pub(crate) quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     pub(crate) matmul: unsafe fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>),
     pub(crate) conv1d: unsafe fn(&Conv1d<'_>, RowsMut<'_>, RowsMut<'_>),
-    pub(crate) scan: unsafe fn(&Scan<'_>, RowsMut<'_>, RowsMut<'_>),
-    pub(crate) ssd: unsafe fn(&Ssd<'_>, &mut [f32], RowsMut<'_>),
-    pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
+    pub(crate) scan: unsafe fn(&Scan<'_>, StateMut<'_>, RowsMut<'_>),
+    pub(crate) ssd: unsafe fn(&Ssd<'_>, StateMut<'_>, RowsMut<'_>),
+    pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, StateMut<'_>, &mut [f32]),
     pub(crate) lstm_step: unsafe fn(&Lstm<'_>, &mut [f32], &mut [f32]),
     pub(crate) gru_step: unsafe fn(&Gru<'_>, &mut [f32]),
     pub(crate) diag_step: unsafe fn(&DiagSsm<'_>, &mut [f32], &mut [f32]),
@@ -306,6 +307,11 @@ impl KernelTable {
         self.name
     }
 
+    /// The same kernels, but for the product: one that looks at what goes in before it calls the product of another table, for instance.
+    pub const fn with_matmul(&self, matmul: fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>)) -> KernelTable {
+        KernelTable { matmul, ..*self }
+    }
+
     /// Rounds `x` to int8 per group of 32: codes, one scale and the sum of codes per group. `codes` is padded to whole groups.
     #[inline]
     pub fn quantize_activations(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
@@ -327,13 +333,13 @@ impl KernelTable {
 
     /// Some steps of the selective scan; `h` is (d_state, channels), `y` is (tokens, channels).
     #[inline]
-    pub fn scan(&self, scan: &Scan<'_>, h: RowsMut<'_>, y: RowsMut<'_>) {
+    pub fn scan(&self, scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
         call!(self.scan(scan, h, y));
     }
 
-    /// Some steps of the dual recurrence; `state` is (heads, d_state, head_dim), `y` is (tokens, heads * head_dim).
+    /// Some steps of the dual recurrence; `state` is (heads, d_state * head_dim), `y` is (tokens, heads * head_dim).
     #[inline]
-    pub fn ssd(&self, ssd: &Ssd<'_>, state: &mut [f32], y: RowsMut<'_>) {
+    pub fn ssd(&self, ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
         call!(self.ssd(ssd, state, y));
     }
 
@@ -343,9 +349,9 @@ impl KernelTable {
         call!(self.diag_step(ssm, state, y));
     }
 
-    /// One step of the gated delta rule; `state` is (heads, key_dim, value_dim), `y` is (heads, value_dim).
+    /// One step of the gated delta rule; `state` is (heads, key_dim * value_dim), `y` is (heads, value_dim).
     #[inline]
-    pub fn gated_delta_step(&self, delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+    pub fn gated_delta_step(&self, delta: &GatedDelta<'_>, state: StateMut<'_>, y: &mut [f32]) {
         call!(self.gated_delta_step(delta, state, y));
     }
 
@@ -402,10 +408,11 @@ impl KernelTable {
 /// Builds a [`KernelTable`] by compiling the portable kernels once more, with the given attributes on each.
 ///
 /// The kernels have one order of additions and no fused operation, so wider registers cannot change a bit. `$expand` turns a
-/// tile of 4-bit codes into 8-bit ones.
+/// tile of 4-bit codes into 8-bit ones, `$half` converts states in half precision.
 macro_rules! compile_table {
-    ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
+    ($name:literal, $expand:path, $half:ty $(, #[$attribute:meta])*) => {{
         use $crate::rows::RowsMut;
+        use $crate::state::StateMut;
         use $crate::table::{Activations, Attention, Conv1d, DiagSsm, GatedDelta, Gru, Lstm, Norm, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
@@ -420,20 +427,20 @@ macro_rules! compile_table {
             $crate::portable::conv1d(conv, state, x);
         }
         $(#[$attribute])*
-        fn scan(scan: &Scan<'_>, h: RowsMut<'_>, y: RowsMut<'_>) {
-            $crate::portable::scan(scan, h, y);
+        fn scan(scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
+            with_rows!(h, $half, |h, Stored| $crate::portable::scan::<Stored>(scan, h, y));
         }
         $(#[$attribute])*
-        fn ssd(ssd: &Ssd<'_>, state: &mut [f32], y: RowsMut<'_>) {
-            $crate::portable::ssd(ssd, state, y);
+        fn ssd(ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
+            with_rows!(state, $half, |state, Stored| $crate::portable::ssd::<Stored>(ssd, state, y));
         }
         $(#[$attribute])*
         fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
             $crate::portable::diag_step(ssm, state, y);
         }
         $(#[$attribute])*
-        fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
-            $crate::portable::gated_delta_step(delta, state, y);
+        fn gated_delta_step(delta: &GatedDelta<'_>, state: StateMut<'_>, y: &mut [f32]) {
+            with_rows!(state, $half, |state, Stored| $crate::portable::gated_delta_step::<Stored>(delta, state, y));
         }
         $(#[$attribute])*
         fn lstm_step(lstm: &Lstm<'_>, c: &mut [f32], h: &mut [f32]) {

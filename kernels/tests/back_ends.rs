@@ -1,6 +1,8 @@
 //! Every back-end gives the portable kernels' bits, whatever the sizes.
 
-use brooklet_kernels::{Attention, Cache, Conv1d, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, available};
+use brooklet_kernels::{
+    Attention, Cache, Conv1d, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, StateMut, available,
+};
 use proptest::prelude::*;
 
 /// Numbers in `-by .. by`, the same for the same seed.
@@ -39,8 +41,37 @@ fn rows(data: &[f32], rows: usize, width: usize) -> Rows<'_> {
     Rows::new(data, rows, width, width + 3).unwrap()
 }
 
-fn rows_mut(data: &mut [f32], rows: usize, width: usize) -> RowsMut<'_> {
+fn rows_mut<T>(data: &mut [T], rows: usize, width: usize) -> RowsMut<'_, T> {
     RowsMut::new(data, rows, width, width + 3).unwrap()
+}
+
+/// A recurrent state of (rows, width), in half precision or not, with a few numbers between the rows.
+struct Kept {
+    f32: Vec<f32>,
+    f16: Option<Vec<u16>>,
+    shape: (usize, usize),
+}
+
+impl Kept {
+    fn new(seed: u64, rows: usize, width: usize, is_half: bool) -> Self {
+        let f32 = numbers(seed, rows * (width + 3), 1.0);
+        let f16 = (is_half && cfg!(feature = "narrow-states")).then(|| f32.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect());
+        Kept { f32, f16, shape: (rows, width) }
+    }
+
+    fn rows(&mut self) -> StateMut<'_> {
+        let (rows, width) = self.shape;
+        match &mut self.f16 {
+            #[cfg(feature = "narrow-states")]
+            Some(f16) => StateMut::F16(rows_mut(f16, rows, width)),
+            _ => StateMut::F32(rows_mut(&mut self.f32, rows, width)),
+        }
+    }
+
+    /// As numbers; halves as their bits.
+    fn into_numbers(self) -> Vec<f32> {
+        self.f16.map_or(self.f32, |f16| f16.into_iter().map(f32::from).collect())
+    }
 }
 
 proptest! {
@@ -60,7 +91,7 @@ proptest! {
     #[test]
     fn scans(
         seed in 0..u64::MAX / 2, per_head in 1usize..80, heads in 1usize..3, d_state in 1usize..40, tokens in 1usize..40,
-        gate: bool, gap in 0.5f32..2.0,
+        gate: bool, gap in 0.5f32..2.0, half: bool,
     ) {
         let width = heads * per_head;
         let wide = |i, by| numbers(seed + i, tokens * (width + 3), by);
@@ -69,7 +100,7 @@ proptest! {
         let a = negative(seed + 5, d_state * (width + 3), 8.0);
         let (dt_bias, d) = (numbers(seed + 6, width, 1.0), numbers(seed + 7, width, 1.0));
         same(|kernels| {
-            let mut h = numbers(seed + 8, d_state * (width + 3), 1.0);
+            let mut h = Kept::new(seed + 8, d_state, width, half);
             let mut y = vec![7.0; tokens * (width + 3)];
             let scan = Scan {
                 x: rows(&x, tokens, width),
@@ -83,15 +114,15 @@ proptest! {
                 heads,
                 gap,
             };
-            kernels.scan(&scan, rows_mut(&mut h, d_state, width), rows_mut(&mut y, tokens, width));
-            [h, y].concat()
+            kernels.scan(&scan, h.rows(), rows_mut(&mut y, tokens, width));
+            [h.into_numbers(), y].concat()
         })?;
     }
 
     #[test]
     fn dual_recurrences(
         seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_group in 1usize..12, groups in 1usize..4, d_state in 1usize..131,
-        tokens in 1usize..40, cut: bool,
+        tokens in 1usize..40, cut: bool, half: bool,
     ) {
         let all_heads = per_group * groups;
         let first_head = if cut { all_heads / 2 } else { 0 };
@@ -102,7 +133,7 @@ proptest! {
         let a = negative(seed + 4, heads, 4.0);
         let (dt_bias, d) = (numbers(seed + 5, heads, 1.0), numbers(seed + 6, heads, 1.0));
         same(|kernels| {
-            let mut state = numbers(seed + 7, heads * d_state * head_dim, 1.0);
+            let mut state = Kept::new(seed + 7, heads, d_state * head_dim, half);
             let mut y = vec![7.0; tokens * (heads * head_dim + 3)];
             let ssd = Ssd {
                 x: rows(&x, tokens, heads * head_dim),
@@ -119,9 +150,60 @@ proptest! {
                 dt_hi: 8.0,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, &mut state, rows_mut(&mut y, tokens, heads * head_dim));
-            [state, y].concat()
+            kernels.ssd(&ssd, state.rows(), rows_mut(&mut y, tokens, heads * head_dim));
+            [state.into_numbers(), y].concat()
         })?;
+    }
+
+    #[test]
+    fn gated_delta_rules(
+        seed in 0..u64::MAX / 2, key_dim in 1usize..40, value_dim in 1usize..70, key_heads in 1usize..3, per_key in 1usize..3, half: bool,
+    ) {
+        let heads = key_heads * per_key;
+        let [q, k] = [0, 1].map(|i| numbers(seed + i, key_heads * key_dim, 2.0));
+        let v = numbers(seed + 2, heads * value_dim, 2.0);
+        let [a, b, dt_bias] = [3, 4, 5].map(|i| numbers(seed + i, heads, 3.0));
+        let decay = negative(seed + 6, heads, 2.0);
+        same(|kernels| {
+            let mut state = Kept::new(seed + 7, heads, key_dim * value_dim, half);
+            let mut y = vec![7.0; heads * value_dim];
+            let (scale, beta_scale, eps) = (0.25, 1.0, 1e-6);
+            let delta =
+                GatedDelta { q: &q, k: &k, v: &v, a: &a, b: &b, decay: &decay, dt_bias: &dt_bias, key_heads, scale, beta_scale, eps };
+            kernels.gated_delta_step(&delta, state.rows(), &mut y);
+            [state.into_numbers(), y].concat()
+        })?;
+    }
+
+    /// What is larger than the largest half is stored as that: no state is ever infinite.
+    #[cfg(feature = "narrow-states")]
+    #[test]
+    fn states_in_half_precision_saturate(seed in 0..u64::MAX / 2, head_dim in 1usize..40, tokens in 1usize..40) {
+        let wide = tokens * (head_dim + 3);
+        let (x, dt) = (numbers(seed, wide, 3e6), numbers(seed + 1, tokens * 4, 1.0));
+        let ones = vec![1.0; tokens * 4];
+        for kernels in available() {
+            let mut state = Kept::new(seed + 2, 1, head_dim, true);
+            let mut y = vec![7.0; wide];
+            let ssd = Ssd {
+                x: rows(&x, tokens, head_dim),
+                dt: rows(&dt, tokens, 1),
+                dt_bias: &[0.0],
+                a: &[-1e-6],
+                b: rows(&ones, tokens, 1),
+                c: rows(&ones, tokens, 1),
+                d: &[0.0],
+                groups: 1,
+                heads_per_group: 1,
+                first_head: 0,
+                dt_lo: 0.0,
+                dt_hi: f32::INFINITY,
+                gap: 1.0,
+            };
+            kernels.ssd(&ssd, state.rows(), rows_mut(&mut y, tokens, head_dim));
+            let halves = state.f16.unwrap();
+            prop_assert!(halves.iter().all(|&bits| half::f16::from_bits(bits).is_finite()), "{}", kernels.name());
+        }
     }
 
     #[test]

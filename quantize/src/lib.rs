@@ -6,6 +6,7 @@
 //! [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
 //! Model families are known here and nowhere else.
 
+pub mod calibrate;
 pub mod checkpoint;
 mod error;
 pub mod families;
@@ -20,4 +21,4 @@ pub mod shapes;
 pub use checkpoint::Checkpoint;
 pub use error::Error;
 pub use lower::{Progress, Report, TensorReport, quantize};
-pub use recipe::{Cache, Recipe};
+pub use recipe::{Cache, CacheFormat, Recipe, StateFormat};

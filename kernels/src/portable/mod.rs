@@ -18,6 +18,7 @@ mod rg_lru;
 mod rotary;
 mod scan;
 mod ssd;
+pub(crate) mod stored;
 mod table;
 
 /// Whether registers hold one number, as microcontrollers' do. It changes no bit, only what is done at once.

@@ -15,7 +15,9 @@ mod planes;
 pub(crate) mod read;
 mod round;
 mod scan;
+mod scan_one;
 mod ssd;
+mod stored;
 mod vnni;
 
 use crate::portable;
@@ -38,7 +40,7 @@ static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni
 const EIGHT_LANES: KernelTable = KernelTable {
     matmul: avx2_matmul,
     quantize_activations: round::quantize_activations_256,
-    ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")])
+    ..compile_table!("avx2", expand_q4, stored::F16c, #[target_feature(enable = "avx2,f16c")])
 };
 const SIXTEEN_LANES: KernelTable = KernelTable {
     matmul: avx512_matmul,
@@ -52,12 +54,12 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
     hadamard: hadamard::hadamard,
-    ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
+    ..compile_table!("avx512", expand_q4, stored::F16c, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 
-/// The AVX2 table, if this CPU has AVX2.
+/// The AVX2 table, if this CPU has AVX2, and F16C as all of them do.
 pub(crate) fn avx2() -> Option<&'static KernelTable> {
-    std::is_x86_feature_detected!("avx2").then_some(&AVX2)
+    (std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("f16c")).then_some(&AVX2)
 }
 
 /// The AVX2 table with integer products by AVX-VNNI, if this CPU has both.
@@ -67,7 +69,8 @@ pub(crate) fn avx_vnni() -> Option<&'static KernelTable> {
 
 /// The AVX-512 table, if this CPU has it.
 pub(crate) fn avx512() -> Option<&'static KernelTable> {
-    let has = std::is_x86_feature_detected!("avx512f")
+    let has = avx2().is_some()
+        && std::is_x86_feature_detected!("avx512f")
         && std::is_x86_feature_detected!("avx512bw")
         && std::is_x86_feature_detected!("avx512dq")
         && std::is_x86_feature_detected!("avx512vl");

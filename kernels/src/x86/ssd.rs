@@ -3,8 +3,10 @@
 
 use super::act::{each, exp, softplus};
 use super::lanes::{self, LANES, TOGETHER, load_part};
+use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
+use crate::state::StateMut;
 use crate::table::Ssd;
 use core::arch::x86_64::*;
 
@@ -38,7 +40,16 @@ struct Head<'a> {
 
 /// See [`portable::ssd`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
+pub(super) fn ssd(ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
+    match state {
+        StateMut::F32(state) => walk(ssd, state, y),
+        StateMut::F16(state) => walk(ssd, state, y),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
     let head_dim = ssd.x.width() / heads.max(1);
     let d_state = ssd.b.width() / ssd.groups.max(1);
@@ -52,9 +63,10 @@ pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
         && whole(y.rows(), y.width(), heads * head_dim)
         && ssd.dt_bias.len() >= heads
         && ssd.d.len() >= heads
-        && state.len() >= heads * cells;
+        && state.rows() >= heads
+        && state.width() >= cells;
     if !fits || cells == 0 {
-        return portable::ssd(ssd, state, y);
+        return portable::ssd::<T::Portable>(ssd, state, y);
     }
     let none = [[0.0; LANES]; TOKENS];
     let mut passing = Passing { first: 0, count: 0, dt: none, decay: none };
@@ -63,22 +75,22 @@ pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
         for some_heads in (0..heads).step_by(LANES) {
             arrive(ssd, some_heads, &mut passing);
             for head in some_heads..heads.min(some_heads + LANES) {
-                let state = &mut state[head * cells..(head + 1) * cells];
+                let state = &mut state.row_mut(head)[..cells];
                 let (lane, channel) = (head - some_heads, head * head_dim);
                 let head = Head { ssd, passing: &passing, lane, channel, head_dim, group: group(head), d_state, d: ssd.d[head] };
                 let mut at = 0;
                 while at < head_dim {
                     let columns = (head_dim - at) / LANES;
                     at += match (passing.count, columns) {
-                        (1, 8..) => head.one::<8, true>(at, state, &mut y),
-                        (1, 4..) => head.one::<4, true>(at, state, &mut y),
-                        (1, 2..) => head.one::<2, true>(at, state, &mut y),
-                        (1, 1) => head.one::<1, true>(at, state, &mut y),
-                        (1, 0) => head.one::<1, false>(at, state, &mut y),
-                        (_, 4..) => head.some::<4, 4, true>(at, state, &mut y),
-                        (_, 2..) => head.some::<2, 8, true>(at, state, &mut y),
-                        (_, 1) => head.some::<1, 16, true>(at, state, &mut y),
-                        (_, 0) => head.some::<1, 16, false>(at, state, &mut y),
+                        (1, 8..) => head.one::<8, true, T>(at, state, &mut y),
+                        (1, 4..) => head.one::<4, true, T>(at, state, &mut y),
+                        (1, 2..) => head.one::<2, true, T>(at, state, &mut y),
+                        (1, 1) => head.one::<1, true, T>(at, state, &mut y),
+                        (1, 0) => head.one::<1, false, T>(at, state, &mut y),
+                        (_, 4..) => head.some::<4, 4, true, T>(at, state, &mut y),
+                        (_, 2..) => head.some::<2, 8, true, T>(at, state, &mut y),
+                        (_, 1) => head.some::<1, 16, true, T>(at, state, &mut y),
+                        (_, 0) => head.some::<1, 16, false, T>(at, state, &mut y),
                     };
                 }
             }
@@ -106,28 +118,6 @@ fn arrive(ssd: &Ssd<'_>, head: usize, passing: &mut Passing) {
     }
 }
 
-/// Sixteen floats, or those that the mask lets through if `FULL` is not set.
-///
-/// # Safety
-/// These floats must be readable.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn load<const FULL: bool>(x: *const f32, mask: __mmask16) -> __m512 {
-    // SAFETY: the caller's promise.
-    unsafe { if FULL { _mm512_loadu_ps(x) } else { _mm512_maskz_loadu_ps(mask, x) } }
-}
-
-/// The reverse of [`load`].
-///
-/// # Safety
-/// These floats must be writable.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn store<const FULL: bool>(x: *mut f32, mask: __mmask16, lanes: __m512) {
-    // SAFETY: the caller's promise.
-    unsafe { if FULL { _mm512_storeu_ps(x, lanes) } else { _mm512_mask_storeu_ps(x, mask, lanes) } }
-}
-
 impl Head<'_> {
     /// The head's number `n` of a token's b or c.
     #[inline]
@@ -147,7 +137,7 @@ impl Head<'_> {
         let mut lanes = [_mm512_setzero_ps(); C];
         for (c, lanes) in lanes.iter_mut().enumerate() {
             // SAFETY: there are `C` whole registers left of the head, or a part of one.
-            *lanes = unsafe { load::<FULL>(x.as_ptr().add(self.channel + at + c * LANES), mask) };
+            *lanes = unsafe { f32::load::<FULL>(x.as_ptr().add(self.channel + at + c * LANES), mask) };
         }
         lanes
     }
@@ -162,14 +152,14 @@ impl Head<'_> {
         for c in 0..C {
             let sum = _mm512_add_ps(sum[c], _mm512_mul_ps(d, x[c]));
             // SAFETY: there are `C` whole registers left of the head, or a part of one.
-            unsafe { store::<FULL>(y.as_mut_ptr().add(c * LANES), mask, sum) };
+            unsafe { f32::store::<FULL>(y.as_mut_ptr().add(c * LANES), mask, sum) };
         }
     }
 
     /// One token through the columns from `at` of every row. Returns how many.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn one<const C: usize, const FULL: bool>(&self, at: usize, state: &mut [f32], y: &mut RowsMut<'_>) -> usize {
+    fn one<const C: usize, const FULL: bool, T: Cell>(&self, at: usize, state: &mut [T], y: &mut RowsMut<'_>) -> usize {
         let (t, mask) = (self.passing.first, lanes::mask(self.head_dim - at));
         // SAFETY: a group has `d_state` numbers.
         let of_group = |row| unsafe { core::slice::from_raw_parts(self.of_group(row, 0), self.d_state) };
@@ -186,9 +176,9 @@ impl Head<'_> {
                 // SAFETY: there are `C` whole registers left of the row, or a part of one.
                 unsafe {
                     let place = row.as_mut_ptr().add(at + i * LANES);
-                    let kept = _mm512_mul_ps(decay, load::<FULL>(place, mask));
+                    let kept = _mm512_mul_ps(decay, T::load::<FULL>(place, mask));
                     let s = _mm512_add_ps(kept, _mm512_mul_ps(dx[i], b));
-                    store::<FULL>(place, mask, s);
+                    T::store::<FULL>(place, mask, s);
                     sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s));
                 }
             }
@@ -200,16 +190,16 @@ impl Head<'_> {
     /// All tokens through the columns from `at`, `R` rows at a time. Returns how many columns.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn some<const C: usize, const R: usize, const FULL: bool>(&self, at: usize, state: &mut [f32], y: &mut RowsMut<'_>) -> usize {
+    fn some<const C: usize, const R: usize, const FULL: bool, T: Cell>(&self, at: usize, state: &mut [T], y: &mut RowsMut<'_>) -> usize {
         let mut sums = [[_mm512_setzero_ps(); C]; TOKENS];
         let mut blocks = state.chunks_exact_mut(R * self.head_dim);
         let mut n = 0;
         for rows in &mut blocks {
-            self.pass::<C, R, FULL>(n, at, rows, &mut sums);
+            self.pass::<C, R, FULL, T>(n, at, rows, &mut sums);
             n += R;
         }
         for row in blocks.into_remainder().chunks_exact_mut(self.head_dim) {
-            self.pass::<C, 1, FULL>(n, at, row, &mut sums);
+            self.pass::<C, 1, FULL, T>(n, at, row, &mut sums);
             n += 1;
         }
         for i in 0..self.passing.count {
@@ -221,11 +211,11 @@ impl Head<'_> {
     /// All tokens through `R` rows, the first of them row `n` of the head.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn pass<const C: usize, const R: usize, const FULL: bool>(
+    fn pass<const C: usize, const R: usize, const FULL: bool, T: Cell>(
         &self,
         n: usize,
         at: usize,
-        rows: &mut [f32],
+        rows: &mut [T],
         sums: &mut [[__m512; C]; TOKENS],
     ) {
         let mask = lanes::mask(self.head_dim - at);
@@ -234,7 +224,7 @@ impl Head<'_> {
         for r in 0..R {
             for c in 0..C {
                 // SAFETY: there are `R` rows, and `C` whole registers left of each, or a part of one.
-                s[r][c] = unsafe { load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
+                s[r][c] = unsafe { T::load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
             }
         }
         for i in 0..self.passing.count {
@@ -252,6 +242,8 @@ impl Head<'_> {
                 for i in 0..C {
                     s[r][i] = _mm512_add_ps(_mm512_mul_ps(decay, s[r][i]), _mm512_mul_ps(dx[i], b));
                     sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s[r][i]));
+                    // SAFETY: the features are there.
+                    s[r][i] = unsafe { T::found(s[r][i]) };
                 }
             }
             sums[i] = sum;
@@ -259,7 +251,7 @@ impl Head<'_> {
         for r in 0..R {
             for c in 0..C {
                 // SAFETY: as for the loads.
-                unsafe { store::<FULL>(rows.as_mut_ptr().add(r * self.head_dim + at + c * LANES), mask, s[r][c]) };
+                unsafe { T::store::<FULL>(rows.as_mut_ptr().add(r * self.head_dim + at + c * LANES), mask, s[r][c]) };
             }
         }
     }

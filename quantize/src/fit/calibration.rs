@@ -57,7 +57,7 @@ impl Calibration {
     }
 
     /// Refuses a stream that the model does not take; `out` is the file that errors name.
-    pub(super) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
+    pub(crate) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
         let problem = match (self, &graph.input) {
             (Calibration::Tokens(tokens), Input::Tokens { vocab, .. }) => {
                 tokens.iter().find(|&id| id >= vocab).map(|id| format!("holds token {id}, but the model knows those below {vocab}"))
@@ -89,10 +89,15 @@ impl Calibration {
         }
     }
 
-    /// Up to `count` segments of at most `most_steps` steps, spread evenly over the stream.
+    /// Up to `count` segments of at most `most_steps` steps, and no more than the fit's, spread evenly over the stream.
     pub(super) fn segments(&self, channels: usize, count: usize, most_steps: usize) -> Vec<Range<usize>> {
+        self.spread(channels, count, SEGMENT_STEPS.min(most_steps))
+    }
+
+    /// Up to `count` segments of at most `len` steps, spread evenly over the stream.
+    pub(crate) fn spread(&self, channels: usize, count: usize, len: usize) -> Vec<Range<usize>> {
         let steps = self.steps(channels);
-        let len = SEGMENT_STEPS.min(most_steps).min(steps);
+        let len = len.min(steps);
         let count = count.min(steps.checked_div(len).unwrap_or(0));
         (0..count).map(|i| (steps - len) * i / (count - 1).max(1)).map(|start| start..start + len).collect()
     }

@@ -6,8 +6,8 @@ use super::meter::Meter;
 use super::{FEW_SEGMENTS, MOST_HELD_NUMBERS, MOST_MACS};
 use crate::error::Error;
 use crate::graph::Graph;
-use crate::lower::{self, Progress};
-use crate::recipe::{Cache, Recipe};
+use crate::lower::{self, Report};
+use crate::recipe::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
@@ -26,13 +26,13 @@ impl Gauge<'_> {
         recipe: &Recipe,
         calibration: Option<&Calibration>,
         out: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
-        body: impl FnOnce(&Gauge<'_>, &mut dyn FnMut(Progress<'_>)) -> Result<T, Error>,
+        body: impl FnOnce(&Gauge<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
         let formats = all_at_least(&recipe.formats(graph), Format::F32);
-        let recipe = Recipe { cache: Cache { int8: false, ..recipe.cache }, ..*recipe };
-        let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, progress))?.0;
+        let cache = Cache { format: CacheFormat::F32, ..recipe.cache };
+        let recipe = Recipe { state: StateFormat::F32, cache, ..*recipe };
+        let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, &mut |_| {}))?.0;
         let float = Model::from_bytes(file.bytes())?;
         let count = segments(&float);
         let noise;
@@ -43,7 +43,7 @@ impl Gauge<'_> {
                 &noise
             }
         };
-        body(&Gauge { meter: Meter::new(calibration, &float, count, recipe.cache.context as usize, out)? }, progress)
+        body(&Gauge { meter: Meter::new(calibration, &float, count, recipe.cache.context as usize, out)? })
     }
 
     /// Steps that are measured.
@@ -51,15 +51,9 @@ impl Gauge<'_> {
         self.meter.steps()
     }
 
-    /// Divergence in nats per step, and bytes, of the file that `recipe` makes of `graph`.
-    pub(crate) fn measure(
-        &self,
-        graph: &Graph<'_>,
-        recipe: &Recipe,
-        out: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<(f64, u64), Error> {
-        let (file, report) = beside(out, |path| lower::write_graph(graph, recipe, path, progress))?;
+    /// Divergence in nats per step, and bytes, of the file that `write` makes.
+    pub(crate) fn measure(&self, out: &Path, write: impl FnOnce(&Path) -> Result<Report, Error>) -> Result<(f64, u64), Error> {
+        let (file, report) = beside(out, write)?;
         Ok((self.meter.divergence(&Model::from_bytes(file.bytes())?)?.mean, report.file_bytes))
     }
 }

@@ -16,11 +16,12 @@ mod shelf;
 
 pub use calibration::{Calibration, ENGLISH};
 pub(crate) use gauge::Gauge;
+pub(crate) use shelf::Image;
 
 use crate::error::Error;
 use crate::graph::{Graph, Output};
 use crate::lower::{self, Layout, Progress, Report};
-use crate::recipe::{Cache, Recipe};
+use crate::recipe::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
 use brooklet::ops::Op;
@@ -139,7 +140,8 @@ pub fn quantize_within(
         shelf.add(formats, &mut |p| progress(FitProgress::Writing(p)))?;
     }
     let layout = Layout::new(graph, recipe, out)?;
-    let float_recipe = Recipe { cache: Cache { int8: false, ..recipe.cache }, ..*recipe };
+    let cache = Cache { format: CacheFormat::F32, ..recipe.cache };
+    let float_recipe = Recipe { state: StateFormat::F32, cache, ..*recipe };
     let float_layout = Layout::new(graph, &float_recipe, out)?;
     let float_image = shelf.mix(&float_layout, &float)?;
     let float_model = float_image.model()?;

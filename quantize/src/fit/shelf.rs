@@ -81,14 +81,14 @@ fn places(model: &Model<'_>) -> Vec<(u32, Range<usize>)> {
 }
 
 /// A file in memory.
-pub(super) struct Image {
+pub(crate) struct Image {
     lines: Vec<Line>,
     len: usize,
 }
 
 impl Image {
     /// The header, then each section on a line of its own.
-    fn new(header: &[u8], sections: &[&[u8]]) -> Self {
+    pub(crate) fn new(header: &[u8], sections: &[&[u8]]) -> Self {
         let line = size_of::<Line>();
         let whole: usize = header.len() + sections.iter().map(|s| s.len().next_multiple_of(line)).sum::<usize>();
         let mut lines = vec![Line::ZERO; whole.div_ceil(line)];
@@ -104,12 +104,12 @@ impl Image {
     }
 
     /// Bytes of the file.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The checked model.
-    pub(super) fn model(&self) -> Result<Model<'_>, Error> {
+    pub(crate) fn model(&self) -> Result<Model<'_>, Error> {
         Ok(Model::from_bytes(&Line::bytes(&self.lines)[..self.len])?)
     }
 }

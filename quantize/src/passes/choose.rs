@@ -5,7 +5,7 @@ use super::{Done, Passes};
 use crate::error::Error;
 use crate::fit::{Calibration, Gauge};
 use crate::graph::Graph;
-use crate::lower;
+use crate::lower::Report;
 use crate::recipe::Recipe;
 use std::path::Path;
 
@@ -51,16 +51,16 @@ pub struct Choice {
     pub steps: usize,
 }
 
-/// Tries the passes on the graph that `build` makes, quantized by `recipe`, on `calibration` or reproducible noise. Files lie beside
-/// `out` meanwhile.
+/// Tries the passes on the graph that `build` makes, measured on `calibration` or reproducible noise. `write` makes a file by `recipe`, as
+/// the final one will be made; files lie beside `out` meanwhile.
 pub fn choose<'a>(
     build: &dyn Fn() -> Result<Graph<'a>, Error>,
     recipe: &Recipe,
     calibration: Option<&Calibration>,
     out: &Path,
-    progress: &mut dyn FnMut(lower::Progress<'_>),
+    write: &mut dyn FnMut(Passes, &Graph<'_>, &Path) -> Result<Report, Error>,
 ) -> Result<Choice, Error> {
-    Gauge::with(&build()?, recipe, calibration, out, progress, |gauge, progress| {
+    Gauge::with(&build()?, recipe, calibration, out, |gauge| {
         let mut choice = Choice { passes: Passes::NONE, trials: Vec::new(), steps: gauge.steps() };
         let mut best = f64::INFINITY;
         for (add, must_bring) in ADDITIONS {
@@ -72,7 +72,7 @@ pub fn choose<'a>(
             if choice.trials.iter().any(|trial| trial.done == done) {
                 continue;
             }
-            let (kl, bytes) = gauge.measure(&graph, recipe, out, progress)?;
+            let (kl, bytes) = gauge.measure(out, |path| write(passes, &graph, path))?;
             let kept = kl <= best * (1.0 - must_bring);
             choice.trials.push(Trial { passes, done, kl, bytes, kept });
             if kept {

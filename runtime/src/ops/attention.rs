@@ -61,7 +61,7 @@ pub(crate) fn cache_bytes(slot: &Slot) -> Option<u64> {
     let elements = positions.checked_mul(u64::from(slot.head_dim))?;
     let round = |bytes: u64| bytes.checked_next_multiple_of(BUFFER_ALIGN as u64);
     match slot.kind {
-        SlotKind::Numbers => None,
+        SlotKind::Numbers | SlotKind::NumbersF16 => None,
         SlotKind::CacheF32 => round(elements.checked_mul(4)?)?.checked_mul(2),
         SlotKind::CacheInt8 => round(positions.checked_mul(4)?)?.checked_add(round(elements)?)?.checked_mul(2),
     }
@@ -198,7 +198,7 @@ impl<'s> Store<'s> {
         let (heads, capacity, head_dim) = (slot.heads as usize, slot.capacity as usize, slot.head_dim as usize);
         let positions = heads * capacity;
         let parts = match slot.kind {
-            SlotKind::Numbers => return None,
+            SlotKind::Numbers | SlotKind::NumbersF16 => return None,
             SlotKind::CacheF32 => {
                 let keys = take(&mut bytes, positions * head_dim)?;
                 let values = take(&mut bytes, positions * head_dim)?;

@@ -1,7 +1,11 @@
 //! What operations work on: a few tokens' frames, the stream's state, and working memory.
 
 use super::Span;
-use crate::kernels::{KernelTable, RowsMut};
+#[cfg(feature = "narrow-states")]
+use crate::artifact::SlotKind;
+use crate::kernels::{KernelTable, RowsMut, StateMut};
+use crate::mem::numbers_mut;
+use crate::plan::slot_bytes;
 use crate::prepared::Tensors;
 use crate::team::{Crew, shares};
 use core::num::NonZeroUsize;
@@ -109,8 +113,8 @@ pub(crate) struct Stretch<'f> {
     pub(crate) team: Crew<'f>,
     /// (tokens, width of a frame)
     pub(crate) frames: RowsMut<'f>,
-    /// The numbers of the state slot.
-    pub(crate) state: &'f mut [f32],
+    /// The state slot.
+    pub(crate) state: StateMut<'f>,
     /// Time from each token to the next, in steps of the model's own rate.
     pub(crate) gap: f32,
 }
@@ -184,7 +188,20 @@ impl<'b, 'a> Batch<'b, 'a> {
         let slot = tensors.slot(slot)?;
         let at = usize::try_from(slot.at).ok()?;
         let len = (slot.capacity as usize).checked_mul(4)?;
-        crate::mem::numbers_mut(state.get_mut(at..at.checked_add(len)?)?)
+        numbers_mut(state.get_mut(at..at.checked_add(len)?)?)
+    }
+
+    /// A state slot as rows of `width` numbers.
+    fn slot_rows<'s>(tensors: Tensors<'_, '_>, state: &'s mut [u8], slot: u32, width: usize) -> Option<StateMut<'s>> {
+        let slot = tensors.slot(slot)?;
+        let (at, len) = (usize::try_from(slot.at).ok()?, usize::try_from(slot_bytes(&slot)?).ok()?);
+        let bytes = state.get_mut(at..at.checked_add(len)?)?;
+        let rows = (slot.capacity as usize).checked_div(width)?;
+        #[cfg(feature = "narrow-states")]
+        if slot.kind == SlotKind::NumbersF16 {
+            return RowsMut::new(numbers_mut(bytes)?, rows, width, width).map(StateMut::F16);
+        }
+        RowsMut::new(numbers_mut(bytes)?, rows, width, width).map(StateMut::F32)
     }
 
     /// An optional array tensor: outer `None` if it should be there and is not.
@@ -220,20 +237,20 @@ impl<'b, 'a> Batch<'b, 'a> {
         Some((self.kernels, frame, state))
     }
 
-    /// Runs `steps` on the tokens of each stream, with the numbers of a state slot: on all at once, or token by token where the times
-    /// between them differ.
-    pub(crate) fn each_stretch(&mut self, slot: u32, mut steps: impl FnMut(Stretch<'_>) -> Option<()>) -> Option<()> {
+    /// Runs `steps` on the tokens of each stream, with a state slot in rows of `width` numbers: on all at once, or token by token where
+    /// the times between them differ.
+    pub(crate) fn each_stretch(&mut self, slot: u32, width: usize, mut steps: impl FnMut(Stretch<'_>) -> Option<()>) -> Option<()> {
         let stride = self.stride.get();
         let at_once = if self.gaps.seconds.is_empty() { self.tokens } else { 1 };
         let mut row = 0;
         for stream in self.streams.iter_mut() {
-            let state = Self::slot_numbers(self.tensors, stream.state, slot)?;
+            let mut state = Self::slot_rows(self.tensors, stream.state, slot, width)?;
             for _ in 0..self.tokens.checked_div(at_once)? {
                 steps(Stretch {
                     kernels: self.kernels,
                     team: self.team,
                     frames: frame_rows(self.frames.get_mut(row * stride..)?, at_once, stride)?,
-                    state,
+                    state: state.reborrow(),
                     gap: self.gaps.gap(row),
                 })?;
                 row += at_once;

@@ -72,7 +72,7 @@ impl Ssd {
         if self.dt_lo.is_nan() || self.dt_hi.is_nan() {
             return Err(OpFault::Value);
         }
-        checker.numbers(self.state, self.x.len.checked_mul(d_state))
+        checker.state(self.state, self.x.len.checked_mul(d_state))
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
@@ -82,7 +82,7 @@ impl Ssd {
         let head_dim = (self.x.len as usize).checked_div(heads)?;
         let head_cells = (self.b.len as usize).checked_div(groups)?.checked_mul(head_dim)?;
         let heads_per_group = heads.checked_div(groups)?;
-        batch.each_stretch(self.state, |Stretch { kernels, team, frames, mut state, gap }| {
+        batch.each_stretch(self.state, head_cells, |Stretch { kernels, team, frames, mut state, gap }| {
             let [x, dt, b, c, mut y] = frames.columns([self.x, self.dt, self.b, self.c, self.out].map(Span::range))?;
             let [x, dt, b, c] = [x, dt, b, c].map(RowsMut::into_rows);
             let parts = shares(heads, team.size()).map(|part| {
@@ -102,9 +102,7 @@ impl Ssd {
                     dt_hi: self.dt_hi,
                     gap,
                 };
-                let (mine, rest) = core::mem::take(&mut state).split_at_mut_checked(part.len().checked_mul(head_cells)?)?;
-                state = rest;
-                Some((ssd, mine, y.take_columns(range.len())?))
+                Some((ssd, state.take_rows(part.len())?, y.take_columns(range.len())?))
             });
             team.share(parts, |(ssd, state, y)| kernels.ssd(&ssd, state, y))
         })

@@ -192,6 +192,7 @@ fn print_ops(model: &Model<'_>, out: &mut dyn Write) -> io::Result<()> {
 fn describe(slot: &Slot) -> String {
     let kind = match slot.kind {
         SlotKind::Numbers => return format!("{} numbers", slot.capacity),
+        SlotKind::NumbersF16 => return format!("{} numbers in f16", slot.capacity),
         SlotKind::CacheF32 => "f32",
         SlotKind::CacheInt8 => "int8",
     };

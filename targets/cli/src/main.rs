@@ -3,6 +3,7 @@
 
 mod assets;
 mod bench;
+mod calibrate;
 mod classes;
 mod csv_lines;
 mod demo;

@@ -1,9 +1,12 @@
 //! `brooklet quantize --passes`: which changes are made before rounding, and why.
 
+use crate::calibrate::{How, Source};
 use crate::fit::{plainly, read};
 use anyhow::Result;
+use brooklet_quantize::calibrate::{Options, write_calibrated};
+use brooklet_quantize::methods::Method;
 use brooklet_quantize::passes::{self, Choice, Passes};
-use brooklet_quantize::{Checkpoint, Recipe, families};
+use brooklet_quantize::{Checkpoint, Recipe, families, lower};
 use indicatif::ProgressBar;
 use std::io::Write;
 use std::path::Path;
@@ -26,24 +29,24 @@ impl FromStr for Wanted {
     }
 }
 
-/// The passes to run; `auto` measures on the file `calibration`, or on what suits the model.
-pub(crate) fn choose(
-    wanted: Wanted,
-    checkpoint: &Checkpoint,
-    recipe: &Recipe,
-    calibration: Option<&Path>,
-    time_column: Option<&str>,
-    out: &Path,
-) -> Result<Choice> {
+/// The passes to run; `auto` makes files as the final one will be made, and measures on the same stream, or on what suits the model.
+pub(crate) fn choose(wanted: Wanted, checkpoint: &Checkpoint, recipe: &Recipe, source: Source<'_>, how: How, out: &Path) -> Result<Choice> {
     if let Wanted::These(passes) = wanted {
         return Ok(Choice { passes, trials: Vec::new(), steps: 0 });
     }
     let build = || families::build(checkpoint);
-    let calibration = read(&build().map_err(plainly)?, calibration, time_column)?;
+    let calibration = read(&build().map_err(plainly)?, source.file, source.time_column)?;
     let bar = ProgressBar::new_spinner();
-    let choice = passes::choose(&build, recipe, calibration.as_ref(), out, &mut |progress| {
-        bar.set_message(format!("trying passes: {}", progress.tensor));
+    let choice = passes::choose(&build, recipe, calibration.as_ref(), out, &mut |passes, graph, path| {
+        bar.set_message(format!("trying passes: {passes}"));
         bar.tick();
+        match calibration.as_ref().filter(|_| how.method != Method::Nearest) {
+            Some(calibration) => {
+                let options = Options { method: how.method, calibration, steps: how.steps, resume: false };
+                Ok(write_calibrated(graph, recipe, &recipe.formats(graph), options, path, &mut |_| bar.tick())?.0)
+            }
+            None => lower::write_graph(graph, recipe, path, &mut |_| bar.tick()),
+        }
     });
     bar.finish_and_clear();
     choice.map_err(plainly)

@@ -1,5 +1,6 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
+use crate::calibrate;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
@@ -8,9 +9,12 @@ use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
+use brooklet_quantize::calibrate::STEPS;
 use brooklet_quantize::fit::Fitted;
-use brooklet_quantize::passes::{Choice, Passes};
-use brooklet_quantize::{Cache, Checkpoint, Recipe, Report, families, lower};
+use brooklet_quantize::graph::Graph;
+use brooklet_quantize::methods::Method;
+use brooklet_quantize::passes::Choice;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -20,13 +24,14 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet quantize path/to/checkpoint
   brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
+  brooklet quantize model.gguf --format q8
   brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
   brooklet quantize path/to/checkpoint --format q8 --max-kl 0.001 --calibration sample.txt";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json
+    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json; or a .gguf file
     checkpoint: PathBuf,
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
@@ -46,16 +51,28 @@ pub(crate) struct Args {
     /// Refuse steps beyond the context instead of forgetting
     #[arg(long)]
     stop: bool,
-    /// How attention's keys and values are stored
-    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
-    cache: String,
+    /// How attention's keys and values are stored: int8 or f32
+    #[arg(long, default_value = "int8", value_parser = cache_format)]
+    cache: CacheFormat,
+    /// How recurrent states are kept between steps: f32, or f16 for half the memory and its traffic
+    #[arg(long, default_value = "f32", value_parser = state_format)]
+    state: StateFormat,
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
     #[arg(long, value_name = "NATS", value_parser = nats)]
     max_kl: Option<f64>,
+    /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
+    #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
+    method: Option<String>,
+    /// Steps of the calibration that --method runs the model on
+    #[arg(long, value_name = "N", default_value_t = STEPS as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: u32,
+    /// Go on from what an interrupted run of the same command left in OUT.brook.parts
+    #[arg(long)]
+    resume: bool,
     /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate, hadamard
     #[arg(long, value_name = "WHICH", default_value = "none")]
     passes: passes::Wanted,
-    /// What --max-kl and --passes auto measure on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    /// What --method, --max-kl and --passes auto run on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
@@ -77,6 +94,18 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     found.ok_or_else(|| format!("choose one of {}", known.join(", ")))
 }
 
+/// Reads the name of a state's format.
+pub(crate) fn state_format(text: &str) -> Result<StateFormat, String> {
+    let known = [StateFormat::F32, StateFormat::F16];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose f32 or f16".to_owned())
+}
+
+/// Reads the name of a cache's format.
+pub(crate) fn cache_format(text: &str) -> Result<CacheFormat, String> {
+    let known = [CacheFormat::F32, CacheFormat::Int8];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8 or f32".to_owned())
+}
+
 fn nats(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x: &f64| *x > 0.0 && x.is_finite()).ok_or_else(|| "must be a number of nats per step above 0".to_owned())
 }
@@ -86,22 +115,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if sink.is_some_and(|sink| sink >= args.context) {
         bail!("--sink {}: must be smaller than --context {}, or no position is left for what is new", args.sink, args.context);
     }
-    let recipe =
-        Recipe { format: args.format, embedding: args.embedding, cache: Cache { context: args.context, sink, int8: args.cache == "int8" } };
+    let cache = Cache { context: args.context, sink, format: args.cache };
+    let recipe = Recipe { format: args.format, embedding: args.embedding, state: args.state, cache };
     let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
     let out = match &args.output {
         Some(path) => path.clone(),
-        None => default_output(&args.checkpoint)?,
+        None => default_output(&checkpoint)?,
     };
-    let calibration = args.calibration.as_deref();
-    let chosen = passes::choose(args.passes, &checkpoint, &recipe, calibration, args.time_column.as_deref(), &out)?;
+    for note in checkpoint.notes().map_err(plainly)? {
+        writeln!(io::stderr(), "note: {note}")?;
+    }
+    let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
+    let how = calibrate::How {
+        method: if args.max_kl.is_some() { Method::Nearest } else { method(args) },
+        steps: args.calibration_steps as usize,
+    };
+    let chosen = passes::choose(args.passes, &checkpoint, &recipe, source, how, &out)?;
+    let mut graph = families::build(&checkpoint).map_err(plainly)?;
+    chosen.passes.apply(&mut graph);
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
-            let passes = chosen.passes;
-            let fitted = fit::run(&checkpoint, &recipe, passes, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
+            let fitted = fit::run(&graph, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => (write_plain(&checkpoint, &recipe, chosen.passes, &out)?, None),
+        None if how.method == Method::Nearest => (write_plain(&graph, &recipe, &out)?, None),
+        None => (calibrate::run(&graph, &recipe, source, how, args.resume, &out)?, None),
     };
     if let Some(path) = &args.report {
         write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
@@ -110,15 +148,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     print(args, &out, &report, fitted.as_ref())
 }
 
+/// What was asked for; without that, what suits the format and what there is to calibrate on.
+fn method(args: &Args) -> Method {
+    match args.method.as_deref() {
+        Some("nearest") => Method::Nearest,
+        Some("weighted") => Method::Weighted,
+        Some(_) => Method::Gptq,
+        None if args.calibration.is_some() => Method::Gptq,
+        None => Method::Nearest,
+    }
+}
+
 /// Makes the file as the recipe says.
-fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, passes: Passes, out: &Path) -> Result<Report> {
-    let mut graph = families::build(checkpoint).map_err(plainly)?;
-    passes.apply(&mut graph);
+fn write_plain(graph: &Graph<'_>, recipe: &Recipe, out: &Path) -> Result<Report> {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}") {
         bar.set_style(style);
     }
-    let report = lower::write_graph(&graph, recipe, out, &mut |progress| {
+    let report = lower::write_graph(graph, recipe, out, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
         bar.set_message(progress.tensor.to_owned());
@@ -127,12 +174,11 @@ fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, passes: Passes, out: &P
     report.map_err(plainly)
 }
 
-/// The checkpoint folder's own name, even if it was given as `.`.
-fn default_output(checkpoint: &Path) -> Result<PathBuf> {
-    let name = checkpoint.canonicalize().ok().and_then(|dir| Some(dir.file_name()?.to_owned()));
-    let mut name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.display()))?;
-    name.push(".brook");
-    Ok(PathBuf::from(name))
+/// The checkpoint's own name, even if it was given as `.`.
+fn default_output(checkpoint: &Checkpoint) -> Result<PathBuf> {
+    let name = checkpoint.name();
+    let name = name.ok_or_else(|| anyhow!("{}: has no name to call the file by; give one with -o", checkpoint.dir().display()))?;
+    Ok(PathBuf::from(name + ".brook"))
 }
 
 fn print(args: &Args, out_path: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {

@@ -157,7 +157,7 @@ fn fill_caches(model: &Model<'_>, state: &mut [u8], position: u64) {
 fn fill_cache(slot: &Slot, state: &mut [u8], position: u64, random: &mut SplitMix64) {
     let codes = slot.head_dim as usize;
     let widths: &[usize] = match slot.kind {
-        SlotKind::Numbers => &[],
+        SlotKind::Numbers | SlotKind::NumbersF16 => &[],
         SlotKind::CacheF32 => &[4 * codes; 2],
         SlotKind::CacheInt8 => &[4, 4, codes, codes],
     };

@@ -132,7 +132,7 @@ fn state_bytes(artifact: &Artifact<'_>, slot: SlotId) -> u64 {
 fn filled_bytes(artifact: &Artifact<'_>, slot: SlotId, positions: u64) -> u64 {
     let Some(slot) = artifact.header().slots.get(slot) else { return 0 };
     let per_head = match slot.kind {
-        SlotKind::Numbers => 0,
+        SlotKind::Numbers | SlotKind::NumbersF16 => 0,
         SlotKind::CacheF32 => 4 * u64::from(slot.head_dim),
         // One scale per head.
         SlotKind::CacheInt8 => u64::from(slot.head_dim) + 4,
