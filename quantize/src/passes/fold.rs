@@ -4,6 +4,7 @@
 use super::uses::{MatrixUse, blocks, change, each_tensor, matrix_uses, overlap, remove_tensors, touches};
 use crate::graph::{Graph, Operand, Values};
 use brooklet::ops::{Access, Op, TensorId};
+use std::collections::{HashMap, HashSet};
 
 /// A norm whose gain may go.
 struct Candidate {
@@ -18,29 +19,26 @@ struct Candidate {
 pub(super) fn fold(graph: &mut Graph<'_>) -> usize {
     let all_uses = matrix_uses(graph);
     let mut candidates = candidates(graph, &all_uses);
-    // A matrix that is used in several places, and so each of its norms, needs the same gain everywhere.
+    // A matrix that is used in several places needs the same gain everywhere, and so does each of its norms.
+    let mut places: HashMap<TensorId, Vec<usize>> = HashMap::new();
+    all_uses.iter().for_each(|u| places.entry(u.matrix).or_default().push(u.op));
     loop {
-        let claim =
-            |u: &MatrixUse| candidates.iter().find(|c| c.uses.iter().any(|of| of.op == u.op && of.matrix == u.matrix)).map(|c| c.gain);
-        let holds = |candidate: &Candidate| {
-            let matrices = candidate.uses.iter().map(|u| u.matrix);
-            matrices.into_iter().all(|matrix| all_uses.iter().filter(|u| u.matrix == matrix).all(|u| claim(u) == Some(candidate.gain)))
-        };
-        let kept: Vec<bool> = candidates.iter().map(holds).collect();
-        if kept.iter().all(|&kept| kept) {
+        let claims = candidates.iter().flat_map(|c| c.uses.iter().map(move |u| ((u.op, u.matrix), c.gain)));
+        let claims: HashMap<(usize, TensorId), TensorId> = claims.collect();
+        let everywhere = |u: &MatrixUse, gain| places[&u.matrix].iter().all(|&op| claims.get(&(op, u.matrix)) == Some(&gain));
+        let before = candidates.len();
+        candidates.retain(|candidate| candidate.uses.iter().all(|u| everywhere(u, candidate.gain)));
+        if candidates.len() == before {
             break;
         }
-        let mut kept = kept.into_iter();
-        candidates.retain(|_| kept.next().unwrap_or(false));
     }
 
-    let mut done: Vec<TensorId> = Vec::new();
+    let mut done: HashSet<TensorId> = HashSet::new();
     for candidate in &candidates {
         let Values::Array(gain) = &graph.tensors[candidate.gain as usize].values else { continue };
         let gain = gain.clone();
         for matrix in candidate.uses.iter().map(|u| u.matrix) {
-            if !done.contains(&matrix) {
-                done.push(matrix);
+            if done.insert(matrix) {
                 let gain = gain.clone();
                 change(graph, matrix, move |data| {
                     data.chunks_exact_mut(gain.len()).for_each(|row| row.iter_mut().zip(&gain).for_each(|(w, g)| *w *= g));

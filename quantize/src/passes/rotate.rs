@@ -8,6 +8,7 @@ use super::uses::{MatrixUse, change, is_whole, matrix_uses, replace};
 use super::walsh::{Rotation, block_of, scale_of};
 use crate::graph::{Graph, Operand, Values};
 use brooklet::ops::{Activate, Activation, Copy, Hadamard, Norm, NormKind, Op, TensorId};
+use std::collections::{HashMap, HashSet};
 
 /// Values that must turn together, and those that cannot.
 struct Groups {
@@ -47,12 +48,11 @@ pub(super) fn rotate(graph: &mut Graph<'_>) -> (usize, usize) {
     if turned == 0 {
         return (0, 0);
     }
-    let mut done: Vec<TensorId> = Vec::new();
+    let mut done: HashSet<TensorId> = HashSet::new();
     for u in &uses {
-        if done.contains(&u.matrix) {
+        if !done.insert(u.matrix) {
             continue;
         }
-        done.push(u.matrix);
         let cols = graph.tensors[u.matrix as usize].cols;
         if let Some(rotation) = u.cols.filter(|_| groups.turns(u.cols)).and_then(|x| Rotation::random(x.len as usize)) {
             change(graph, u.matrix, move |data| rotation.rows(data));
@@ -134,17 +134,16 @@ fn groups(graph: &Graph<'_>, uses: &[MatrixUse]) -> Groups {
         }
     }
     // Only streams with norms: elsewhere nothing is gained.
-    for value in 0..count {
-        let root = groups.find(value);
-        if !(0..count).any(|other| has_norm[other] && groups.find(other) == root) {
-            groups.fixed[root] = true;
-        }
-    }
+    let streams: HashSet<usize> = (0..count).filter(|&value| has_norm[value]).map(|value| groups.find(value)).collect();
+    (0..count).filter(|value| !streams.contains(value)).for_each(|root| groups.fixed[root] = true);
     // A matrix of several uses must turn the same way in all of them.
     loop {
         let sides = |u: &MatrixUse| (groups.turns(u.cols), groups.turns(u.rows));
-        let differ = |a: &&MatrixUse, b: &MatrixUse| a.matrix == b.matrix && sides(a) != sides(b);
-        let torn = uses.iter().enumerate().find_map(|(i, b)| Some((*uses[..i].iter().find(|a| differ(a, b))?, *b)));
+        let mut first: HashMap<TensorId, &MatrixUse> = HashMap::new();
+        let torn = uses.iter().find_map(|b| {
+            let a = *first.entry(b.matrix).or_insert(b);
+            (sides(a) != sides(b)).then_some((*a, *b))
+        });
         let Some((a, b)) = torn else { return groups };
         for operand in [a.cols, a.rows, b.cols, b.rows].into_iter().flatten() {
             groups.fix(operand.value);
