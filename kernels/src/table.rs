@@ -324,6 +324,8 @@ pub struct KernelTable {
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
+    #[cfg(feature = "hadamard")]
+    pub(crate) hadamard: unsafe fn(&mut [f32], usize, f32),
 }
 
 /// Calls an entry of the table.
@@ -420,6 +422,13 @@ impl KernelTable {
         call!(self.silu_multiply(x, y));
     }
 
+    /// `x <- scale * H * x` for each block of `x`, a power of two wide, by butterflies of width 1, 2, 4, ..
+    #[cfg(feature = "hadamard")]
+    #[inline]
+    pub fn hadamard(&self, x: &mut [f32], block: usize, scale: f32) {
+        call!(self.hadamard(x, block, scale));
+    }
+
     /// One step of the real-gated linear recurrent unit; `h` is (width), `x` (width) is replaced by the output.
     #[inline]
     pub fn rg_lru_step(&self, unit: &RgLru<'_>, h: &mut [f32], x: &mut [f32]) {
@@ -494,6 +503,11 @@ macro_rules! compile_table {
                 *x = $crate::portable::act::silu(*x) * y;
             }
         }
+        #[cfg(feature = "hadamard")]
+        $(#[$attribute])*
+        fn hadamard(x: &mut [f32], block: usize, scale: f32) {
+            $crate::portable::hadamard(x, block, scale);
+        }
         $crate::table::KernelTable {
             name: $name,
             quantize_activations,
@@ -508,6 +522,8 @@ macro_rules! compile_table {
             norm,
             attend,
             silu_multiply,
+            #[cfg(feature = "hadamard")]
+            hadamard,
         }
     }};
 }

@@ -91,6 +91,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
+    fn hadamard_transforms(seed in 0..u64::MAX / 2, log_block in 0u32..11, blocks in 1usize..4, rest in 0usize..3, scale in 0.01f32..2.0) {
+        let block = 1usize << log_block;
+        let x = numbers(seed, blocks * block + rest.min(block - 1), 3.0);
+        same(|kernels| {
+            let mut x = x.clone();
+            kernels.hadamard(&mut x, block, scale);
+            x
+        })?;
+    }
+
+    #[test]
     fn scans(
         seed in 0..u64::MAX / 2, per_head in 1usize..80, heads in 1usize..3, d_state in 1usize..40, tokens in 1usize..40,
         gate: bool, gap in 0.5f32..2.0, half: bool,

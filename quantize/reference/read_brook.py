@@ -180,6 +180,7 @@ OP = enum(
     Every=record(period=u32, start=u32, ops=u32, bytes=u32),
     Delay=record(x=span, out=span, steps=u32, state=slot_id),
     DepthToTime=record(x=span, out=span, state=slot_id),
+    Hadamard=record(x=span, block=u32, scale=f32),
 )
 TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "c", "d", "dt_bias", "turns", "decay", "experts_at", "zeros"}
 HEADER = record(

@@ -174,6 +174,8 @@ pub enum OpFault {
     Order,
     /// It keeps its state as this build cannot (feature `narrow-states`).
     NarrowState,
+    /// This build leaves it out (feature `hadamard`).
+    LeftOut,
 }
 
 /// Why a snapshot is refused.
@@ -242,6 +244,7 @@ impl fmt::Display for Error {
                     OpFault::Value => "has a parameter out of range",
                     OpFault::Order => "stands where it must not",
                     OpFault::NarrowState => "keeps its state as this build cannot",
+                    OpFault::LeftOut => "is left out of this build; build with the feature `hadamard`, or quantize with --passes fold",
                 };
                 write!(f, "operation {index} of the program {what}; quantize the checkpoint again with this version")
             }

@@ -9,6 +9,8 @@ mod conv;
 mod diag;
 mod gated_delta;
 mod gates;
+#[cfg(feature = "hadamard")]
+mod hadamard;
 #[cfg(feature = "narrow-states")]
 pub mod int4;
 mod matmul;
@@ -31,6 +33,8 @@ pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
+#[cfg(feature = "hadamard")]
+pub(crate) use hadamard::hadamard;
 pub(crate) use matmul::{SILENT, matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rg_lru::rg_lru_step;

@@ -10,6 +10,7 @@ mod avx2;
 mod conv;
 mod floats;
 mod gates;
+mod hadamard;
 mod lanes;
 mod norm;
 mod planes;
@@ -54,6 +55,7 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     norm: norm::norm,
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
+    hadamard: hadamard::hadamard,
     ..compile_table!("avx512", expand_q4, stored::F16c, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 

@@ -195,6 +195,7 @@ fn slot_of<V>(op: &mut Op<V>) -> Option<&mut SlotId> {
         | Op::ScaleBy(_)
         | Op::CappedHead(_)
         | Op::Fill(_)
+        | Op::Hadamard(_)
         | Op::Every(_) => None,
     }
 }

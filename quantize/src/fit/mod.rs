@@ -12,9 +12,11 @@ pub(crate) mod meter;
 mod selection;
 mod sensitivity;
 pub(crate) mod shelf;
+mod trials;
 
 pub use calibration::{Calibration, ENGLISH};
 pub(crate) use shelf::Image;
+pub(crate) use trials::Trials;
 
 use crate::error::Error;
 use crate::graph::{Graph, Output};

@@ -1,6 +1,6 @@
 //! `brooklet quantize --fit`, `--bits`, `--flash`, `--max-ppl-ratio`: what the budget is, and what was chosen for it.
 
-use crate::calibrate::Source;
+use crate::calibrate::{How, Source};
 use crate::export::size;
 use crate::firmware::{CORES, Overhead};
 use crate::fit::{plainly, read, show};
@@ -9,7 +9,7 @@ use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
-use brooklet_quantize::calibrate::{self, CalibrateProgress, suitable_steps, write_calibrated};
+use brooklet_quantize::calibrate::{CalibrateProgress, write_calibrated};
 use brooklet_quantize::fit::FitProgress;
 use brooklet_quantize::graph::Graph;
 use brooklet_quantize::methods::Method;
@@ -76,9 +76,7 @@ impl Options {
 /// What the user said besides the budget.
 pub(crate) struct Wishes<'w> {
     /// How the result's codes are chosen.
-    pub(crate) method: Method,
-    /// Steps that the method runs the model on; without it, as many as suit the model.
-    pub(crate) method_steps: Option<usize>,
+    pub(crate) how: How,
     /// Whether to go on from an interrupted run.
     pub(crate) resume: bool,
     /// How attention's cache is kept, if it was said.
@@ -117,13 +115,12 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
     };
-    let calibrated = (wishes.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
+    let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
         match calibrated {
             // Files that are only measured are rounded to the nearest: what a matrix is worth beside the others hardly depends on the method.
             Some(calibration) if path == out => {
-                let steps = wishes.method_steps.unwrap_or_else(|| suitable_steps(graph));
-                let parts = calibrate::Options { method: wishes.method, calibration, steps, resume: wishes.resume };
+                let parts = wishes.how.options(graph, calibration, wishes.resume);
                 let (report, failed) = write_calibrated(graph, recipe, formats, parts, path, &mut |p| progress(of_calibration(p)))?;
                 if let Some(error) = failed {
                     eprintln!("the model could not be run to its end ({error}); matrices behind that are rounded to the nearest");

@@ -4,9 +4,9 @@ use crate::frames::{Frames, Wanted};
 use crate::text::TextCodec;
 use anyhow::{Context, Result, anyhow};
 use brooklet::ops::Op;
+use brooklet_quantize::Recipe;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
 use brooklet_quantize::graph::{Graph, Input};
-use brooklet_quantize::{Checkpoint, Recipe, families};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
@@ -17,16 +17,15 @@ const MOST_NAMED: usize = 12;
 /// Makes the file `out` within `max_kl` of the float model; measures on the file `calibration`, whose sample times `time_column` may
 /// name, or on what suits the model.
 pub(crate) fn run(
-    checkpoint: &Checkpoint,
+    graph: &Graph<'_>,
     recipe: &Recipe,
     max_kl: f64,
     calibration: Option<&Path>,
     time_column: Option<&str>,
     out: &Path,
 ) -> Result<Fitted> {
-    let graph = families::build(checkpoint).map_err(plainly)?;
-    let calibration = read(&graph, calibration, time_column)?;
-    show(|progress| quantize_within(&graph, recipe, max_kl, calibration.as_ref(), out, progress)).map_err(plainly)
+    let calibration = read(graph, calibration, time_column)?;
+    show(|progress| quantize_within(graph, recipe, max_kl, calibration.as_ref(), out, progress)).map_err(plainly)
 }
 
 /// Shows how far `work` is.

@@ -19,6 +19,7 @@ mod interrupt;
 mod model_file;
 mod npy;
 mod output;
+mod passes;
 mod quantize;
 mod run;
 mod sampler;

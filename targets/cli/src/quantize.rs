@@ -6,14 +6,16 @@ use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
 use crate::output::write_file;
+use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::Fitted;
-use brooklet_quantize::graph::Card;
+use brooklet_quantize::graph::{Card, Graph};
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, report};
+use brooklet_quantize::passes::Choice;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -74,7 +76,11 @@ pub(crate) struct Args {
     /// Go on from what an interrupted run of the same command left in OUT.brook.parts
     #[arg(long)]
     resume: bool,
-    /// What --method, --max-kl and budgets run on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
+    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate, hadamard
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    passes: passes::Wanted,
+    /// What --method, --max-kl, --passes auto and budgets run on, text or a CSV recording; without it, a built-in text or noise around the
+    /// input's normalisation
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
@@ -128,41 +134,42 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for note in checkpoint.notes().map_err(plainly)? {
         writeln!(io::stderr(), "note: {note}")?;
     }
+    let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
+    let how = calibrate::How {
+        method: if args.max_kl.is_some() { Method::Nearest } else { method(args) },
+        steps: args.calibration_steps.map(|n| n as usize),
+    };
+    let chosen = passes::choose(args.passes, &checkpoint, &recipe, source, how, &out)?;
+    let mut graph = families::build(&checkpoint).map_err(plainly)?;
+    chosen.passes.apply(&mut graph);
+    passes::print(&mut io::stdout().lock(), &chosen)?;
     if args.budget.is_given() {
-        return run_budget(args, &checkpoint, &recipe, &out);
+        return run_budget(args, &graph, &recipe, how, &out);
     }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
-            let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
+            let fitted = fit::run(&graph, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => match method(args) {
-            Method::Nearest => (write_plain(&checkpoint, &recipe, &out)?, None),
-            method => {
-                let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
-                let steps = args.calibration_steps.map(|n| n as usize);
-                (calibrate::run(&checkpoint, &recipe, method, source, steps, args.resume, &out)?, None)
-            }
-        },
+        None if how.method == Method::Nearest => (write_plain(&graph, &recipe, &out)?, None),
+        None => (calibrate::run(&graph, &recipe, source, how, args.resume, &out)?, None),
     };
     for path in &args.report {
-        write_report(path, &out, &report, fitted.as_ref())?;
+        write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
     print(args, &out, &report, fitted.as_ref())
 }
 
 /// Makes the best file within a budget, or shows what it would be.
-fn run_budget(args: &Args, checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<()> {
-    let graph = families::build(checkpoint).map_err(plainly)?;
+fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::How, out: &Path) -> Result<()> {
     let wishes = allocate::Wishes {
-        method: method(args),
-        method_steps: args.calibration_steps.map(|n| n as usize),
+        how,
         resume: args.resume,
         cache: args.cache,
         state: args.state,
         source: calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() },
     };
-    let chosen = allocate::run(&graph, recipe, &args.budget, &wishes, out)?;
+    let chosen = allocate::run(graph, recipe, &args.budget, &wishes, out)?;
     for path in &args.report {
         write_allocation(path, &graph.card, &chosen)?;
     }
@@ -192,12 +199,12 @@ fn method(args: &Args) -> Method {
 }
 
 /// Makes the file as the recipe says.
-fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<Report> {
+fn write_plain(graph: &Graph<'_>, recipe: &Recipe, out: &Path) -> Result<Report> {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}") {
         bar.set_style(style);
     }
-    let report = brooklet_quantize::quantize(checkpoint, recipe, out, &mut |progress| {
+    let report = lower::write_graph(graph, recipe, out, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
         bar.set_message(progress.tensor.to_owned());
@@ -272,7 +279,7 @@ pub(crate) fn percent(error: f32) -> String {
     if error == 0.0 { "-".to_owned() } else { format!("{:.3} %", 100.0 * error) }
 }
 
-fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
+fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>, chosen: &Choice) -> Result<()> {
     let tensors: Vec<_> = report
         .tensors
         .iter()
@@ -286,5 +293,6 @@ fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitt
     if let Some(fitted) = fitted {
         report["divergence"] = fit::json(fitted);
     }
+    report["passes"] = passes::json(chosen);
     write_file(path, |out| Ok(writeln!(out, "{report:#}")?))
 }

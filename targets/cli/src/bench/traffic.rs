@@ -116,6 +116,7 @@ fn once(artifact: &Artifact<'_>, op: &Op, position: u64) -> Traffic {
         | Op::Activate(_)
         | Op::ScaleBy(_)
         | Op::Fill(_)
+        | Op::Hadamard(_)
         | Op::Every(_) => Traffic::default(),
     }
 }
