@@ -47,7 +47,10 @@ fn outputs_match_the_reference() {
         let got = stream(&model.model(), kernels::detect(), &input, 64);
         let edits: &[(&str, &str)] = match name.as_str() {
             // The converter takes heads of even sizes only: the same tensors as half as many heads, in both forms.
-            "granite-moe" => &[("\"num_attention_heads\": 4", "\"num_attention_heads\": 2"), ("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1")],
+            "granite-moe" => &[
+                ("\"num_attention_heads\": 4", "\"num_attention_heads\": 2"),
+                ("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1"),
+            ],
             // It writes one epsilon of two; the published models have this one here.
             "falcon-mamba" => &[("\"mixer_rms_eps\": 0.02", "\"mixer_rms_eps\": 1e-6")],
             // It folds the factor of the embedding into the table, and where the head is the same table, forgets the head's own.

@@ -6,6 +6,8 @@ mod bench;
 mod classes;
 mod csv_lines;
 mod demo;
+#[cfg(feature = "download")]
+mod download;
 mod eval;
 mod export;
 mod firmware;
