@@ -108,7 +108,7 @@ fn broken_configs() {
     expect(dir.path(), &["config.json", "cannot be read", "line 1"]);
     std::fs::remove_file(dir.path().join("config.json")).unwrap();
     expect(dir.path(), &["config.json"]);
-    expect(Path::new("/no/such/checkpoint"), &["/no/such/checkpoint", "not a directory", "config.json"]);
+    expect(Path::new("/no/such/checkpoint"), &["/no/such/checkpoint", "neither a folder nor a file", "config.json"]);
 }
 
 #[test]

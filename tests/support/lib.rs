@@ -1,4 +1,6 @@
-//! What the tests share: fixtures, models made from them, streams over them.
+//! What the tests share: fixtures, models made from them, streams over them, files with lies in them.
+
+pub mod gguf_file;
 
 use brooklet::artifact::InputSpec;
 use brooklet::kernels::KernelTable;

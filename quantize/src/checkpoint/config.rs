@@ -6,6 +6,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Indices of the largest models have a few MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
 /// A JSON object from a file, or one nested in it.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -20,6 +23,10 @@ pub struct Config {
 impl Config {
     /// Reads the object in the file `path`.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let file_bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
+        if file_bytes > MAX_FILE_BYTES {
+            return Err(Error::invalid(path, "JSON", format!("has {file_bytes} bytes, expected {MAX_FILE_BYTES} at most")));
+        }
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         match serde_json::from_slice(&quote_infinities(&text)) {
             Ok(value) => Self::new(path, value),

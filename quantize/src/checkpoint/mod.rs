@@ -25,6 +25,8 @@ pub struct Checkpoint {
     tensors: Tensors,
     /// `tokenizer.json`, where it is not in `tensors`.
     tokenizer: Option<PathBuf>,
+    /// What the model is called, where its place does not say.
+    name: Option<String>,
 }
 
 /// Where the tensors are.
@@ -67,23 +69,29 @@ impl Checkpoint {
         for path in shard_paths(&path)? {
             let shard = Shard::open(&path)?;
             for name in shard.names() {
-                if index.insert(name.to_owned(), shards.len()).is_some() {
+                if index.contains_key(&name) {
                     return Err(Error::invalid(&path, format!("tensor `{name}`"), "is in two shards; remove one of the files"));
                 }
+                index.insert(name, shards.len());
             }
             shards.push(shard);
         }
-        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index), tokenizer })
+        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index), tokenizer, name: None })
+    }
+
+    /// Opens a checkpoint whose place does not tell its name.
+    pub fn open_as(path: impl AsRef<Path>, name: Option<String>) -> Result<Self, Error> {
+        Ok(Checkpoint { name, ..Self::open(path)? })
     }
 
     fn open_gguf(path: &Path, tokenizer: Option<PathBuf>) -> Result<Self, Error> {
         let (model, config) = GgufModel::open(path)?;
-        Ok(Checkpoint { path: path.to_owned(), config, tensors: Tensors::Gguf(Box::new(model)), tokenizer })
+        Ok(Checkpoint { path: path.to_owned(), config, tensors: Tensors::Gguf(Box::new(model)), tokenizer, name: None })
     }
 
     /// Random weights under `config`: every tensor has the sizes that it is asked for with.
     pub(crate) fn random(config: Config) -> Self {
-        Checkpoint { path: config.path().to_owned(), config, tensors: Tensors::Random, tokenizer: None }
+        Checkpoint { path: config.path().to_owned(), config, tensors: Tensors::Random, tokenizer: None, name: None }
     }
 
     /// The directory, or the GGUF file.
@@ -93,6 +101,9 @@ impl Checkpoint {
 
     /// What the model is called: by its folder, or by its file.
     pub fn name(&self) -> Option<String> {
+        if self.name.is_some() {
+            return self.name.clone();
+        }
         let path = self.path.canonicalize().ok()?;
         let name = if path.is_file() { path.file_stem() } else { path.file_name() };
         Some(name?.to_string_lossy().into_owned())
@@ -258,7 +269,7 @@ fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         let map = map.ok_or_else(|| Error::invalid(&index_path, "key `weight_map`", "is missing or not a table of tensor to file"))?;
         let mut files = std::collections::BTreeSet::new();
         for (tensor, file) in map {
-            let file = file.as_str().filter(|f| !f.contains(['/', '\\']) && *f != "..");
+            let file = file.as_str().filter(|f| !f.is_empty() && !f.contains(['/', '\\']) && *f != "..");
             let file = file.ok_or_else(|| Error::invalid(&index_path, format!("tensor `{tensor}`"), "its file is no plain file name"))?;
             files.insert(dir.join(file));
         }

@@ -6,6 +6,9 @@ use crate::error::Error;
 use crate::graph::{Graph, Operand};
 use brooklet::ops::{NormKind, Rotary};
 
+/// Rotary angles are made before any tensor says how large a head is.
+const MAX_HEAD_DIM: usize = 1 << 16;
+
 /// Grouped-query attention: `q_proj`, `k_proj`, `v_proj`, and an output projection.
 pub(super) struct SelfAttention {
     pub(super) heads: usize,
@@ -41,6 +44,9 @@ impl SelfAttention {
         let heads = config.size("num_attention_heads")?;
         let kv_heads = config.maybe_size("num_key_value_heads")?.unwrap_or(heads);
         let head_dim = config.maybe_size("head_dim")?.unwrap_or(d_model / heads);
+        if head_dim > MAX_HEAD_DIM {
+            return Err(config.error("head_dim", format!("is {head_dim}, expected {MAX_HEAD_DIM} at most")));
+        }
         if !heads.is_multiple_of(kv_heads) || head_dim == 0 {
             return Err(config.error("num_key_value_heads", format!("{heads} heads of {head_dim} cannot share {kv_heads} key-value heads")));
         }

@@ -35,6 +35,8 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let bias = config.flag_or("attention_bias", false)?;
     let rotary = Some(rotary(&mut g, config, shape.head_dim, 10_000.0)?);
     let attention = SelfAttention { bias, out_bias: bias, rotary, ..shape };
+    // There is a factor for every row: the rows first.
+    checkpoint.expect("model.layers.0.mamba.in_proj.weight", &[mixer.rows().iter().sum(), d_model])?;
     let factors = BranchFactors::new(config, &mixer)?;
     let model = Names::new(checkpoint, "model.");
     let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;

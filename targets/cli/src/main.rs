@@ -8,6 +8,8 @@ mod calibrate;
 mod classes;
 mod csv_lines;
 mod demo;
+#[cfg(feature = "download")]
+mod download;
 mod eval;
 mod export;
 mod firmware;

@@ -2,6 +2,8 @@
 
 use crate::allocate;
 use crate::calibrate;
+#[cfg(feature = "download")]
+use crate::download;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
@@ -26,6 +28,7 @@ Examples:
   brooklet quantize path/to/checkpoint
   brooklet quantize path/to/checkpoint -o model.brook --format q8 --verbose
   brooklet quantize model.gguf --format q8
+  brooklet quantize ibm-granite/granite-4.0-h-350m
   brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
   brooklet quantize path/to/checkpoint --fit 24MiB --calibration sample.txt --report report.html
   brooklet quantize path/to/checkpoint --bits 4.25 --plan
@@ -35,7 +38,8 @@ Examples:
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json; or a .gguf file
+    /// Folder with config.json, the .safetensors files and, for text, tokenizer.json; or a .gguf file; or a model's name on the Hugging Face
+    /// Hub, which is downloaded into its usual cache folder (HF_HOME, HF_TOKEN and HF_ENDPOINT count as they do elsewhere)
     checkpoint: PathBuf,
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
@@ -126,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let cache = Cache { context: args.context, sink, format: args.cache.unwrap_or(CacheFormat::Int8) };
     let recipe = Recipe { format: args.format, embedding: args.embedding, state: args.state.unwrap_or_default(), cache };
-    let checkpoint = Checkpoint::open(&args.checkpoint).map_err(plainly)?;
+    let checkpoint = open(&args.checkpoint)?;
     let out = match &args.output {
         Some(path) => path.clone(),
         None => default_output(&checkpoint)?,
@@ -196,6 +200,16 @@ fn method(args: &Args) -> Method {
         None if args.calibration.is_some() => Method::Gptq,
         None => Method::Nearest,
     }
+}
+
+/// A checkpoint by its place, or by its name on the hub.
+fn open(place: &Path) -> Result<Checkpoint> {
+    #[cfg(feature = "download")]
+    if let Some(name) = place.to_str().filter(|_| !place.exists()).and_then(download::Name::parse) {
+        return Checkpoint::open_as(download::fetch(&name)?, place.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .map_err(plainly);
+    }
+    Checkpoint::open(place).map_err(plainly)
 }
 
 /// Makes the file as the recipe says.

@@ -18,6 +18,8 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_DIMS: u32 = 4;
 const ALIGNMENT_KEY: &str = "general.alignment";
 const MAX_ALIGNMENT: u64 = 65_536;
+/// Longest list of numbers that is taken out of the file: more than any vocabulary has.
+const MAX_NUMBERS: usize = 1 << 22;
 /// Records no shorter than these: counts beyond what the file has room for are refused before anything is sized by them.
 const MIN_ENTRY_BYTES: usize = 8 + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;
@@ -222,6 +224,9 @@ impl Gguf {
         let Some(Value::List(list)) = self.value(key) else { return Ok(self.number(key)?.map(|x| vec![x])) };
         if matches!(list.kind, Kind::Text | Kind::List) {
             return Err(self.error(key, "is not a list of numbers"));
+        }
+        if list.count > MAX_NUMBERS {
+            return Err(self.error(key, format!("lists {} numbers, expected {MAX_NUMBERS} at most", list.count)));
         }
         let mut reader = Reader { path: &self.path, bytes: &self.map.bytes()[..list.bytes.end], at: list.bytes.start };
         let number = |value| match value {
