@@ -425,7 +425,7 @@ fn stream(model: &Model<'_>, samples: &[f32], seconds: Option<&[f32]>) -> Result
 mod tests {
     use super::*;
     use crate::lower::write_formats;
-    use crate::{Checkpoint, Recipe, families};
+    use crate::{CacheFormat, Checkpoint, Recipe, StateFormat, families};
     use brooklet::artifact::InputSpec;
     use brooklet::mem::MappedFile;
     use brooklet::ops::{CappedHead, Head};
@@ -484,8 +484,8 @@ mod tests {
             let checkpoint = Checkpoint::open(&dir).unwrap();
             let graph = families::build(&checkpoint).unwrap();
             for format in [Format::F32, Format::Q4] {
-                let cache = Cache { context: 128, sink: None, int8: true };
-                let recipe = Recipe { format, embedding: Some(Format::F32), cache };
+                let cache = Cache { context: 128, sink: None, format: CacheFormat::Int8 };
+                let recipe = Recipe { format, embedding: Some(Format::F32), state: StateFormat::F32, cache };
                 let mut formats = recipe.formats(&graph);
                 if let Some(Op::Head(Head { w, .. }) | Op::CappedHead(CappedHead { head: Head { w, .. }, .. })) = graph.ops.last() {
                     formats[*w as usize] = Some(Format::F32);
