@@ -135,18 +135,24 @@ proptest! {
     #[test]
     fn dual_recurrences(
         seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_group in 1usize..12, groups in 1usize..4, d_state in 1usize..131,
-        tokens in 1usize..40, cut: bool, half: bool,
+        tokens in 1usize..40, streams in 1usize..40, cut: bool, half: bool,
     ) {
         let all_heads = per_group * groups;
         let first_head = if cut { all_heads / 2 } else { 0 };
         let heads = all_heads - first_head;
+        // A stream's tokens, one of each stream's, or, for a third of the cases, some of several streams'.
+        let (streams, tokens) = match seed % 3 {
+            0 => (1, tokens),
+            1 => (streams, streams),
+            _ => (streams.min(4), streams.min(4) * (tokens % 4)),
+        };
         let x = numbers(seed, tokens * (heads * head_dim + 3), 2.0);
         let dt = numbers(seed + 1, tokens * (heads + 3), 12.0);
         let [b, c] = [2, 3].map(|i| numbers(seed + i, tokens * (groups * d_state + 3), 1.0));
         let a = negative(seed + 4, heads, 4.0);
         let (dt_bias, d) = (numbers(seed + 5, heads, 1.0), numbers(seed + 6, heads, 1.0));
         same(|kernels| {
-            let mut state = Kept::new(seed + 7, heads, d_state * head_dim, half);
+            let mut states: Vec<Kept> = (0..streams).map(|i| Kept::new(seed + 7 + i as u64, heads, d_state * head_dim, half)).collect();
             let mut y = vec![7.0; tokens * (heads * head_dim + 3)];
             let ssd = Ssd {
                 x: rows(&x, tokens, heads * head_dim),
@@ -163,8 +169,10 @@ proptest! {
                 dt_hi: 8.0,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, heads * head_dim));
-            [state.into_numbers(), y].concat()
+            let mut views: Vec<StateMut<'_>> = states.iter_mut().map(Kept::rows).collect();
+            kernels.ssd(&ssd, &mut views, rows_mut(&mut y, tokens, heads * head_dim));
+            y.extend(states.into_iter().flat_map(Kept::into_numbers));
+            y
         })?;
     }
 

@@ -41,6 +41,9 @@ impl Team for Alone {
 pub(crate) struct Crew<'t> {
     #[cfg(feature = "team")]
     team: &'t dyn Team,
+    /// Operations ask for it several times each.
+    #[cfg(feature = "team")]
+    size: usize,
     #[cfg(not(feature = "team"))]
     team: core::marker::PhantomData<&'t ()>,
 }
@@ -49,6 +52,8 @@ impl Crew<'_> {
     pub(crate) const ALONE: Crew<'static> = Crew {
         #[cfg(feature = "team")]
         team: &Alone,
+        #[cfg(feature = "team")]
+        size: 1,
         #[cfg(not(feature = "team"))]
         team: core::marker::PhantomData,
     };
@@ -57,11 +62,11 @@ impl Crew<'_> {
 #[cfg(feature = "team")]
 impl<'t> Crew<'t> {
     pub(crate) fn new(team: &'t dyn Team) -> Self {
-        Crew { team }
+        Crew { team, size: team.size() }
     }
 
     pub(crate) fn size(self) -> usize {
-        self.team.size()
+        self.size
     }
 
     /// Tells the team that an operation has been done.

@@ -113,7 +113,11 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
         None => RowsMut::new(batch.output, tokens, width, width)?,
     };
     let worth_it = groups * tokens * matrix.rows >= WORTH_SHARING;
-    let products = shares(matrix.tile_rows(), if worth_it { team.size() } else { 1 }).map(|part| {
+    if team.size() == 1 || !worth_it {
+        kernels.matmul(&matrix, activations, out);
+        return Some(());
+    }
+    let products = shares(matrix.tile_rows(), team.size()).map(|part| {
         let matrix = matrix.part(part)?;
         Some((matrix, out.take_columns(matrix.rows)?))
     });
