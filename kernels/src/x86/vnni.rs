@@ -39,6 +39,8 @@ pub(super) struct Vectors<'a> {
     pub(super) groups: usize,
     /// Whole vectors in all three planes.
     pub(super) count: usize,
+    /// The last group, where its second half is padding; no group otherwise.
+    half_group: usize,
 }
 
 impl<'a> Vectors<'a> {
@@ -48,7 +50,13 @@ impl<'a> Vectors<'a> {
         let shortest = codes.len().min(scales.len()).min(sums.len());
         // Small matrices are done in less time than a division takes.
         let count = if wanted.saturating_mul(groups) <= shortest { wanted } else { shortest / groups };
-        Vectors { codes, scales, sums, groups, count }
+        Vectors { codes, scales, sums, groups, count, half_group: usize::MAX }
+    }
+
+    /// The same, for a matrix of `cols` columns: padding need not be multiplied.
+    fn of_columns(self, cols: usize) -> Self {
+        let is_half = (1..=GROUP / 2).contains(&(cols % GROUP));
+        Vectors { half_group: if is_half { cols / GROUP } else { usize::MAX }, ..self }
     }
 }
 
@@ -68,13 +76,13 @@ pub(super) fn matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) 
     let groups = matrix.groups().max(1);
     match (&matrix.weights, x) {
         (Weights::Q8(q), Activations::Int8 { codes, scales, sums }) => {
-            q8(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+            q8(q, Vectors::new(codes, scales, sums, groups, out.rows()).of_columns(matrix.cols), out);
         }
         (Weights::Q4(q), Activations::Int8 { codes, scales, sums }) => {
-            q4(q, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+            q4(q, Vectors::new(codes, scales, sums, groups, out.rows()).of_columns(matrix.cols), out);
         }
         (Weights::Planes(planes), Activations::Int8 { codes, scales, sums }) => {
-            planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()), out);
+            planes::matmul(planes, Vectors::new(codes, scales, sums, groups, out.rows()).of_columns(matrix.cols), out);
         }
         (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
         // The executor asks `Format::is_quantized` which kind to prepare.
@@ -210,6 +218,9 @@ fn stream<const N: usize, T>(
                 isum[t] = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
             }
             for w in 0..8 {
+                if w == 4 && g == x.half_group {
+                    break;
+                }
                 if N > 1 {
                     // Word by word: shuffles in one burst would keep the multipliers waiting.
                     compiler_fence(Ordering::SeqCst);

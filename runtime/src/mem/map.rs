@@ -31,18 +31,18 @@ impl MappedFile {
         #[cfg(target_os = "linux")]
         {
             use memmap2::Advice;
+            // Larger pieces from the disk.
+            let _ = self.0.advise(Advice::Sequential);
             let (map, len) = (Arc::downgrade(&self.0), self.0.len());
             let fetch = move || {
                 for at in (0..len).step_by(FETCH_BYTES) {
                     // Whoever has closed the file does not wait for the rest.
                     let Some(map) = map.upgrade() else { return };
-                    let part = |at: usize| (at, FETCH_BYTES.min(len - at));
-                    // The disk goes on with the next part while this one's pages are handed over.
-                    for (at, bytes) in (at == 0).then_some(at).into_iter().chain([at + FETCH_BYTES]).filter(|&at| at < len).map(part) {
-                        let _ = map.advise_range(Advice::WillNeed, at, bytes);
-                    }
-                    let (at, bytes) = part(at);
-                    let _ = map.advise_range(Advice::PopulateRead, at, bytes);
+                    let _ = map.advise_range(Advice::PopulateRead, at, FETCH_BYTES.min(len - at));
+                }
+                // Steps come back to every page: none is the next to go.
+                if let Some(map) = map.upgrade() {
+                    let _ = map.advise(Advice::Normal);
                 }
             };
             let _ = std::thread::Builder::new().name("brooklet-fetch".into()).stack_size(64 << 10).spawn(fetch);
