@@ -8,7 +8,7 @@ use crate::fit::Image;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role, TensorDecl, Values};
 use crate::lower::Layout;
 use crate::methods;
-use crate::recipe::{Cache, Recipe};
+use crate::recipe::{Cache, Recipe, StateFormat};
 use brooklet::kernels::quant::Format;
 use brooklet::ops::{Copy, Frame, Head, Op, Policy, SlotId};
 use std::path::Path;
@@ -67,7 +67,7 @@ impl<'g> SmallModel<'g> {
         small.ops.push(Op::Head(Head { w: sink, bias: None, x, scale: 1.0 }));
         let context = cache.context.min(steps as u32).max(1);
         let cache = Cache { context, sink: cache.sink.map(|sink| sink.min(context - 1)), ..cache };
-        let recipe = Recipe { format: Format::F32, embedding: None, cache };
+        let recipe = Recipe { format: Format::F32, embedding: None, state: StateFormat::F32, cache };
         SmallModel { graph: small, recipe, sink: sink as usize, entering }
     }
 
@@ -195,6 +195,7 @@ fn slot_of<V>(op: &mut Op<V>) -> Option<&mut SlotId> {
         | Op::ScaleBy(_)
         | Op::CappedHead(_)
         | Op::Fill(_)
+        | Op::Hadamard(_)
         | Op::Every(_) => None,
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::error::Error;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A JSON object from a file, or one nested in it.
 #[derive(Clone, Debug)]
@@ -11,6 +13,8 @@ pub struct Config {
     /// Keys that led here, with a dot behind each.
     prefix: String,
     object: Map<String, Value>,
+    /// Metadata keys of a GGUF file behind the keys of its config; without them this is a JSON file.
+    origins: Option<Arc<BTreeMap<String, String>>>,
 }
 
 impl Config {
@@ -26,9 +30,14 @@ impl Config {
     /// An object that is in no file; `name` stands for one in messages.
     pub(crate) fn new(name: &Path, value: Value) -> Result<Self, Error> {
         match value {
-            Value::Object(object) => Ok(Config { path: name.to_owned(), prefix: String::new(), object }),
+            Value::Object(object) => Ok(Config { path: name.to_owned(), prefix: String::new(), object, origins: None }),
             _ => Err(Error::invalid(name, "JSON", "is not an object with keys")),
         }
+    }
+
+    /// What the metadata of the GGUF file `path` says; `origins` has the metadata key behind a key.
+    pub(super) fn made(path: &Path, object: Map<String, Value>, origins: BTreeMap<String, String>) -> Self {
+        Config { path: path.to_owned(), prefix: String::new(), object, origins: Some(Arc::new(origins)) }
     }
 
     /// The file.
@@ -48,7 +57,14 @@ impl Config {
 
     /// An error about `key`.
     pub fn error(&self, key: &str, problem: impl std::fmt::Display) -> Error {
-        Error::invalid(&self.path, format!("key `{}{key}`", self.prefix), problem)
+        let key = format!("{}{key}", self.prefix);
+        match &self.origins {
+            None => Error::invalid(&self.path, format!("key `{key}`"), problem),
+            Some(origins) => match origins.get(&key) {
+                Some(origin) => Error::invalid(&self.path, format!("metadata key `{origin}`"), problem),
+                None => Error::invalid(&self.path, format!("what the tensors say of `{key}`"), problem),
+            },
+        }
     }
 
     fn get<'a, T>(&'a self, key: &str, what: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>, Error> {
@@ -62,7 +78,10 @@ impl Config {
     }
 
     fn must<T>(&self, key: &str, found: Option<T>) -> Result<T, Error> {
-        found.ok_or_else(|| self.error(key, "is missing; is this the model's own config.json?"))
+        found.ok_or_else(|| match self.origins {
+            None => self.error(key, "is missing; is this the model's own config.json?"),
+            Some(_) => self.error(key, "is missing; convert the model again"),
+        })
     }
 
     /// A size: a whole number from 1 to 2^24.
@@ -139,7 +158,12 @@ impl Config {
     /// A nested object that may be left out.
     pub fn maybe_object(&self, key: &str) -> Result<Option<Config>, Error> {
         let nested = self.get(key, "an object", Value::as_object)?;
-        Ok(nested.map(|object| Config { path: self.path.clone(), prefix: format!("{}{key}.", self.prefix), object: object.clone() }))
+        Ok(nested.map(|object| Config {
+            path: self.path.clone(),
+            prefix: format!("{}{key}.", self.prefix),
+            object: object.clone(),
+            origins: self.origins.clone(),
+        }))
     }
 
     /// Refuses a value other than the supported one: the key may be left out.

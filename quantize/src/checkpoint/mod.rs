@@ -1,28 +1,40 @@
 //! Checkpoints as they are on disk: names and numbers in, no judgement.
 
 mod config;
+mod gguf;
 mod random;
 mod safetensors;
 
 pub use config::Config;
 
+use self::gguf::GgufModel;
 use self::safetensors::Shard;
 use crate::error::Error;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// A Hugging Face-style directory: `config.json`, one or several `.safetensors`, maybe `tokenizer.json`.
+/// A model as others publish it: a Hugging Face-style directory (`config.json`, one or several `.safetensors`, maybe `tokenizer.json`), or
+/// a GGUF file.
 #[derive(Debug)]
 pub struct Checkpoint {
-    dir: PathBuf,
-    /// `config.json`.
+    /// The directory, or the GGUF file.
+    path: PathBuf,
+    /// `config.json`, or what a GGUF file says in its place.
     pub config: Config,
-    shards: Vec<Shard>,
-    /// Tensor name to shard number.
-    index: BTreeMap<String, usize>,
-    /// Whether every tensor that is asked for exists, with random numbers.
-    is_random: bool,
+    tensors: Tensors,
+    /// `tokenizer.json`, where it is not in `tensors`.
+    tokenizer: Option<PathBuf>,
+}
+
+/// Where the tensors are.
+#[derive(Debug)]
+enum Tensors {
+    /// In safetensors files; tensor name to the file's number.
+    Shards(Vec<Shard>, BTreeMap<String, usize>),
+    Gguf(Box<GgufModel>),
+    /// Nowhere: every tensor that is asked for exists, with random numbers.
+    Random,
 }
 
 /// A tensor's numbers, row-major.
@@ -35,20 +47,24 @@ pub struct Tensor {
 }
 
 impl Checkpoint {
-    /// Opens the directory `dir`.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        let dir = dir.as_ref().to_owned();
-        if !dir.is_dir() {
-            return Err(Error::invalid(
-                &dir,
-                "checkpoint",
-                "not a directory; give the folder that holds config.json and the .safetensors files",
-            ));
+    /// Opens a directory with `config.json` and `.safetensors` files, a GGUF file, or a directory that holds one.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let path = path.as_ref().to_owned();
+        if path.is_file() {
+            return Self::open_gguf(&path, None);
         }
-        let config = Config::open(&dir.join("config.json"))?;
+        if !path.is_dir() {
+            let problem = "neither a folder nor a file; give the folder that holds config.json and the .safetensors files, or a .gguf file";
+            return Err(Error::invalid(&path, "checkpoint", problem));
+        }
+        let tokenizer = Some(path.join("tokenizer.json")).filter(|file| file.is_file());
+        if let Some(file) = the_gguf_file(&path)? {
+            return Self::open_gguf(&file, tokenizer);
+        }
+        let config = Config::open(&path.join("config.json"))?;
         let mut shards = Vec::new();
         let mut index = BTreeMap::new();
-        for path in shard_paths(&dir)? {
+        for path in shard_paths(&path)? {
             let shard = Shard::open(&path)?;
             for name in shard.names() {
                 if index.insert(name.to_owned(), shards.len()).is_some() {
@@ -57,38 +73,68 @@ impl Checkpoint {
             }
             shards.push(shard);
         }
-        Ok(Checkpoint { dir, config, shards, index, is_random: false })
+        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index), tokenizer })
+    }
+
+    fn open_gguf(path: &Path, tokenizer: Option<PathBuf>) -> Result<Self, Error> {
+        let (model, config) = GgufModel::open(path)?;
+        Ok(Checkpoint { path: path.to_owned(), config, tensors: Tensors::Gguf(Box::new(model)), tokenizer })
     }
 
     /// Random weights under `config`: every tensor has the sizes that it is asked for with.
     pub(crate) fn random(config: Config) -> Self {
-        Checkpoint { dir: config.path().to_owned(), config, shards: Vec::new(), index: BTreeMap::new(), is_random: true }
+        Checkpoint { path: config.path().to_owned(), config, tensors: Tensors::Random, tokenizer: None }
     }
 
-    /// The directory.
+    /// The directory, or the GGUF file.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.path
+    }
+
+    /// What the model is called: by its folder, or by its file.
+    pub fn name(&self) -> Option<String> {
+        let path = self.path.canonicalize().ok()?;
+        let name = if path.is_file() { path.file_stem() } else { path.file_name() };
+        Some(name?.to_string_lossy().into_owned())
     }
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        self.index.contains_key(name)
+        match &self.tensors {
+            Tensors::Shards(_, index) => index.contains_key(name),
+            Tensors::Gguf(model) => model.has(name),
+            Tensors::Random => false,
+        }
     }
 
-    /// Names of all tensors.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.index.keys().map(String::as_str)
+    /// Names of all tensors, as their family has them.
+    pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match &self.tensors {
+            Tensors::Shards(_, index) => Box::new(index.keys().map(String::as_str)),
+            Tensors::Gguf(model) => Box::new(model.names()),
+            Tensors::Random => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// An error if there is no tensor of this name.
+    fn expect_name(&self, name: &str) -> Result<(), Error> {
+        if self.has(name) {
+            return Ok(());
+        }
+        let problem = match self.closest(name) {
+            Some(near) => format!("is missing (the nearest name is `{near}`); is this the whole checkpoint, with all its shards?"),
+            None => "is missing; is this the whole checkpoint, with all its shards?".to_owned(),
+        };
+        Err(Error::invalid(&self.path, format!("tensor `{name}`"), problem))
     }
 
     fn shard(&self, name: &str) -> Result<&Shard, Error> {
-        let shard = self.index.get(name).and_then(|&i| self.shards.get(i));
-        shard.ok_or_else(|| {
-            let problem = match self.closest(name) {
-                Some(near) => format!("is missing (the nearest name is `{near}`); is this the whole checkpoint, with all its shards?"),
-                None => "is missing; is this the whole checkpoint, with all its shards?".to_owned(),
-            };
-            Error::invalid(&self.dir, format!("tensor `{name}`"), problem)
-        })
+        self.expect_name(name)?;
+        let shard = match &self.tensors {
+            Tensors::Shards(shards, index) => index.get(name).and_then(|&i| shards.get(i)),
+            _ => None,
+        };
+        shard.ok_or_else(|| Error::invalid(&self.path, format!("tensor `{name}`"), "is in no safetensors file"))
     }
 
     /// The name that shares the longest ending, for the error message.
@@ -99,7 +145,11 @@ impl Checkpoint {
 
     /// The sizes of tensor `name`.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>, Error> {
-        self.shard(name)?.shape(name)
+        self.expect_name(name)?;
+        match &self.tensors {
+            Tensors::Gguf(model) => model.shape(name),
+            _ => self.shard(name)?.shape(name),
+        }
     }
 
     /// Tensor `name`, which must have the given sizes (ones left out on both sides), as `f32`.
@@ -113,7 +163,7 @@ impl Checkpoint {
         if data.len() == range.len() {
             return Ok(data);
         }
-        Err(Error::invalid(&self.dir, format!("tensor `{name}`"), format!("has no numbers {range:?}")))
+        Err(Error::invalid(&self.path, format!("tensor `{name}`"), format!("has no numbers {range:?}")))
     }
 
     /// Tensor `name`, which must be one whole number that is not negative.
@@ -126,43 +176,75 @@ impl Checkpoint {
 
     /// Refuses a tensor `name` that is missing or has other sizes (ones left out on both sides).
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<(), Error> {
-        if self.is_random { Ok(()) } else { self.shaped(name, shape).map(|_| ()) }
+        if let Tensors::Random = self.tensors {
+            return Ok(());
+        }
+        let found = self.shape(name)?;
+        let squeeze = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
+        if squeeze(&found) == squeeze(shape) {
+            return Ok(());
+        }
+        let shapes = format!("has shape {found:?} where the config asks for {shape:?}");
+        Err(match &self.tensors {
+            Tensors::Gguf(model) => {
+                Error::invalid(model.path(), model.thing(name), format!("{shapes}; metadata and weights do not belong together"))
+            }
+            _ => {
+                let problem = format!("{shapes}; config.json and weights do not belong together");
+                Error::invalid(self.shard(name)?.path(), format!("tensor `{name}`"), problem)
+            }
+        })
     }
 
     fn read(&self, name: &str, shape: &[usize], range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
-        if self.is_random {
-            let all = random::numbers(name, shape);
-            return Ok(match range {
-                None => all,
-                Some(range) => all.get(range).unwrap_or_default().to_vec(),
-            });
+        self.expect(name, shape)?;
+        match &self.tensors {
+            Tensors::Shards(..) => self.shard(name)?.read(name, range),
+            Tensors::Gguf(model) => model.read(name, range),
+            Tensors::Random => {
+                let all = random::numbers(name, shape);
+                Ok(match range {
+                    None => all,
+                    Some(range) => all.get(range).unwrap_or_default().to_vec(),
+                })
+            }
         }
-        self.shaped(name, shape)?.read(name, range)
-    }
-
-    /// The shard of tensor `name`, which must have the given sizes.
-    fn shaped(&self, name: &str, shape: &[usize]) -> Result<&Shard, Error> {
-        let shard = self.shard(name)?;
-        let found = shard.shape(name)?;
-        let squeeze = |s: &[usize]| s.iter().copied().filter(|&n| n != 1).collect::<Vec<_>>();
-        if squeeze(&found) != squeeze(shape) {
-            let problem =
-                format!("has shape {found:?} where the config asks for {shape:?}; config.json and weights do not belong together");
-            return Err(Error::invalid(shard.path(), format!("tensor `{name}`"), problem));
-        }
-        Ok(shard)
     }
 
     /// The text of `tokenizer.json`, if there is one.
     pub fn tokenizer(&self) -> Result<Option<Vec<u8>>, Error> {
-        if self.is_random {
-            return Ok(None);
+        match (&self.tokenizer, &self.tensors) {
+            (Some(path), _) => std::fs::read(path).map(Some).map_err(|e| Error::io(path, e)),
+            (None, Tensors::Gguf(model)) => Ok(model.tokenizer()?.0),
+            (None, _) => Ok(None),
         }
-        let path = self.dir.join("tokenizer.json");
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::io(&path, e)),
+    }
+
+    /// What the user should know about the checkpoint, a sentence each.
+    pub fn notes(&self) -> Result<Vec<String>, Error> {
+        match (&self.tokenizer, &self.tensors) {
+            (None, Tensors::Gguf(model)) => Ok(model.tokenizer()?.1),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The GGUF file of a directory that has no safetensors.
+fn the_gguf_file(dir: &Path) -> Result<Option<PathBuf>, Error> {
+    let entries = std::fs::read_dir(dir).map_err(|e| Error::io(dir, e))?;
+    let paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    let has_ending = |path: &&PathBuf, ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    if paths.iter().any(|path| has_ending(&path, "safetensors")) {
+        return Ok(None);
+    }
+    let mut files: Vec<&PathBuf> = paths.iter().filter(|path| has_ending(path, "gguf")).collect();
+    files.sort();
+    match files.as_slice() {
+        [] => Ok(None),
+        [only] => Ok(Some((*only).clone())),
+        [first, ..] => {
+            let problem = format!("there are {} .gguf files; give the one to read, for instance {}", files.len(), first.display());
+            Err(Error::invalid(dir, "weights", problem))
         }
     }
 }
@@ -190,7 +272,7 @@ fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
         return Err(Error::invalid(
             dir,
             "weights",
-            "there is no .safetensors file; convert pickled weights (.bin, .pt) with safetensors' own converter first",
+            "there is no .safetensors file and no .gguf file; convert pickled weights (.bin, .pt) with safetensors' own converter first",
         ));
     }
     Ok(paths)

@@ -124,10 +124,24 @@ pub(super) fn rotary(g: &mut Graph<'_>, config: &Config, dims: usize, default_th
         match rope.maybe_text(key)? {
             None | Some("default") => {}
             Some("llama3") => stretch(&mut turns, &rope)?,
+            Some("divided") => divide(&mut turns, &rope)?,
             Some(other) => return Err(rope.error(key, format!("is \"{other}\"; supported are default and llama3"))),
         }
     }
     Ok(g.turns("rotary.turns", &turns))
+}
+
+/// GGUF's way to say the same and more: a divisor for every turn, or one for all.
+fn divide(turns: &mut [f64], rope: &Config) -> Result<(), Error> {
+    let divisors = rope.numbers("divisors")?;
+    if divisors.len() != 1 && divisors.len() != turns.len() || divisors.iter().any(|d| *d <= 0.0) {
+        let problem = format!("are {} numbers, expected 1 or {} above 0", divisors.len(), turns.len());
+        return Err(rope.error("divisors", problem));
+    }
+    for (turn, divisor) in turns.iter_mut().zip(divisors.iter().cycle()) {
+        *turn /= f64::from(*divisor);
+    }
+    Ok(())
 }
 
 /// Llama 3's longer context: slow turns are divided by `factor`, fast ones stay, those between are blended.

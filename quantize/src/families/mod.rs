@@ -244,9 +244,8 @@ impl Factors {
 /// A text model's graph with its tokens and tokenizer, ready for its embedding.
 fn text_graph<'a>(checkpoint: &'a Checkpoint, vocab: usize) -> Result<Graph<'a>, Error> {
     let config = &checkpoint.config;
-    let name = checkpoint.dir().canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
     let card = Card {
-        name: name.unwrap_or_default(),
+        name: checkpoint.name().unwrap_or_default(),
         family: config.maybe_text("model_type")?.unwrap_or_default().to_owned(),
         source: config.maybe_text("_name_or_path")?.unwrap_or_default().to_owned(),
         license: config.maybe_text("license")?.unwrap_or_default().to_owned(),

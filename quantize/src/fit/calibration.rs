@@ -56,6 +56,18 @@ impl Calibration {
         }
     }
 
+    /// A checksum of the whole stream.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        match self {
+            Calibration::Tokens(tokens) => tokens.iter().for_each(|token| sum.update(&token.to_le_bytes())),
+            Calibration::Frames { samples, seconds } => {
+                samples.iter().chain(seconds.iter().flatten()).for_each(|x| sum.update(&x.to_le_bytes()));
+            }
+        }
+        sum.finalize()
+    }
+
     /// Refuses a stream that the model does not take; `out` is the file that errors name.
     pub(crate) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
         let problem = match (self, &graph.input) {
@@ -82,7 +94,7 @@ impl Calibration {
     }
 
     /// Steps in the stream, for frames of `channels` samples.
-    fn steps(&self, channels: usize) -> usize {
+    pub(crate) fn steps(&self, channels: usize) -> usize {
         match self {
             Calibration::Tokens(tokens) => tokens.len(),
             Calibration::Frames { samples, .. } => samples.len() / channels.max(1),
