@@ -62,6 +62,13 @@ impl Solver {
         Some(Solver { order, groups, hessian, factors })
     }
 
+    /// What a column's rounding costs, (cols), in the file's order.
+    pub(super) fn importance(&self) -> Vec<f32> {
+        let mut importance = vec![0.0; self.order.len()];
+        self.order.iter().zip(&self.factors.pivots).for_each(|(&col, &pivot)| importance[col] = pivot);
+        importance
+    }
+
     /// Rounds a matrix of this metric's columns.
     pub(super) fn round(&self, weights: &[f32], grid: &Grid) -> Vec<Row> {
         weights.par_chunks(ROWS * self.order.len()).flat_map_iter(|rows| Work::new(self, rows, grid).round()).collect()
@@ -251,7 +258,7 @@ impl Near<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::methods::fine_grid;
+    use crate::methods::default_table;
     use brooklet::kernels::quant::Format;
 
     /// Under the same scales, the codes are those of an independent implementation: quantize/reference/gptq_oracle.py.
@@ -265,7 +272,7 @@ mod tests {
         let mut metric = Metric::new(cols);
         metric.add(&floats("inputs"));
         let solver = Solver::new(&metric).unwrap();
-        let grid = fine_grid(Format::Q4);
+        let grid = default_table(Format::Q4).grid();
         let (factors, tables) = (numbers("factors"), numbers("tables"));
         let groups = solver.groups.len();
         let mut work = Work::new(&solver, &weights, &grid);

@@ -1,19 +1,21 @@
 //! From a matrix's numbers to codes and scales.
 //!
 //! [`rtn`] rounds each weight to the nearest code under searched scales, all weights alike or by importance; [`gptq`] rounds in the metric
-//! of the matrix's inputs ([`Metric`]), through its factors ([`factor`]), and ends with [`descent`].
+//! of the matrix's inputs ([`Metric`]), through its factors ([`factor`]), and ends with [`descent`]; [`table`] trains a matrix's own levels.
 
 mod descent;
 mod factor;
 mod gptq;
 mod metric;
 mod rtn;
+mod table;
 
 pub use metric::Metric;
 
 use brooklet::kernels::quant::{self, Format, GROUP, Matrix};
 use brooklet::mem::{Line, lines_from};
 use rayon::prelude::*;
+use table::Table;
 
 /// A matrix in its storage format.
 pub struct Packed {
@@ -50,9 +52,9 @@ const FEW_STEPS: u64 = 64;
 
 /// Packs a matrix (rows, cols), row-major, rounding to the nearest code under searched scales.
 pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed {
-    let bytes = encode(format, rows, cols, weights, || {
-        let (levels, shift) = table(format);
-        let grid = rtn::Grid::new(levels, shift);
+    let table = default_table(format);
+    let bytes = encode(format, rows, cols, weights, &table, || {
+        let grid = rtn::Grid::new(&table.levels, table.shift);
         weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect()
     });
     with_error(format, rows, cols, weights, bytes)
@@ -77,15 +79,13 @@ impl<'m> Packer<'m> {
         if !takes_metric(format) || self.metric.steps() == 0 || self.metric.cols() != cols {
             return nearest;
         }
-        let bytes = encode(format, rows, cols, weights, || {
-            let grid = fine_grid(format);
-            match &self.solver {
-                Some(solver) => solver.round(weights, &grid),
-                None => {
-                    let importance = self.metric.importance();
-                    let groups: Vec<&[f32]> = importance.chunks(GROUP).collect();
-                    weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |g| groups[g])).collect()
-                }
+        let importance = self.solver.as_ref().map_or_else(|| self.metric.importance(), gptq::Solver::importance);
+        let table = default_table(format).trained(weights, cols, &importance);
+        let bytes = encode(format, rows, cols, weights, &table, || match &self.solver {
+            Some(solver) => solver.round(weights, &table.grid()),
+            None => {
+                let (grid, groups) = (table.grid(), importance.chunks(GROUP).collect::<Vec<&[f32]>>());
+                weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |g| groups[g])).collect()
             }
         });
         let chosen = with_error(format, rows, cols, weights, bytes);
@@ -99,18 +99,14 @@ pub fn takes_metric(format: Format) -> bool {
     matches!(format, Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
 }
 
-/// The table of a format whose codes stand for levels.
-fn table(format: Format) -> (&'static [i8], i8) {
-    quant::default_table(format).unwrap_or((&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT))
-}
-
-fn fine_grid(format: Format) -> rtn::Grid {
-    let (levels, shift) = table(format);
-    rtn::Grid::fine(levels, shift)
+/// The table of a format whose codes stand for levels, before it is trained.
+fn default_table(format: Format) -> Table {
+    let (levels, shift) = quant::default_table(format).unwrap_or((&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT));
+    Table { levels: levels.to_vec(), shift }
 }
 
 /// The bytes of a matrix; `coded` gives the rows of those formats that have a table.
-fn encode(format: Format, rows: usize, cols: usize, weights: &[f32], coded: impl FnOnce() -> Vec<rtn::Row>) -> Vec<u8> {
+fn encode(format: Format, rows: usize, cols: usize, weights: &[f32], table: &Table, coded: impl FnOnce() -> Vec<rtn::Row>) -> Vec<u8> {
     let weight = |row: usize, col: usize| weights[row * cols + col];
     let mut bytes = vec![0; format.matrix_bytes(rows, cols).expect("the checkpoint held as many numbers")];
     match format {
@@ -121,7 +117,7 @@ fn encode(format: Format, rows: usize, cols: usize, weights: &[f32], coded: impl
             quant::pack_q8(rows, cols, |r| rows_of[r].scale, |r, g| rows_of[r].sub_scales[g], |r, c| rows_of[r].codes[c] as i8, &mut bytes);
         }
         Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => {
-            let table = quant::default_table(format).expect("a format with a table");
+            let table = (&table.levels[..], table.shift);
             let rows_of = coded();
             let (scale, sub_scale) = (|r: usize| rows_of[r].scale, |r: usize, g: usize| rows_of[r].sub_scales[g]);
             quant::pack_planes(format, rows, cols, table, scale, sub_scale, |r, c| rows_of[r].codes[c], &mut bytes);
@@ -129,8 +125,8 @@ fn encode(format: Format, rows: usize, cols: usize, weights: &[f32], coded: impl
         Format::Q4 => {
             let rows_of = coded();
             let (scale, sub_scale) = (|r: usize| rows_of[r].scale, |r: usize, g: usize| rows_of[r].sub_scales[g]);
-            let (table, shift) = (&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT);
-            quant::pack_q4(rows, cols, table, shift, scale, sub_scale, |r, c| rows_of[r].codes[c], &mut bytes);
+            let levels = table.levels.first_chunk().expect("a level for each of 16 codes");
+            quant::pack_q4(rows, cols, levels, table.shift, scale, sub_scale, |r, c| rows_of[r].codes[c], &mut bytes);
         }
     }
     bytes
