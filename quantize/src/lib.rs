@@ -2,10 +2,11 @@
 //!
 //! The road: [`checkpoint`] reads names and bytes, [`families`] turns a config into a [`graph`] of the runtime's operations,
 //! [`methods`] chooses codes and scales for each matrix, [`lower`] lays operands, state and sections out and writes the file.
-//! [`passes`] turn a graph into one that loses less when it is rounded.
+//! [`passes`] turn a graph into one that loses less when it is rounded. [`allocate`] chooses a format for each matrix under a budget;
 //! [`fit`] keeps matrices finer until the file's answers are as close to the float model's as was asked.
 //! Model families are known here and nowhere else.
 
+pub mod allocate;
 pub mod calibrate;
 pub mod checkpoint;
 mod error;
@@ -16,6 +17,7 @@ pub mod lower;
 pub mod methods;
 pub mod passes;
 mod recipe;
+pub mod report;
 pub mod shapes;
 
 pub use checkpoint::Checkpoint;

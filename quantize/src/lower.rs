@@ -214,6 +214,11 @@ impl<'g> Layout<'g> {
         Ok(Layout { graph, texts: Texts::new(graph), frame_len, program, slots, golden_steps, golden, tokenizer })
     }
 
+    /// The slots of the state, in their places.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
     /// The file's sections, without checksums: every tensor, then the tokenizer.
     pub(crate) fn sections(&self, formats: &[Option<Format>]) -> Vec<SectionSource> {
         let tokenizer = self.tokenizer.as_ref().map(|packed| SectionSource {

@@ -29,7 +29,7 @@ pub enum Calibration {
 impl Calibration {
     /// Reproducible noise: tokens, or frames around the model's own normalisation, by turns at its rate and at irregular times
     /// if it `takes_gaps`.
-    pub(super) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
+    pub(crate) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
         let mut x = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = move || {
             // xorshift64
@@ -54,6 +54,18 @@ impl Calibration {
                 Calibration::Frames { samples, seconds }
             }
         }
+    }
+
+    /// A checksum of the whole stream.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        match self {
+            Calibration::Tokens(tokens) => tokens.iter().for_each(|token| sum.update(&token.to_le_bytes())),
+            Calibration::Frames { samples, seconds } => {
+                samples.iter().chain(seconds.iter().flatten()).for_each(|x| sum.update(&x.to_le_bytes()));
+            }
+        }
+        sum.finalize()
     }
 
     /// Refuses a stream that the model does not take; `out` is the file that errors name.
@@ -82,7 +94,7 @@ impl Calibration {
     }
 
     /// Steps in the stream, for frames of `channels` samples.
-    fn steps(&self, channels: usize) -> usize {
+    pub(crate) fn steps(&self, channels: usize) -> usize {
         match self {
             Calibration::Tokens(tokens) => tokens.len(),
             Calibration::Frames { samples, .. } => samples.len() / channels.max(1),

@@ -3,7 +3,7 @@
 
 use super::{Done, Passes};
 use crate::error::Error;
-use crate::fit::{Calibration, Gauge};
+use crate::fit::{Calibration, Trials};
 use crate::graph::Graph;
 use crate::lower::Report;
 use crate::recipe::Recipe;
@@ -60,8 +60,8 @@ pub fn choose<'a>(
     out: &Path,
     write: &mut dyn FnMut(Passes, &Graph<'_>, &Path) -> Result<Report, Error>,
 ) -> Result<Choice, Error> {
-    Gauge::with(&build()?, recipe, calibration, out, |gauge| {
-        let mut choice = Choice { passes: Passes::NONE, trials: Vec::new(), steps: gauge.steps() };
+    Trials::with(&build()?, recipe, calibration, out, |trials| {
+        let mut choice = Choice { passes: Passes::NONE, trials: Vec::new(), steps: trials.steps() };
         let mut best = f64::INFINITY;
         for (add, must_bring) in ADDITIONS {
             let mut passes = choice.passes;
@@ -72,7 +72,7 @@ pub fn choose<'a>(
             if choice.trials.iter().any(|trial| trial.done == done) {
                 continue;
             }
-            let (kl, bytes) = gauge.measure(out, |path| write(passes, &graph, path))?;
+            let (kl, bytes) = trials.measure(out, |path| write(passes, &graph, path))?;
             let kept = kl <= best * (1.0 - must_bring);
             choice.trials.push(Trial { passes, done, kl, bytes, kept });
             if kept {

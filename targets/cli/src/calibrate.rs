@@ -2,7 +2,8 @@
 
 use crate::fit::{plainly, read};
 use anyhow::{Result, anyhow};
-use brooklet_quantize::calibrate::{CalibrateProgress, Options, write_calibrated};
+use brooklet_quantize::calibrate::{CalibrateProgress, Options, suitable_steps, write_calibrated};
+use brooklet_quantize::fit::Calibration;
 use brooklet_quantize::graph::Graph;
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::{Recipe, Report};
@@ -22,20 +23,27 @@ pub(crate) struct Source<'s> {
 #[derive(Clone, Copy)]
 pub(crate) struct How {
     pub(crate) method: Method,
-    /// Steps of the stream at most.
-    pub(crate) steps: usize,
+    /// Most steps of the stream that the method runs the model on; without it, as many as suit the model.
+    pub(crate) steps: Option<usize>,
+}
+
+impl How {
+    /// The options for this model and stream.
+    pub(crate) fn options<'c>(self, graph: &Graph<'_>, calibration: &'c Calibration, resume: bool) -> Options<'c> {
+        Options { method: self.method, calibration, steps: self.steps.unwrap_or_else(|| suitable_steps(graph)), resume }
+    }
 }
 
 /// Makes the file `out` with codes chosen by a method that runs the model.
 pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, source: Source<'_>, how: How, resume: bool, out: &Path) -> Result<Report> {
-    let How { method, steps } = how;
     let calibration = read(graph, source.file, source.time_column)?;
-    let calibration = calibration.ok_or_else(|| anyhow!("--method {}: needs a recording, give one with --calibration", method.name()))?;
+    let calibration =
+        calibration.ok_or_else(|| anyhow!("--method {}: needs a recording, give one with --calibration", how.method.name()))?;
     let bar = ProgressBar::new(0);
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let (layers, bytes) =
         (style("{bar:32} {pos}/{len} parts of the model, {eta} left  {msg}"), style("{bar:32} {bytes}/{total_bytes}  {msg}"));
-    let options = Options { method, calibration: &calibration, steps, resume };
+    let options = how.options(graph, &calibration, resume);
     let written = write_calibrated(graph, recipe, &recipe.formats(&graph), options, out, &mut |progress| {
         let (style, done, total, message) = match progress {
             CalibrateProgress::Walking(p) => (&layers, p.done as u64, p.total as u64, p.what),

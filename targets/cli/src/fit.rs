@@ -25,10 +25,15 @@ pub(crate) fn run(
     out: &Path,
 ) -> Result<Fitted> {
     let calibration = read(graph, calibration, time_column)?;
+    show(|progress| quantize_within(graph, recipe, max_kl, calibration.as_ref(), out, progress)).map_err(plainly)
+}
+
+/// Shows how far `work` is.
+pub(crate) fn show<T>(work: impl FnOnce(&mut dyn FnMut(FitProgress<'_>)) -> T) -> T {
     let bar = ProgressBar::new(0);
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let (bytes, counts) = (style("{bar:32} {bytes}/{total_bytes}  {msg}"), style("{bar:32} {pos}/{len}  measuring {msg}"));
-    let fitted = quantize_within(graph, recipe, max_kl, calibration.as_ref(), out, &mut |progress| {
+    let done = work(&mut |progress| {
         let (style, done, total, message) = match progress {
             FitProgress::Writing(p) => (&bytes, p.done_bytes, p.total_bytes, p.tensor),
             FitProgress::Measuring { what, done, total } => (&counts, done as u64, total as u64, what),
@@ -39,7 +44,7 @@ pub(crate) fn run(
         bar.set_message(message.to_owned());
     });
     bar.finish_and_clear();
-    fitted.map_err(plainly)
+    done
 }
 
 /// The stream in `path`: a text or a recording. Without one, English for models that carry a tokenizer, else nothing.

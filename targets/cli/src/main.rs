@@ -1,6 +1,7 @@
 //! `brooklet`: makes `.brook` files, looks into them, runs them, measures them. One file per verb.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod assets;
 mod bench;
 mod calibrate;

@@ -3,7 +3,7 @@
 use crate::calibrate::{How, Source};
 use crate::fit::{plainly, read};
 use anyhow::Result;
-use brooklet_quantize::calibrate::{Options, write_calibrated};
+use brooklet_quantize::calibrate::write_calibrated;
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::passes::{self, Choice, Passes};
 use brooklet_quantize::{Checkpoint, Recipe, families, lower};
@@ -42,7 +42,7 @@ pub(crate) fn choose(wanted: Wanted, checkpoint: &Checkpoint, recipe: &Recipe, s
         bar.tick();
         match calibration.as_ref().filter(|_| how.method != Method::Nearest) {
             Some(calibration) => {
-                let options = Options { method: how.method, calibration, steps: how.steps, resume: false };
+                let options = how.options(graph, calibration, false);
                 Ok(write_calibrated(graph, recipe, &recipe.formats(graph), options, path, &mut |_| bar.tick())?.0)
             }
             None => lower::write_graph(graph, recipe, path, &mut |_| bar.tick()),

@@ -7,18 +7,18 @@ use super::{FEW_SEGMENTS, MOST_HELD_NUMBERS, MOST_MACS};
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::lower::{self, Report};
-use crate::recipe::{Cache, CacheFormat, Recipe, StateFormat};
+use crate::recipe::Recipe;
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use std::path::Path;
 
 /// Holds the float model's answers.
-pub(crate) struct Gauge<'c> {
-    meter: Meter<'c>,
+pub(crate) struct Trials {
+    meter: Meter,
 }
 
-impl Gauge<'_> {
+impl Trials {
     /// Runs the float model of `graph` on `calibration`, or on reproducible noise, and hands its answers to `body`; files lie beside
     /// `out` meanwhile.
     pub(crate) fn with<T>(
@@ -26,24 +26,20 @@ impl Gauge<'_> {
         recipe: &Recipe,
         calibration: Option<&Calibration>,
         out: &Path,
-        body: impl FnOnce(&Gauge<'_>) -> Result<T, Error>,
+        body: impl FnOnce(&Trials) -> Result<T, Error>,
     ) -> Result<T, Error> {
         calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
         let formats = all_at_least(&recipe.formats(graph), Format::F32);
-        let cache = Cache { format: CacheFormat::F32, ..recipe.cache };
-        let recipe = Recipe { state: StateFormat::F32, cache, ..*recipe };
+        let recipe = recipe.in_float();
         let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, &mut |_| {}))?.0;
         let float = Model::from_bytes(file.bytes())?;
         let count = segments(&float);
-        let noise;
         let calibration = match calibration {
-            Some(given) => given,
-            None => {
-                noise = Calibration::noise(graph, float.plan().takes_gaps, count * SEGMENT_STEPS);
-                &noise
-            }
+            Some(given) => given.clone(),
+            None => Calibration::noise(graph, float.plan().takes_gaps, count * SEGMENT_STEPS),
         };
-        body(&Gauge { meter: Meter::new(calibration, &float, count, recipe.cache.context as usize, out)? })
+        let segments = calibration.segments(float.channels().unwrap_or(1), count, recipe.cache.context as usize);
+        body(&Trials { meter: Meter::new(calibration, &float, segments, out)? })
     }
 
     /// Steps that are measured.
