@@ -130,7 +130,9 @@ fn groups(graph: &Graph<'_>, uses: &[MatrixUse]) -> Groups {
                 groups.fix(moe.hidden.value);
                 groups.join(moe.out.value, moe.expert_out.value);
             }
-            _ => drop(op.map(|operand: Operand, _| groups.fix(operand.value))),
+            _ => {
+                let _ = op.map(|operand: Operand, _| groups.fix(operand.value));
+            }
         }
     }
     // Only streams with norms: elsewhere nothing is gained.
