@@ -31,9 +31,9 @@ fn go_on(model: &Model<'_>, snapshot: Option<&[u8]>, input: &Sequence, range: st
 #[test]
 fn a_stream_restored_at_any_step_continues_bit_for_bit() {
     for (i, dir) in family_fixtures().into_iter().enumerate() {
-        // Every other one with states in half precision.
-        let state = if i % 2 == 0 { StateFormat::F32 } else { StateFormat::F16 };
-        let file = File::quantized(&dir, &Recipe { state, ..recipe() });
+        // Every other one with states in half precision and caches of 4 bits.
+        let narrow = Recipe { state: StateFormat::F16, cache: Cache { format: CacheFormat::Int4, ..recipe().cache }, ..recipe() };
+        let file = File::quantized(&dir, &if i % 2 == 0 { recipe() } else { narrow });
         let model = file.model();
         let input = Sequence::noise(&model, 60, 11);
         let want = stream(&model, kernels::detect(), &input, 1);

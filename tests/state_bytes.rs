@@ -2,7 +2,7 @@
 //!
 //! Every part of the state in `f32`: a selective scan `4 E N`, an SSD `4 H P N`, a convolution `4 (K - 1) C`, a gated delta rule
 //! `4 H d_k d_v` (these three `2` in half precision, not the convolution), complex modes `8` each; an attention cache 8-bit keys and values and one `f32` scale for each, per position
-//! and head. Parts begin on 16-byte boundaries.
+//! and head, or 4-bit ones in groups of 32 with a scale of 2 bytes each. Parts begin on 16-byte boundaries.
 
 use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{File, family_fixtures};
@@ -15,6 +15,7 @@ const CONTEXT: u64 = 101;
 struct Parts {
     bytes: Vec<u64>,
     state: StateFormat,
+    cache: CacheFormat,
 }
 
 impl Parts {
@@ -43,7 +44,12 @@ impl Parts {
     }
 
     fn cache(&mut self, heads: u64, head_dim: u64, positions: u64) {
-        let (scales, codes) = (4 * heads * positions, heads * positions * head_dim);
+        let (rows, groups) = (heads * positions, head_dim.div_ceil(32));
+        let (scales, codes) = match self.cache {
+            CacheFormat::F32 => (0, 4 * rows * head_dim),
+            CacheFormat::Int8 => (4 * rows, rows * head_dim),
+            CacheFormat::Int4 => (2 * rows * groups, 16 * rows * groups),
+        };
         self.bytes.extend([scales, codes, scales, codes]);
     }
 
@@ -99,8 +105,8 @@ impl Config {
 
 /// The state of the model that `config` describes, if `real_pairs` of every layer's modes in a low-rank S4 are real: that, only its
 /// weights tell.
-fn expected(c: &Config, state: StateFormat, real_pairs: u64) -> Parts {
-    let mut p = Parts { bytes: Vec::new(), state };
+fn expected(c: &Config, (state, cache): (StateFormat, CacheFormat), real_pairs: u64) -> Parts {
+    let mut p = Parts { bytes: Vec::new(), state, cache };
     let family = c.text("model_type");
     match family {
         "mamba" | "falcon_mamba" if c.number("d_model").is_none() => {
@@ -364,17 +370,18 @@ fn attenuate(c: &Config, p: &mut Parts) {
 
 #[test]
 fn state_bytes_are_the_families_formulas() {
-    check(StateFormat::F32);
+    check(StateFormat::F32, CacheFormat::Int8);
+    check(StateFormat::F32, CacheFormat::F32);
 }
 
 #[test]
-fn states_in_half_precision_take_half_the_bytes() {
-    check(StateFormat::F16);
+fn states_in_half_precision_and_caches_of_4_bits_take_what_the_formulas_say() {
+    check(StateFormat::F16, CacheFormat::Int4);
 }
 
-fn check(state: StateFormat) {
-    let cache = Cache { context: CONTEXT as u32, sink: Some(4), format: CacheFormat::Int8 };
-    let recipe = Recipe { state, cache, ..Recipe::default() };
+fn check(state: StateFormat, cache: CacheFormat) {
+    let formats = (state, cache);
+    let recipe = Recipe { state, cache: Cache { context: CONTEXT as u32, sink: Some(4), format: cache }, ..Recipe::default() };
     let mut wrong = Vec::new();
     for dir in family_fixtures() {
         let file = File::quantized(&dir, &recipe);
@@ -383,8 +390,8 @@ fn check(state: StateFormat) {
         let is_low_rank = config.text("model_type") == "s4" && config.text("layer") != "S4D" && config.text("layer_args.mode") != "diag";
         let most = if is_low_rank { config.or("layer_args.d_state", 64) / 2 } else { 0 };
         println!("{name:28} {bytes:8}");
-        if !(expected(&config, state, 0).bytes()..=expected(&config, state, most).bytes()).contains(&bytes) {
-            wrong.push(format!("{name}: {bytes} bytes, the formula says {}", expected(&config, state, 0).bytes()));
+        if !(expected(&config, formats, 0).bytes()..=expected(&config, formats, most).bytes()).contains(&bytes) {
+            wrong.push(format!("{name}: {bytes} bytes, the formula says {}", expected(&config, formats, 0).bytes()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -14,9 +14,9 @@ fn formats() -> impl Strategy<Value = Format> {
     prop::sample::select(Format::ALL.as_slice())
 }
 
-/// Caches shorter than the stream slide, longer ones do not; both kinds of storage.
+/// Caches shorter than the stream slide, longer ones do not; all kinds of storage.
 fn caches() -> impl Strategy<Value = Cache> {
-    let formats = prop::sample::select(vec![CacheFormat::F32, CacheFormat::Int8]);
+    let formats = prop::sample::select(vec![CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4]);
     (prop_oneof![Just(7u32), Just(24), Just(500)], 0u32..4, formats).prop_map(|(context, sink, format)| Cache {
         context,
         sink: Some(sink),

@@ -44,6 +44,8 @@ pub use detect::{available, detect};
 pub use read::read_all;
 pub use rows::{Rows, RowsMut};
 pub use state::StateMut;
+#[cfg(feature = "narrow-states")]
+pub use table::Int4;
 pub use table::{
     Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, RgLru, Rotary, Scan, Ssd, Stepping,
 };

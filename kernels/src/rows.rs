@@ -88,6 +88,16 @@ impl<'a> Rows<'a> {
         unsafe { core::slice::from_raw_parts(self.first.add(r * self.stride), self.width) }
     }
 
+    /// The rows `range` alone; `None` if the view does not have them.
+    #[inline]
+    pub fn some_rows(&self, range: Range<usize>) -> Option<Rows<'a>> {
+        if range.start > range.end || range.end > self.rows {
+            return None;
+        }
+        // `wrapping_add`: behind the last row a view without rows may stand anywhere.
+        Some(Rows { first: self.first.wrapping_add(range.start * self.stride), rows: range.end - range.start, ..*self })
+    }
+
     /// The same rows, fewer columns; `None` if the view does not have them.
     #[inline]
     pub fn columns(&self, range: Range<usize>) -> Option<Rows<'a>> {
@@ -96,6 +106,14 @@ impl<'a> Rows<'a> {
         }
         // `wrapping_add`: a view without rows may stand anywhere.
         Some(Rows { first: self.first.wrapping_add(range.start), width: range.end - range.start, ..*self })
+    }
+}
+
+impl<T> Default for RowsMut<'_, T> {
+    /// No rows.
+    #[inline]
+    fn default() -> Self {
+        RowsMut { first: core::ptr::NonNull::dangling().as_ptr(), rows: 0, width: 0, stride: 0, borrowed: PhantomData }
     }
 }
 
@@ -221,6 +239,8 @@ mod tests {
         assert_eq!((rows.row(0), rows.row(2), rows.row(3)), (&data[..3], &data[8..11], &[][..]));
         assert_eq!(rows.columns(1..3).unwrap().row(1), &data[5..7]);
         assert!(rows.columns(2..4).is_none());
+        assert_eq!((rows.some_rows(1..3).unwrap().row(1), rows.some_rows(3..3).unwrap().rows()), (&data[8..11], 0));
+        assert!(rows.some_rows(2..4).is_none());
         let whole = RowsMut::new(&mut data, 3, 4, 4).unwrap();
         let [mut left, right] = whole.columns([0..1, 2..4]).unwrap();
         left.row_mut(2)[0] = right.row(2)[1];

@@ -12,6 +12,13 @@ pub enum StateMut<'a> {
     F16(RowsMut<'a, u16>),
 }
 
+impl Default for StateMut<'_> {
+    /// No rows.
+    fn default() -> Self {
+        StateMut::F32(RowsMut::default())
+    }
+}
+
 impl<'a> StateMut<'a> {
     /// The rows in single precision; `None` if they are in another.
     #[inline]

@@ -95,6 +95,25 @@ pub struct Ssd<'a> {
     pub gap: f32,
 }
 
+impl Ssd<'_> {
+    /// Calls `steps` with what there is for each of several streams.
+    #[inline(always)]
+    pub(crate) fn each_stream(
+        &self,
+        states: &mut [StateMut<'_>],
+        mut y: RowsMut<'_>,
+        mut steps: impl FnMut(&Ssd<'_>, StateMut<'_>, RowsMut<'_>),
+    ) {
+        let tokens = self.x.rows().checked_div(states.len()).unwrap_or(0);
+        for (i, state) in states.iter_mut().enumerate() {
+            let rows = [self.x, self.dt, self.b, self.c].map(|all| all.some_rows(i * tokens..(i + 1) * tokens));
+            let [Some(x), Some(dt), Some(b), Some(c)] = rows else { return };
+            let Some(y) = y.take_rows(tokens) else { return };
+            steps(&Ssd { x, dt, b, c, ..*self }, state.reborrow(), y);
+        }
+    }
+}
+
 /// How the modes of a diagonal state-space model go from step to step: `s <- s + e s + ..` with a complex `e` from `a`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepping {
@@ -250,6 +269,23 @@ pub enum Cache<'a> {
         /// (kv_heads, capacity, head_dim)
         values: &'a [i8],
     },
+    /// Rounded to 4 bits per position, head and group.
+    #[cfg(feature = "narrow-states")]
+    Int4(Int4<'a>),
+}
+
+/// Keys and values in 4 bits: groups of 32 numbers of a head, the last filled up, share a scale.
+#[cfg(feature = "narrow-states")]
+#[derive(Clone, Copy, Debug)]
+pub struct Int4<'a> {
+    /// (kv_heads, capacity, groups), bits of halves.
+    pub key_scales: &'a [u16],
+    /// (kv_heads, capacity, groups), bits of halves.
+    pub value_scales: &'a [u16],
+    /// (kv_heads, capacity, groups)
+    pub keys: &'a [portable::int4::Codes],
+    /// (kv_heads, capacity, groups)
+    pub values: &'a [portable::int4::Codes],
 }
 
 /// Attention of one position over a cache.
@@ -280,7 +316,7 @@ pub struct KernelTable {
     pub(crate) matmul: unsafe fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>),
     pub(crate) conv1d: unsafe fn(&Conv1d<'_>, RowsMut<'_>, RowsMut<'_>),
     pub(crate) scan: unsafe fn(&Scan<'_>, StateMut<'_>, RowsMut<'_>),
-    pub(crate) ssd: unsafe fn(&Ssd<'_>, StateMut<'_>, RowsMut<'_>),
+    pub(crate) ssd: unsafe fn(&Ssd<'_>, &mut [StateMut<'_>], RowsMut<'_>),
     pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, StateMut<'_>, &mut [f32]),
     pub(crate) lstm_step: unsafe fn(&Lstm<'_>, &mut [f32], &mut [f32]),
     pub(crate) gru_step: unsafe fn(&Gru<'_>, &mut [f32]),
@@ -335,10 +371,11 @@ impl KernelTable {
         call!(self.scan(scan, h, y));
     }
 
-    /// Some steps of the dual recurrence; `state` is (heads, d_state * head_dim), `y` is (tokens, heads * head_dim).
+    /// Some steps of the dual recurrence; a state is (heads, d_state * head_dim), `y` is (tokens, heads * head_dim). Several states
+    /// are those of as many streams: each takes its share of the tokens, the first the first ones.
     #[inline]
-    pub fn ssd(&self, ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
-        call!(self.ssd(ssd, state, y));
+    pub fn ssd(&self, ssd: &Ssd<'_>, states: &mut [StateMut<'_>], y: RowsMut<'_>) {
+        call!(self.ssd(ssd, states, y));
     }
 
     /// One step of a diagonal state-space model; `state` is (modes, 2, channels), `y` is (channels), or as `state` without `c`.
@@ -422,8 +459,10 @@ macro_rules! compile_table {
             with_rows!(h, $half, |h, Stored| $crate::portable::scan::<Stored>(scan, h, y));
         }
         $(#[$attribute])*
-        fn ssd(ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
-            with_rows!(state, $half, |state, Stored| $crate::portable::ssd::<Stored>(ssd, state, y));
+        fn ssd(ssd: &Ssd<'_>, states: &mut [StateMut<'_>], y: RowsMut<'_>) {
+            ssd.each_stream(states, y, |ssd, state, y| {
+                with_rows!(state, $half, |state, Stored| $crate::portable::ssd::<Stored>(ssd, state, y));
+            });
         }
         $(#[$attribute])*
         fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {

@@ -3,6 +3,8 @@
 use brooklet_kernels::{
     Attention, Cache, Conv1d, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, StateMut, available,
 };
+#[cfg(feature = "narrow-states")]
+use brooklet_kernels::{Int4, portable::int4};
 use proptest::prelude::*;
 
 /// Numbers in `-by .. by`, the same for the same seed.
@@ -13,6 +15,17 @@ fn numbers(seed: u64, count: usize, by: f32) -> Vec<f32> {
         ((state >> 40) as f32 / 8_388_608.0 - 1.0) * by
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// (positions, head_dim) numbers as codes and scales, (positions, groups).
+#[cfg(feature = "narrow-states")]
+fn int4(x: &[f32], head_dim: usize) -> (Vec<int4::Codes>, Vec<u16>) {
+    let group = |x: &[f32]| {
+        let mut codes = Default::default();
+        let scale = int4::round_group(x, &mut codes);
+        (codes, scale)
+    };
+    x.chunks(head_dim).flat_map(|x| x.chunks(32)).map(group).unzip()
 }
 
 fn negative(seed: u64, count: usize, by: f32) -> Vec<f32> {
@@ -139,7 +152,7 @@ proptest! {
                 dt_hi: 8.0,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, state.rows(), rows_mut(&mut y, tokens, heads * head_dim));
+            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, heads * head_dim));
             [state.into_numbers(), y].concat()
         })?;
     }
@@ -189,7 +202,7 @@ proptest! {
                 dt_hi: f32::INFINITY,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, state.rows(), rows_mut(&mut y, tokens, head_dim));
+            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, head_dim));
             let halves = state.f16.unwrap();
             prop_assert!(halves.iter().all(|&bits| half::f16::from_bits(bits).is_finite()), "{}", kernels.name());
         }
@@ -256,19 +269,31 @@ proptest! {
 
     #[test]
     fn attention(
-        seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_kv_head in 1usize..7, kv_heads in 1usize..4, len in 1usize..71,
-        spare in 0usize..9, room in 1usize..6, int8: bool,
+        seed in 0..u64::MAX / 2, head_dim in prop_oneof![1usize..150, (1usize..10).prop_map(|n| 16 * n)], per_kv_head in 1usize..7,
+        kv_heads in 1usize..4, len in 1usize..200, spare in 0usize..9, room in 1usize..6, kind in 0usize..3,
+        largest in prop::sample::select(vec![2.0, 2.0, 2.0, 1e-31, 0.0]),
     ) {
         let capacity = len + spare;
         let (heads, elements) = (per_kv_head * kv_heads, kv_heads * capacity * head_dim);
-        let q = numbers(seed, heads * head_dim, 2.0);
+        let q = numbers(seed, heads * head_dim, largest);
         let [keys, values] = [1, 2].map(|i| numbers(seed + i, elements, 2.0));
         let [key_codes, value_codes] = [1, 2].map(|i| codes(seed + i, elements));
         let [key_scales, value_scales] = [3, 4].map(|i| numbers(seed + i, kv_heads * capacity, 0.05));
-        let cache = if int8 {
+        #[cfg(feature = "narrow-states")]
+        let (int4_codes, int4_scales) = int4(&keys, head_dim);
+        let cache = if kind == 1 {
             Cache::Int8 { key_scales: &key_scales, value_scales: &value_scales, keys: &key_codes, values: &value_codes }
         } else {
             Cache::F32 { keys: &keys, values: &values }
+        };
+        // Codes and scales of keys serve as values as well, the other way round.
+        #[cfg(feature = "narrow-states")]
+        let (values, value_scales): (Vec<_>, Vec<_>) = int4_codes.iter().zip(&int4_scales).rev().unzip();
+        #[cfg(feature = "narrow-states")]
+        let cache = if kind == 2 {
+            Cache::Int4(Int4 { key_scales: &int4_scales, value_scales: &value_scales, keys: &int4_codes, values: &values })
+        } else {
+            cache
         };
         same(|kernels| {
             let mut scores = vec![7.0; room * len];
@@ -278,4 +303,31 @@ proptest! {
             out
         })?;
     }
+}
+
+/// Rounding queries and weights to 15 bits costs next to nothing beside the 8 bits of the cache.
+#[test]
+fn attention_over_codes_is_that_over_the_floats_they_stand_for() {
+    let (heads, kv_heads, head_dim, len) = (12, 4, 160, 333);
+    let elements = kv_heads * len * head_dim;
+    let q = numbers(1, heads * head_dim, 2.0);
+    let [key_codes, value_codes] = [2, 3].map(|seed| codes(seed, elements));
+    let [key_scales, value_scales] = [4, 5].map(|seed| numbers(seed, kv_heads * len, 0.02).into_iter().map(f32::abs).collect::<Vec<_>>());
+    let floats = |codes: &[i8], scales: &[f32]| -> Vec<f32> {
+        codes.chunks(head_dim).zip(scales).flat_map(|(codes, scale)| codes.iter().map(move |&code| f32::from(code) * scale)).collect()
+    };
+    let [keys, values] = [(&key_codes, &key_scales), (&value_codes, &value_scales)].map(|(codes, scales)| floats(codes, scales));
+    let [of_codes, of_floats] = [
+        Cache::Int8 { key_scales: &key_scales, value_scales: &value_scales, keys: &key_codes, values: &value_codes },
+        Cache::F32 { keys: &keys, values: &values },
+    ]
+    .map(|cache| {
+        let (mut scores, mut out) = (vec![0.0; len], vec![0.0; heads * head_dim]);
+        let attention = Attention { q: &q, kv_heads, head_dim, scale: 0.08, len, capacity: len, cache };
+        available().next().unwrap().attend(&attention, &mut scores, &mut out);
+        out
+    });
+    let largest = of_floats.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let error = of_codes.iter().zip(&of_floats).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(error < 1e-3 * largest, "{error} of {largest}");
 }

@@ -137,7 +137,7 @@ CONTENTS = ["Array", "MatrixF32", "MatrixF16", "MatrixQ8", "MatrixQ4", "Turns", 
 PLANES = {"MatrixT2": (2,), "MatrixQ3": (2, 1), "MatrixQ4": (4,), "MatrixQ5": (4, 1), "MatrixQ6": (4, 2)}  # widths in bits
 SECTION = record(at=u64x, crc32=u32x, rows=u32x, cols=u32x, name_at=u32x, name_len=u16x, content=enum(**dict.fromkeys(CONTENTS)))
 SLOT = record(at=u64x, capacity=u32x, heads=u32x, head_dim=u32x, sink=u32x,
-              kind=enum(Numbers=None, CacheF32=None, CacheInt8=None, NumbersF16=None), keep=enum(Stop=None, SinkAndWindow=None))
+              kind=enum(Numbers=None, CacheF32=None, CacheInt8=None, NumbersF16=None, CacheInt4=None), keep=enum(Stop=None, SinkAndWindow=None))
 ACTIVATION = enum(Silu=None, Sigmoid=None, Tanh=None, ReluSquared=None, Gelu=None, GeluTanh=None, Scale=record(scale=f32),
                   SoftCap=record(cap=f32), Relu=None, Square=None, Sqrt=None)
 ROUTER = enum(Softmax=record(renormalize=boolean), TopKSoftmax=None,
@@ -260,6 +260,11 @@ def slot_bytes(slot):
     elements = positions * slot["head_dim"]
     if slot["kind"]["is"] == "Numbers":
         return 4 * slot["capacity"]
+    if slot["kind"]["is"] == "NumbersF16":
+        return 2 * slot["capacity"]
+    if slot["kind"]["is"] == "CacheInt4":
+        groups = positions * -(-slot["head_dim"] // 32)
+        return 2 * (round_up(2 * groups, 16) + 16 * groups)
     return 2 * (round_up(4 * elements, 16) if slot["kind"]["is"] == "CacheF32" else round_up(4 * positions, 16) + round_up(elements, 16))
 
 

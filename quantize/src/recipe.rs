@@ -36,6 +36,7 @@ impl CacheFormat {
         match self {
             CacheFormat::F32 => "f32",
             CacheFormat::Int8 => "int8",
+            CacheFormat::Int4 => "int4",
         }
     }
 }
@@ -68,6 +69,8 @@ pub enum CacheFormat {
     F32,
     /// Rounded to 8 bits, with a scale for each position and head.
     Int8,
+    /// Rounded to 4 bits, with a scale for each position, head and group of 32.
+    Int4,
 }
 
 impl Recipe {
@@ -84,6 +87,7 @@ impl Recipe {
                 let kind = match format {
                     CacheFormat::F32 => SlotKind::CacheF32,
                     CacheFormat::Int8 => SlotKind::CacheInt8,
+                    CacheFormat::Int4 => SlotKind::CacheInt4,
                 };
                 // A model's own window slides, whatever the user chose for the others.
                 let (capacity, sink) = window.map_or((context, sink), |window| (window, Some(0)));

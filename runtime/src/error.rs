@@ -228,8 +228,8 @@ impl fmt::Display for Error {
             Error::Slot { index } => write!(f, "state slot {index} does not fit the memory plan; quantize the checkpoint again"),
             Error::Op { index, fault: OpFault::NarrowState } => write!(
                 f,
-                "operation {index} keeps its state in half precision, which this build leaves out; build with the feature `narrow-states`, \
-                 or quantize with --state f32"
+                "operation {index} keeps its state or cache in a way that this build leaves out; build with the feature `narrow-states`, \
+                 or quantize with --state f32 and --cache int8"
             ),
             Error::Op { index, fault } => {
                 let what = match fault {

@@ -14,7 +14,7 @@ pub fn slot_bytes(slot: &Slot) -> Option<u64> {
     match slot.kind {
         SlotKind::Numbers => u64::from(slot.capacity).checked_mul(4),
         SlotKind::NumbersF16 => u64::from(slot.capacity).checked_mul(2),
-        SlotKind::CacheF32 | SlotKind::CacheInt8 => cache_bytes(slot),
+        SlotKind::CacheF32 | SlotKind::CacheInt8 | SlotKind::CacheInt4 => cache_bytes(slot),
     }
 }
 
@@ -185,7 +185,9 @@ impl Plan {
     pub fn scratch(&self, tokens: usize, threads: usize) -> Option<Scratch> {
         let numbers = |count: usize| count.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN);
         // Frames start on 16-byte boundaries too.
-        let stride = (self.frame_len as usize).next_multiple_of(BUFFER_ALIGN / 4);
+        // Behind the first frame the others start on cache lines.
+        let align = if tokens > 1 { 64 } else { BUFFER_ALIGN };
+        let stride = (self.frame_len as usize).next_multiple_of(align / 4);
         let quantized = packed_bytes(Format::Q8, self.quantized_cols, tokens)?;
         let float = packed_bytes(Format::F32, self.float_cols, tokens)?;
         Some(Scratch {

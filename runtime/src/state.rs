@@ -76,7 +76,7 @@ fn number_bytes(model: &Model<'_>, index: u32, slot: &Slot) -> Option<usize> {
     let bytes = match slot.kind {
         SlotKind::CacheInt8 => cache_scale_bytes(slot)?,
         SlotKind::CacheF32 => slot_bytes(slot)?,
-        SlotKind::NumbersF16 => 0,
+        SlotKind::NumbersF16 | SlotKind::CacheInt4 => 0,
         SlotKind::Numbers => {
             // A route's count of tokens is an integer in a slot of numbers.
             let counts = |op: Option<Op>| matches!(op, Some(Op::Route(route)) if route.count == index);

@@ -102,7 +102,7 @@ fn ssd(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, heads: usize, d_
     };
     let shape = format!("{heads}x{d_state}x{head_dim}");
     each_state(group, &shape, tokens * heads * d_state * head_dim, (heads, d_state * head_dim), |table, state| {
-        table.ssd(&ssd, state, rows_mut(&mut y, tokens, heads * head_dim));
+        table.ssd(&ssd, &mut [state], rows_mut(&mut y, tokens, heads * head_dim));
     });
 }
 

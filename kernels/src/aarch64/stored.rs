@@ -8,8 +8,8 @@ use crate::table::{GatedDelta, Ssd};
 pub(super) use halves::Fcvt;
 
 /// See [`portable::ssd`].
-pub(super) fn ssd(ssd: &Ssd<'_>, state: StateMut<'_>, y: RowsMut<'_>) {
-    with_rows!(state, Fcvt, |state, Stored| portable::ssd::<Stored>(ssd, state, y));
+pub(super) fn ssd(ssd: &Ssd<'_>, states: &mut [StateMut<'_>], y: RowsMut<'_>) {
+    ssd.each_stream(states, y, |ssd, state, y| with_rows!(state, Fcvt, |state, Stored| portable::ssd::<Stored>(ssd, state, y)));
 }
 
 /// See [`portable::gated_delta_step`].

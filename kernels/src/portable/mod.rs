@@ -9,6 +9,8 @@ mod conv;
 mod diag;
 mod gated_delta;
 mod gates;
+#[cfg(feature = "narrow-states")]
+pub mod int4;
 mod matmul;
 mod norm;
 pub mod reduce;
@@ -23,13 +25,13 @@ mod table;
 const SCALAR: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
 
 pub(crate) use attention::attend;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub(crate) use attention::{LARGEST, QUERY_GROUP, WEIGHT_GROUP};
 pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
-#[cfg(any(all(target_arch = "x86_64", feature = "std"), target_arch = "aarch64"))]
-pub(crate) use matmul::SILENT;
-pub(crate) use matmul::{matmul, quantize_activations};
+pub(crate) use matmul::{SILENT, matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rg_lru::rg_lru_step;
 pub(crate) use rotary::rotate;

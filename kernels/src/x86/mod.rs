@@ -4,6 +4,8 @@
 
 mod act;
 mod attention;
+mod attention_int4;
+mod attention_int8;
 mod avx2;
 mod conv;
 mod floats;
@@ -35,7 +37,7 @@ const AHEAD_BYTES: usize = 8192;
 static AVX2: KernelTable = EIGHT_LANES;
 static AVX_VNNI: KernelTable = KernelTable { name: "avxvnni", matmul: avxvnni_matmul, ..EIGHT_LANES };
 static AVX512: KernelTable = SIXTEEN_LANES;
-static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
+static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, attend: attention_int8::attend, ..SIXTEEN_LANES };
 const EIGHT_LANES: KernelTable = KernelTable {
     matmul: avx2_matmul,
     quantize_activations: round::quantize_activations_256,

@@ -4,7 +4,7 @@ use super::parts::{Parts, hash};
 use super::walk::{Target, Visitor, WalkProgress, walk};
 use crate::error::Error;
 use crate::fit::Calibration;
-use crate::graph::Graph;
+use crate::graph::{Graph, TensorDecl, Values};
 use crate::lower::{Progress, Report, pack_nearest, write_packed};
 use crate::methods::{Method, Packed};
 use crate::recipe::Recipe;
@@ -24,8 +24,19 @@ pub struct Options<'c> {
     pub resume: bool,
 }
 
-/// Steps that are enough: more change little.
-pub const STEPS: usize = 48 * 512;
+/// Most steps that are worth their time. Too few, and GPTQ fits the errors to those few: on a model of 31 million weights, 4 bits, the
+/// divergence over that of nearest rounding was 0.80 with 12,288 steps, 0.75 with 24,576 and 0.71 with 98,304.
+const MOST_STEPS: usize = 128 * 512;
+/// Weights times steps that take about an hour on two cores.
+const MOST_WORK: usize = 20_000_000_000_000;
+const FEW_STEPS: usize = 16 * 512;
+
+/// How many steps to calibrate a model on.
+pub fn suitable_steps(graph: &Graph<'_>) -> usize {
+    let matrix = |t: &TensorDecl<'_>| if let Values::Matrix(..) = t.values { t.rows * t.cols } else { 0 };
+    let numbers: usize = graph.tensors.iter().map(matrix).sum();
+    (MOST_WORK / numbers.max(1)).clamp(FEW_STEPS, MOST_STEPS)
+}
 
 /// How far the work has come.
 #[derive(Clone, Copy, Debug)]

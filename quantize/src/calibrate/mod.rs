@@ -12,6 +12,6 @@ mod small_model;
 mod stretch;
 mod walk;
 
-pub use calibrated::{CalibrateProgress, Options, STEPS, write_calibrated};
+pub use calibrated::{CalibrateProgress, Options, suitable_steps, write_calibrated};
 pub use parts::Parts;
 pub use walk::{Target, Visitor, WalkProgress, walk};

@@ -5,12 +5,12 @@ use super::small_model::{Filling, SmallModel};
 use super::stretch::{Stretch, matrices, stretches};
 use crate::error::Error;
 use crate::fit::{Calibration, Image};
-use crate::graph::{Graph, Input, Values};
+use crate::graph::{Graph, Input, Operand, Values};
 use crate::methods::{self, Method, Metric, Packed, Packer, takes_metric};
 use crate::recipe::Cache;
 use brooklet::kernels::quant::{Format, Matrix};
 use brooklet::mem::{Line, lines_from};
-use brooklet::ops::Op;
+use brooklet::ops::{Access, Op};
 use brooklet::{Model, Session, State};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -90,10 +90,9 @@ pub fn walk(
     }
     let takes = |t: usize| formats[t].is_some_and(takes_metric);
     let shared: HashSet<usize> = shared(graph, &pieces).into_iter().filter(|&t| takes(t)).collect();
-    let passes = if shared.is_empty() { 1 } else { 2 };
-    let mut count = Count { done: 0, total: passes * pieces.len(), progress };
+    let mut count = Count { done: 0, total: pieces.len(), progress };
     let walk = Walk { graph, cache, calibration, segments, pieces };
-    walk.go(formats, &shared, visitor, &mut count)
+    walk.go(formats, &shared, visitor, &mut count).map(drop)
 }
 
 /// Matrices that several operations use, each in another stretch or as the embedding.
@@ -135,6 +134,7 @@ type Hidden = Vec<Vec<f32>>;
 impl Walk<'_, '_> {
     /// What some matrices multiply in the float model.
     fn float_metrics(&self, wanted: &HashSet<usize>, count: &mut Count<'_>) -> Result<HashMap<usize, Metric>, Error> {
+        count.total += self.pieces.len();
         let mut metrics: HashMap<usize, Metric> = HashMap::new();
         let table = self.table();
         let mut hidden = match table {
@@ -170,7 +170,7 @@ impl Walk<'_, '_> {
         shared: &HashSet<usize>,
         visitor: &mut dyn Visitor,
         count: &mut Count<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<Hidden, Error> {
         let takes = |t: usize| formats[t].is_some_and(takes_metric);
         let mut packed: HashMap<usize, (Format, Vec<u8>)> = HashMap::new();
         // What several places use is packed where it comes first, for all of them: what these multiply is seen in a float run.
@@ -213,27 +213,28 @@ impl Walk<'_, '_> {
             if early.is_none() && open.iter().any(|t| shared.contains(t)) {
                 early = Some(self.float_metrics(shared, count)?);
             }
-            let seen_before = |t: &usize| shared.contains(t);
-            let mut metrics: HashMap<usize, Metric> = HashMap::new();
-            let listens = |t: &usize| if head == Some(*t) { small.sink } else { *t };
-            let listened: Vec<usize> = open.iter().filter(|t| !seen_before(t)).map(listens).collect();
-            if !listened.is_empty() {
-                let image = small.image(|t| filling(t, formats, &packed, &open))?;
-                self.run(piece, &small, &image, &listened, &hidden, |tensor, inputs| {
-                    let tensor = if tensor == small.sink { head.unwrap_or(tensor) } else { tensor };
-                    let cols = self.graph.tensors[tensor].cols;
-                    metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
-                })?;
+            for wave in waves(self.graph, &self.pieces[piece].ops, &open) {
+                let mut metrics: HashMap<usize, Metric> = HashMap::new();
+                let listens = |t: &usize| if head == Some(*t) { small.sink } else { *t };
+                let listened: Vec<usize> = wave.iter().filter(|t| !shared.contains(t)).map(listens).collect();
+                if !listened.is_empty() {
+                    let image = small.image(|t| filling(t, formats, &packed, &open))?;
+                    self.run(piece, &small, &image, &listened, &hidden, |tensor, inputs| {
+                        let tensor = if tensor == small.sink { head.unwrap_or(tensor) } else { tensor };
+                        let cols = self.graph.tensors[tensor].cols;
+                        metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
+                    })?;
+                }
+                for tensor in wave {
+                    let unseen = Metric::new(self.graph.tensors[tensor].cols);
+                    let before = early.as_ref().and_then(|early| early.get(&tensor));
+                    let metric = metrics.remove(&tensor);
+                    let metric = before.or(metric.as_ref()).unwrap_or(&unseen);
+                    let chosen = self.choose(tensor, metric, visitor, count)?;
+                    packed.insert(tensor, chosen);
+                }
             }
-            for tensor in open {
-                let unseen = Metric::new(self.graph.tensors[tensor].cols);
-                let before = early.as_ref().and_then(|early| early.get(&tensor));
-                let metric = metrics.remove(&tensor);
-                let metric = before.or(metric.as_ref()).unwrap_or(&unseen);
-                let chosen = self.choose(tensor, metric, visitor, count)?;
-                packed.insert(tensor, chosen);
-            }
-            if piece + 1 < self.pieces.len() {
+            if piece + 1 < self.pieces.len() || cfg!(test) {
                 let image = small.image(|t| filling(t, formats, &packed, &[]))?;
                 hidden = self.run(piece, &small, &image, &[small.sink], &hidden, |_, _| {})?;
             }
@@ -242,7 +243,7 @@ impl Walk<'_, '_> {
             count.done += 1;
         }
         count.report("");
-        Ok(())
+        Ok(hidden)
     }
 
     fn choose(&self, tensor: usize, metric: &Metric, visitor: &mut dyn Visitor, count: &mut Count<'_>) -> Result<(Format, Vec<u8>), Error> {
@@ -360,11 +361,47 @@ impl Walk<'_, '_> {
     }
 }
 
+/// Matrices of a stretch that are `open`, in groups that do not see each other's rounding: what one multiplies depends on those of the
+/// groups before alone.
+fn waves(graph: &Graph<'_>, ops: &Range<usize>, open: &[usize]) -> Vec<Vec<usize>> {
+    let mut waves: Vec<Vec<usize>> = Vec::new();
+    // Values that follow from the latest wave's products.
+    let mut new: HashSet<usize> = HashSet::new();
+    for op in &graph.ops[ops.clone()] {
+        let own: Vec<usize> = matrices(graph, op).into_iter().filter(|t| open.contains(t)).collect();
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        let _ = op.map(|v: Operand, access| {
+            if access != Access::Write {
+                reads.push(v.value);
+            }
+            if access != Access::Read {
+                writes.push(v.value);
+            }
+        });
+        let mut follows = reads.iter().any(|v| new.contains(v));
+        if !own.is_empty() {
+            if follows || waves.is_empty() {
+                waves.push(Vec::new());
+                new.clear();
+            }
+            let seen: HashSet<usize> = waves.iter().flatten().copied().collect();
+            if let Some(wave) = waves.last_mut() {
+                wave.extend(own.into_iter().filter(|t| !seen.contains(t)));
+            }
+            follows = true;
+        }
+        if follows {
+            new.extend(writes);
+        }
+    }
+    waves
+}
+
 /// How a matrix enters a stretch: those that are `open` in float, those packed as they are, the others as the recipe says.
 fn filling<'p>(tensor: usize, formats: &[Option<Format>], packed: &'p HashMap<usize, (Format, Vec<u8>)>, open: &[usize]) -> Filling<'p> {
     match packed.get(&tensor) {
-        _ if open.contains(&tensor) => Filling::Plain(Format::F32),
         Some((format, bytes)) => Filling::Packed(*format, bytes),
+        None if open.contains(&tensor) => Filling::Plain(Format::F32),
         None => Filling::Plain(formats[tensor].unwrap_or(Format::F32)),
     }
 }
@@ -376,9 +413,104 @@ fn stream(model: &Model<'_>, samples: &[f32], seconds: Option<&[f32]>) -> Result
     let mut state = State::new(model, Line::bytes_mut(&mut state))?;
     let mut session = Session::new(model, recording(), &mut state, Line::bytes_mut(&mut scratch))?;
     let mut each = |_: usize, _: &[f32]| {};
-    match seconds {
+    // A stretch that does not know the time has no use for it.
+    match seconds.filter(|_| model.plan().takes_gaps) {
         Some(seconds) => session.prefill_frames_after_each(samples, seconds, &mut each)?,
         None => session.prefill_frames_each(samples, &mut each)?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::write_formats;
+    use crate::{Checkpoint, Recipe, families};
+    use brooklet::artifact::InputSpec;
+    use brooklet::mem::MappedFile;
+    use brooklet::ops::{CappedHead, Head};
+
+    /// Rounds to the nearest, and remembers what the head multiplied.
+    struct Nearest<'f> {
+        formats: &'f [Option<Format>],
+        seen: Vec<usize>,
+    }
+
+    impl Visitor for Nearest<'_> {
+        fn choose(&mut self, target: &Target<'_>) -> Result<(Format, Vec<u8>), Error> {
+            self.seen.push(target.tensor);
+            let format = self.formats[target.tensor].unwrap();
+            Ok((format, methods::pack(format, target.rows, target.cols, target.weights).bytes))
+        }
+    }
+
+    /// What the head of a whole file multiplies, by segment.
+    fn whole(file: &[u8], calibration: &Calibration, segments: &[Range<usize>]) -> Vec<Vec<f32>> {
+        let lines = lines_from(file);
+        let model = Model::from_bytes(&Line::bytes(&lines)[..file.len()]).unwrap();
+        let head = model.header().program.iter().flatten().last().unwrap().head().unwrap().w;
+        let places = [(place(&model.artifact().matrix(head).unwrap()).unwrap(), 0)];
+        let buffers = |bytes: usize| vec![Line::ZERO; bytes.div_ceil(64)];
+        let of = |segment: &Range<usize>| {
+            let (mut state, mut scratch) = (buffers(model.state_bytes()), buffers(model.scratch_bytes(BATCH)));
+            let mut state = State::new(&model, Line::bytes_mut(&mut state)).unwrap();
+            let mut session = Session::new(&model, recording(), &mut state, Line::bytes_mut(&mut scratch)).unwrap();
+            let each: &mut dyn FnMut(usize, &[f32]) = &mut |_, _| {};
+            let (done, mut inputs) = listen(&places, || match (calibration, model.header().input) {
+                (Calibration::Tokens(tokens), _) => session.prefill_tokens_each(&tokens[segment.clone()], each),
+                (Calibration::Frames { samples, seconds }, InputSpec::Frames { .. }) => {
+                    let channels = model.channels().unwrap();
+                    let samples = &samples[segment.start * channels..segment.end * channels];
+                    match seconds {
+                        Some(seconds) => session.prefill_frames_after_each(samples, &seconds[segment.clone()], each),
+                        None => session.prefill_frames_each(samples, each),
+                    }
+                }
+                _ => unreachable!(),
+            });
+            done.unwrap();
+            inputs.remove(&0).unwrap()
+        };
+        segments.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_walk_gives_the_bits_of_the_whole_model() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families");
+        let mut dirs: Vec<_> = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
+        dirs.sort();
+        for dir in dirs {
+            let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+            let checkpoint = Checkpoint::open(&dir).unwrap();
+            let graph = families::build(&checkpoint).unwrap();
+            for format in [Format::F32, Format::Q4] {
+                let cache = Cache { context: 128, sink: None, int8: true };
+                let recipe = Recipe { format, embedding: Some(Format::F32), cache };
+                let mut formats = recipe.formats(&graph);
+                if let Some(Op::Head(Head { w, .. }) | Op::CappedHead(CappedHead { head: Head { w, .. }, .. })) = graph.ops.last() {
+                    formats[*w as usize] = Some(Format::F32);
+                }
+                let out = tempfile::tempdir().unwrap();
+                let path = out.path().join("whole.brook");
+                write_formats(&graph, &recipe, &formats, &path, &mut |_| {}).unwrap();
+                let file = MappedFile::open(&path).unwrap();
+                let takes_gaps = Model::from_bytes(file.bytes()).unwrap().plan().takes_gaps;
+                let calibration = Calibration::noise(&graph, takes_gaps, 96);
+                let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
+                let segments = calibration.spread(channels, 2, 48);
+
+                let walk = Walk { graph: &graph, cache, calibration: &calibration, segments: segments.clone(), pieces: stretches(&graph) };
+                let mut visitor = Nearest { formats: &formats, seen: Vec::new() };
+                let mut count = Count { done: 0, total: 0, progress: &mut |_| {} };
+                let shared: HashSet<usize> =
+                    shared(&graph, &walk.pieces).into_iter().filter(|&t| formats[t].is_some_and(takes_metric)).collect();
+                let left = walk.go(&formats, &shared, &mut visitor, &mut count).unwrap();
+                assert_eq!(left, whole(file.bytes(), &calibration, &segments), "{name}");
+
+                let wanted = formats.iter().filter(|f| f.is_some_and(takes_metric)).count();
+                assert_eq!(visitor.seen.len(), wanted, "{name}: matrices were left out");
+                println!("{name}: {} in {} pieces, {wanted} matrices", format.name(), walk.pieces.len());
+            }
+        }
+    }
 }

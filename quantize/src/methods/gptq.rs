@@ -106,7 +106,8 @@ impl<'s> Work<'s> {
         self.choose_scales();
         let groups = self.solver.groups.len();
         for first in (0..groups).step_by(GROUPS) {
-            self.round_groups(first..(first + GROUPS).min(groups));
+            let scales = self.scales.clone();
+            self.round_groups(first..(first + GROUPS).min(groups), |row, _, near| near.choose(scales[row]));
         }
         self.descend();
         (0..self.scales.len()).map(|row| self.row(row)).collect()
@@ -121,15 +122,15 @@ impl<'s> Work<'s> {
         }
     }
 
-    fn round_groups(&mut self, turns: Range<usize>) {
+    /// Rounds the groups of some turns; `choose` gives the sub-scale of a row's group and how it rounds under it.
+    fn round_groups(&mut self, turns: Range<usize>, choose: impl Fn(usize, usize, &Near<'_>) -> (Sub, Rounded)) {
         let Factors { feedback, pivots } = &self.solver.factors;
         let groups = &self.solver.groups;
         let (first, end) = (groups[turns.start].1.start, groups[turns.end - 1].1.end);
         // (rows, first..end): what weights should be to make up for the errors before them.
         let mut wanted = Array2::from_shape_fn((self.scales.len(), end - first), |(r, c)| self.weights[r * self.cols + first + c]);
         general_mat_mul(1.0, &self.errors.slice(s![.., ..first]), &feedback.slice(s![..first, first..end]), 1.0, &mut wanted);
-        let rows = wanted.outer_iter_mut().zip(self.errors.outer_iter_mut()).zip(&self.scales).enumerate();
-        for (row, ((mut wanted, mut errors), &scale)) in rows {
+        for (row, (mut wanted, mut errors)) in wanted.outer_iter_mut().zip(self.errors.outer_iter_mut()).enumerate() {
             let (Some(wanted), Some(errors)) = (wanted.as_slice_mut(), errors.as_slice_mut()) else { continue };
             for turn in turns.clone() {
                 let cols = groups[turn].1.clone();
@@ -141,7 +142,7 @@ impl<'s> Work<'s> {
                     weights: &self.weights[row * self.cols..][cols.clone()],
                     wanted: &wanted[cols.start - first..cols.end - first],
                 };
-                let (sub, rounded) = near.choose(scale);
+                let (sub, rounded) = choose(row, turn, &near);
                 self.subs[row * groups.len() + turn] = sub;
                 self.codes[row * self.cols..][cols.clone()].copy_from_slice(&rounded.codes[..cols.len()]);
                 errors[cols.clone()].copy_from_slice(&rounded.errors[..cols.len()]);
@@ -244,5 +245,46 @@ impl Near<'_> {
             wanted[i + 1..].iter_mut().zip(later).for_each(|(wanted, f)| *wanted += error * f);
         }
         rounded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::methods::fine_grid;
+    use brooklet::kernels::quant::Format;
+
+    /// Under the same scales, the codes are those of an independent implementation: quantize/reference/gptq_oracle.py.
+    #[test]
+    fn codes_are_those_of_the_oracle() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/gptq.json");
+        let fixture: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let numbers = |key: &str| fixture[key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect::<Vec<f64>>();
+        let floats = |key: &str| numbers(key).into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+        let (weights, cols) = (floats("weights"), fixture["cols"].as_u64().unwrap() as usize);
+        let mut metric = Metric::new(cols);
+        metric.add(&floats("inputs"));
+        let solver = Solver::new(&metric).unwrap();
+        let grid = fine_grid(Format::Q4);
+        let (factors, tables) = (numbers("factors"), numbers("tables"));
+        let groups = solver.groups.len();
+        let mut work = Work::new(&solver, &weights, &grid);
+        work.scales = floats("scales");
+        let scales = work.scales.clone();
+        for turn in 0..groups {
+            work.round_groups(turn..turn + 1, |row, turn, near| {
+                let at = row * groups + solver.groups[turn].0;
+                let sub = Sub { factor: factors[at] as i32, table: tables[at] as usize };
+                (sub, near.round(scales[row], sub))
+            });
+        }
+        let want: Vec<u8> = numbers("codes").into_iter().map(|c| c as u8).collect();
+        for (row, want) in want.chunks(cols).enumerate() {
+            assert_eq!(work.row(row).codes, want, "row {row}");
+        }
+        let cost = |work: &Work<'_>| (&work.errors.dot(&solver.hessian) * &work.errors).sum();
+        let before = cost(&work);
+        work.descend();
+        assert!(cost(&work) < before);
     }
 }

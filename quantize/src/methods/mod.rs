@@ -51,7 +51,8 @@ const FEW_STEPS: u64 = 64;
 /// Packs a matrix (rows, cols), row-major, rounding to the nearest code under searched scales.
 pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed {
     let bytes = encode(format, rows, cols, weights, || {
-        let grid = default_grid(format);
+        let (levels, shift) = table(format);
+        let grid = rtn::Grid::new(levels, shift);
         weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect()
     });
     with_error(format, rows, cols, weights, bytes)
@@ -77,7 +78,7 @@ impl<'m> Packer<'m> {
             return nearest;
         }
         let bytes = encode(format, rows, cols, weights, || {
-            let grid = default_grid(format);
+            let grid = fine_grid(format);
             match &self.solver {
                 Some(solver) => solver.round(weights, &grid),
                 None => {
@@ -98,9 +99,14 @@ pub fn takes_metric(format: Format) -> bool {
     matches!(format, Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
 }
 
-fn default_grid(format: Format) -> rtn::Grid {
-    let (levels, shift) = quant::default_table(format).unwrap_or((&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT));
-    rtn::Grid::new(levels, shift)
+/// The table of a format whose codes stand for levels.
+fn table(format: Format) -> (&'static [i8], i8) {
+    quant::default_table(format).unwrap_or((&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT))
+}
+
+fn fine_grid(format: Format) -> rtn::Grid {
+    let (levels, shift) = table(format);
+    rtn::Grid::fine(levels, shift)
 }
 
 /// The bytes of a matrix; `coded` gives the rows of those formats that have a table.
@@ -143,7 +149,7 @@ pub fn unpack(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Vec<f32
 fn with_error(format: Format, rows: usize, cols: usize, weights: &[f32], bytes: Vec<u8>) -> Packed {
     let lines = lines_from(&bytes);
     let matrix = Matrix::from_bytes(format, rows, cols, &Line::bytes(&lines)[..bytes.len()]).expect("just packed");
-    let (error, power) = weights
+    let sums: Vec<(f64, f64)> = weights
         .par_chunks(cols)
         .enumerate()
         .map(|(row, w)| {
@@ -152,7 +158,9 @@ fn with_error(format: Format, rows: usize, cols: usize, weights: &[f32], bytes: 
             let square = |x: f32| f64::from(x) * f64::from(x);
             w.iter().zip(got).fold((0.0, 0.0), |(e, p), (&w, got)| (e + square(w - got), p + square(w)))
         })
-        .reduce(|| (0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+        .collect();
+    // In the rows' order, whatever the threads.
+    let (error, power) = sums.iter().fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
     let relative_error = if power == 0.0 { 0.0 } else { (error / power).sqrt() as f32 };
     Packed { bytes, relative_error }
 }

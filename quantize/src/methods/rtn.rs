@@ -58,14 +58,33 @@ pub(super) struct Grid {
 
 impl Grid {
     pub(super) fn new(table: &[i8], shift: i8) -> Self {
+        Self::with_steps(
+            table,
+            shift,
+            if table.len() <= 4 {
+                16
+            } else if table.len() <= 16 {
+                2
+            } else {
+                8
+            },
+        )
+    }
+
+    /// Finds the nearest level to a sixteenth, where each weight makes up for others.
+    pub(super) fn fine(table: &[i8], shift: i8) -> Self {
+        Self::with_steps(table, shift, 16)
+    }
+
+    fn with_steps(table: &[i8], shift: i8, steps: i32) -> Self {
         let levels = [0, i32::from(shift)].map(|s| table.iter().map(|&level| (i32::from(level) + s) as f32).collect::<Vec<f32>>());
         let largest = table.iter().map(|level| level.unsigned_abs()).max().unwrap_or(1).max(1);
-        // The coarser the table, the more it pays to clip large weights, and to try more scales; the finer it is, the closer its levels.
-        let (steps, shares) = match table.len() {
-            0..=4 => (16, (0..25).map(|step| 0.28 + 0.03 * step as f32).collect()),
-            5..=8 => (2, (0..20).map(|step| 0.6 + 0.04 * step as f32).collect()),
-            9..=16 => (2, (0..12).map(|step| 0.8 + 0.04 * step as f32).collect()),
-            _ => (8, (0..12).map(|step| 0.84 + 0.03 * step as f32).collect()),
+        // The coarser the table, the more it pays to clip large weights, and to try more scales.
+        let shares = match table.len() {
+            0..=4 => (0..25).map(|step| 0.28 + 0.03 * step as f32).collect(),
+            5..=8 => (0..20).map(|step| 0.6 + 0.04 * step as f32).collect(),
+            9..=16 => (0..12).map(|step| 0.8 + 0.04 * step as f32).collect(),
+            _ => (0..12).map(|step| 0.84 + 0.03 * step as f32).collect(),
         };
         let nearest = levels.each_ref().map(|levels| {
             let closest = |x: f32| (0..levels.len()).min_by(|&a, &b| (levels[a] - x).abs().total_cmp(&(levels[b] - x).abs())).unwrap_or(0);

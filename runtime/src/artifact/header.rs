@@ -223,6 +223,8 @@ pub enum SlotKind {
     CacheInt8,
     /// `capacity` numbers of a recurrent state in half precision: rounded after every step.
     NumbersF16,
+    /// Keys and values of `capacity` positions, rounded to 4 bits with one scale per position, head and group of 32.
+    CacheInt4,
 }
 
 /// What happens when an attention cache is full.

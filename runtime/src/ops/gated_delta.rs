@@ -83,9 +83,11 @@ impl GatedDelta {
         let (key_heads, scale, beta_scale, eps) = (self.key_heads as usize, self.scale, self.beta_scale, self.eps);
         let head_cells =
             (self.v.len as usize).checked_div(self.a.len as usize)?.checked_mul((self.k.len as usize).checked_div(key_heads)?)?;
-        batch.each_stretch(self.state, head_cells, |Stretch { kernels, frames, mut state, .. }| {
+        batch.each_stretch(self.state, head_cells, |Stretch { kernels, frames, states, .. }| {
             let [q, k, v, a, b, mut out] = frames.columns([self.q, self.k, self.v, self.a, self.b, self.out].map(Span::range))?;
+            let tokens = q.rows().checked_div(states.len())?;
             for t in 0..q.rows() {
+                let state = states.get_mut(t.checked_div(tokens)?)?;
                 let [q, k, v, a, b] = [&q, &k, &v, &a, &b].map(|rows| rows.row(t));
                 let delta = kernels::GatedDelta { q, k, v, a, b, decay, dt_bias, key_heads, scale, beta_scale, eps };
                 kernels.gated_delta_step(&delta, state.reborrow(), out.row_mut(t));

@@ -9,7 +9,7 @@ use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
-use brooklet_quantize::calibrate::{self, CalibrateProgress, write_calibrated};
+use brooklet_quantize::calibrate::{self, CalibrateProgress, suitable_steps, write_calibrated};
 use brooklet_quantize::fit::FitProgress;
 use brooklet_quantize::graph::Graph;
 use brooklet_quantize::methods::Method;
@@ -77,8 +77,8 @@ impl Options {
 pub(crate) struct Wishes<'w> {
     /// How the result's codes are chosen.
     pub(crate) method: Method,
-    /// Steps that the method runs the model on.
-    pub(crate) method_steps: usize,
+    /// Steps that the method runs the model on, if it was said.
+    pub(crate) method_steps: Option<usize>,
     /// Whether to go on from an interrupted run.
     pub(crate) resume: bool,
     /// How attention's cache is kept, if it was said.
@@ -95,7 +95,7 @@ impl Wishes<'_> {
         if !is_bounded {
             return vec![*recipe];
         }
-        let caches = self.cache.map_or(vec![CacheFormat::F32, CacheFormat::Int8], |cache| vec![cache]);
+        let caches = self.cache.map_or(vec![CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4], |cache| vec![cache]);
         let states = self.state.map_or(vec![StateFormat::F32, StateFormat::F16], |state| vec![state]);
         let of = |(state, format)| Recipe { state, cache: Cache { format, ..recipe.cache }, ..*recipe };
         states.iter().flat_map(|&state| caches.iter().map(move |&format| (state, format))).map(of).collect()
@@ -122,7 +122,8 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
         match calibrated {
             // Files that are only measured are rounded to the nearest: what a matrix is worth beside the others hardly depends on the method.
             Some(calibration) if path == out => {
-                let parts = calibrate::Options { method: wishes.method, calibration, steps: wishes.method_steps, resume: wishes.resume };
+                let steps = wishes.method_steps.unwrap_or_else(|| suitable_steps(graph));
+                let parts = calibrate::Options { method: wishes.method, calibration, steps, resume: wishes.resume };
                 let (report, failed) = write_calibrated(graph, recipe, formats, parts, path, &mut |p| progress(of_calibration(p)))?;
                 if let Some(error) = failed {
                     eprintln!("the model could not be run to its end ({error}); matrices behind that are rounded to the nearest");

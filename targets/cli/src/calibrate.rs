@@ -2,7 +2,7 @@
 
 use crate::fit::{plainly, read};
 use anyhow::{Result, anyhow};
-use brooklet_quantize::calibrate::{CalibrateProgress, Options, write_calibrated};
+use brooklet_quantize::calibrate::{CalibrateProgress, Options, suitable_steps, write_calibrated};
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::{Checkpoint, Recipe, Report, families};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,13 +17,13 @@ pub(crate) struct Source<'s> {
     pub(crate) time_column: Option<&'s str>,
 }
 
-/// Makes the file `out` with codes chosen by `method` on up to `steps` steps.
+/// Makes the file `out` with codes chosen by `method` on up to `steps` steps, or as many as suit the model.
 pub(crate) fn run(
     checkpoint: &Checkpoint,
     recipe: &Recipe,
     method: Method,
     source: Source<'_>,
-    steps: usize,
+    steps: Option<usize>,
     resume: bool,
     out: &Path,
 ) -> Result<Report> {
@@ -34,6 +34,7 @@ pub(crate) fn run(
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let (layers, bytes) =
         (style("{bar:32} {pos}/{len} parts of the model, {eta} left  {msg}"), style("{bar:32} {bytes}/{total_bytes}  {msg}"));
+    let steps = steps.unwrap_or_else(|| suitable_steps(&graph));
     let options = Options { method, calibration: &calibration, steps, resume };
     let written = write_calibrated(&graph, recipe, &recipe.formats(&graph), options, out, &mut |progress| {
         let (style, done, total, message) = match progress {

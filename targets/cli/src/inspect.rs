@@ -195,6 +195,7 @@ fn describe(slot: &Slot) -> String {
         SlotKind::NumbersF16 => return format!("{} numbers in f16", slot.capacity),
         SlotKind::CacheF32 => "f32",
         SlotKind::CacheInt8 => "int8",
+        SlotKind::CacheInt4 => "int4",
     };
     let full = match slot.keep {
         Keep::Stop => "then steps are refused".to_owned(),

@@ -10,7 +10,6 @@ use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
-use brooklet_quantize::calibrate::STEPS;
 use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::graph::Card;
 use brooklet_quantize::methods::Method;
@@ -54,7 +53,7 @@ pub(crate) struct Args {
     /// Refuse steps beyond the context instead of forgetting
     #[arg(long)]
     stop: bool,
-    /// How attention's keys and values are stored: int8 or f32; without it int8, or with --ram the finest that fits
+    /// How attention's keys and values are stored: int8, int4 or f32; without it int8, or with --ram the finest that fits
     #[arg(long, value_parser = cache_format)]
     cache: Option<CacheFormat>,
     /// How recurrent states are kept between steps: f32, or f16 for half the memory and its traffic; without it f32, or with --ram the finest
@@ -69,9 +68,9 @@ pub(crate) struct Args {
     /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
     #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
     method: Option<String>,
-    /// Steps of the calibration that --method runs the model on
-    #[arg(long, value_name = "N", default_value_t = STEPS as u32, value_parser = clap::value_parser!(u32).range(1..))]
-    calibration_steps: u32,
+    /// Steps of the calibration that --method runs the model on; without it, as many as suit its size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: Option<u32>,
     /// Go on from what an interrupted run of the same command left in OUT.brook.parts
     #[arg(long)]
     resume: bool,
@@ -106,8 +105,8 @@ pub(crate) fn state_format(text: &str) -> Result<StateFormat, String> {
 
 /// Reads the name of a cache's format.
 pub(crate) fn cache_format(text: &str) -> Result<CacheFormat, String> {
-    let known = [CacheFormat::F32, CacheFormat::Int8];
-    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8 or f32".to_owned())
+    let known = [CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8, int4 or f32".to_owned())
 }
 
 fn nats(text: &str) -> Result<f64, String> {
@@ -141,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Method::Nearest => (write_plain(&checkpoint, &recipe, &out)?, None),
             method => {
                 let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
-                let steps = args.calibration_steps as usize;
+                let steps = args.calibration_steps.map(|n| n as usize);
                 (calibrate::run(&checkpoint, &recipe, method, source, steps, args.resume, &out)?, None)
             }
         },
@@ -157,7 +156,7 @@ fn run_budget(args: &Args, checkpoint: &Checkpoint, recipe: &Recipe, out: &Path)
     let graph = families::build(checkpoint).map_err(plainly)?;
     let wishes = allocate::Wishes {
         method: method(args),
-        method_steps: args.calibration_steps as usize,
+        method_steps: args.calibration_steps.map(|n| n as usize),
         resume: args.resume,
         cache: args.cache,
         state: args.state,

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// How a shape's recurrent states are kept between steps: f32 or f16
     #[arg(long, value_name = "FORMAT", default_value = "f32", conflicts_with = "model", value_parser = state_format)]
     state: StateFormat,
-    /// How a shape's attention keeps keys and values: int8 or f32
+    /// How a shape's attention keeps keys and values: int8, int4 or f32
     #[arg(long, value_name = "FORMAT", default_value = "int8", conflicts_with = "model", value_parser = cache_format)]
     cache: CacheFormat,
     /// Keep the file of random weights, for other commands

@@ -2,6 +2,7 @@
 
 use brooklet::Model;
 use brooklet::artifact::{Artifact, SlotKind};
+use brooklet::kernels::quant::GROUP;
 use brooklet::ops::{Every, Moe, Op, Policy, Router, SlotId, TensorId};
 use brooklet::plan::slot_bytes;
 use serde::Serialize;
@@ -135,6 +136,8 @@ fn filled_bytes(artifact: &Artifact<'_>, slot: SlotId, positions: u64) -> u64 {
         SlotKind::CacheF32 => 4 * u64::from(slot.head_dim),
         // One scale per head.
         SlotKind::CacheInt8 => u64::from(slot.head_dim) + 4,
+        // One scale of two bytes and 16 bytes of codes per group.
+        SlotKind::CacheInt4 => u64::from(slot.head_dim).div_ceil(GROUP as u64) * (GROUP as u64 / 2 + 2),
     };
     2 * positions.min(u64::from(slot.capacity)) * u64::from(slot.heads) * per_head
 }
