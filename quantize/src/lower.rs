@@ -173,14 +173,14 @@ fn prove(path: &Path) -> Result<u64, Error> {
 
 /// Temporary files are private; the model is not.
 #[cfg(unix)]
-fn make_readable(file: &std::fs::File) {
+pub(crate) fn make_readable(file: &std::fs::File) {
     use std::os::unix::fs::PermissionsExt;
     // Without the permission change the file is still whole and the owner's.
     let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
 }
 
 #[cfg(not(unix))]
-fn make_readable(_: &std::fs::File) {}
+pub(crate) fn make_readable(_: &std::fs::File) {}
 
 /// Everything of a file but the numbers of its tensors and their formats.
 pub(crate) struct Layout<'g> {

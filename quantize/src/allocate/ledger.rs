@@ -1,6 +1,7 @@
 //! What was measured, kept in a file: another budget for the same checkpoint needs no second measurement, and an interrupted one goes on.
 
 use crate::error::Error;
+use crate::lower::make_readable;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -56,6 +57,7 @@ impl Ledger {
         let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut file = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempfile_in(dir).map_err(io)?;
         writeln!(file, "{:#}", json!({ "measured_on": self.of, "losses": self.losses })).map_err(io)?;
+        make_readable(file.as_file());
         file.persist(path).map_err(|e| io(e.error))?;
         Ok(())
     }

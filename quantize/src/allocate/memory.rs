@@ -71,8 +71,10 @@ fn impossible(graph: &Graph<'_>, request: &Request<'_>, memory: &Memory, out: &P
     let (recipe, need) = (&memory.recipe, memory.coarse);
     let ram = request.ram.unwrap_or(super::Ram { bytes: 0, firmware_bytes: 0 });
     let slots = graph.slots.iter().map(|&slot| recipe.slot(slot));
-    let caches_bytes: u64 =
-        slots.filter(|slot| matches!(slot.kind, SlotKind::CacheF32 | SlotKind::CacheInt8)).filter_map(|slot| plan::slot_bytes(&slot)).sum();
+    let caches_bytes: u64 = slots
+        .filter(|slot| matches!(slot.kind, SlotKind::CacheF32 | SlotKind::CacheInt8 | SlotKind::CacheInt4))
+        .filter_map(|slot| plan::slot_bytes(&slot))
+        .sum();
     let has_open_cache = graph.slots.iter().any(|slot| matches!(slot, SlotDecl::Cache { window: None, .. }));
     let dominates = if caches_bytes > need.state_bytes / 2 {
         let remedy = if has_open_cache { "; a smaller --context shrinks them in proportion" } else { "" };

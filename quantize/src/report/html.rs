@@ -83,7 +83,7 @@ fn tiles(a: &Allocation) -> String {
         (loss_name(a), small(a.measured.mean), format!("foretold {}", small(a.predicted))),
     ];
     if let Some((perplexity, ratio)) = a.measured.perplexity {
-        tiles.push(("Perplexity", format!("× {ratio:.4}"), format!("{perplexity:.2} on the calibration text")));
+        tiles.push(("Perplexity", format!("×{ratio:.4}"), format!("{perplexity:.2} on the calibration text")));
     }
     if let Some(uniform) = uniform_loss_at(a, a.file_bytes) {
         let less = 100.0 * (1.0 - a.measured.mean / uniform);

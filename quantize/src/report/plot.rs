@@ -19,7 +19,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// Holds all of `values`, from 0 on if they are not on a logarithmic scale and start near it.
+    /// Holds all of `values`.
     pub(super) fn new(values: impl Iterator<Item = f64>, is_log: bool) -> Self {
         let usable = values.filter(|x| x.is_finite() && (!is_log || *x > 0.0));
         let (from, to) = usable.fold((f64::INFINITY, f64::NEG_INFINITY), |(from, to), x| (from.min(x), to.max(x)));
@@ -30,7 +30,7 @@ impl Axis {
             return Axis { from: from / 1.3, to: to * 1.3, is_log };
         }
         let margin = 0.04 * (to - from).max(to.abs() * 1e-3).max(1e-12);
-        Axis { from: if from >= 0.0 && from < 0.4 * to { 0.0 } else { from - margin }, to: to + margin, is_log }
+        Axis { from: if from == 0.0 { 0.0 } else { from - margin }, to: to + margin, is_log }
     }
 
     /// The place of a value, from 0 to 1.

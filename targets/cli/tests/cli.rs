@@ -142,6 +142,14 @@ fn errors_name_the_thing_and_end_with_a_failure() {
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &empty], &["calibration", "no steps"]),
         ("", &["quantize", &values, "-o", &out, "--max-kl", "1"], &["--max-kl", "measured values"]),
         ("", &["quantize", &attention, "-o", &out, "--max-kl", "1e-9", "--format", "q8"], &["--max-kl", "--cache f32"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--fit", "1KiB"], &["--fit", "1024 bytes are too few", "smallest possible", "header"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--fit", "30KiB", "--bits", "4"], &["--fit", "--bits"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--fit", "30KiB", "--format", "q8"], &["--fit", "--format"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--plan"], &["--plan", "--fit"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--flash", "64KiB"], &["--flash", "code takes", "too few"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--flash", "1MiB", "--core", "z80"], &["z80", "Cortex-M4F"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--flash", "1MiB", "--ram", "6KiB"], &["--ram", "smallest possible figure"]),
+        ("", &["quantize", &values, "-o", &out, "--max-ppl-ratio", "1.1"], &["--max-ppl-ratio", "--fit"]),
         ("", &["eval", text(), "--tokens", &tokens, "--logits", &out], &["tokens.json", "token 97", "vocabulary of 97"]),
         ("", &["eval", text(), "--tokens", &no_tokens, "--logits", &out], &["words.json", "entry 1", "two"]),
         ("", &["eval", text(), "--frames", &frames(), "--logits", &out], &["takes text"]),
@@ -558,6 +566,49 @@ fn a_bound_on_the_divergence_keeps_matrices_finer() {
 
     let (text, _) = fitted(&format!("{FIXTURES}/sensor-mamba2-last"), &dir, &["--max-kl", "0.00001", "--calibration", &frames()]);
     assert!(text.contains("over 64 steps") && text.contains("kept finer for"), "{text}");
+}
+
+#[test]
+fn a_budget_is_kept_and_told() {
+    let dir = folder("fit");
+    let checkpoint = format!("{FIXTURES}/../../../examples/models/watch-small");
+    let [out, page, report, ledger] =
+        ["out.brook", "report.html", "report.json", "ledger.json"].map(|name| dir.join(name).to_str().expect("a plain path").to_owned());
+    let fit = ["quantize", &checkpoint, "-o", &out, "--fit", "20000", "--calibration", &frames(), "--method", "nearest"];
+    let more = ["--report", &page, "--report", &report, "--ledger", &ledger];
+    let plan = ok(&[&fit[..], &more, &["--plan"]].concat());
+    assert!(plan.contains("% of 20,000") && plan.contains("foretold") && !Path::new(&out).exists(), "{plan}");
+    let planned: Value = serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
+    let text = ok(&[&fit[..], &more].concat());
+    assert!(text.contains("Next:"), "{text}");
+    ok(&["verify", &out]);
+    let file = std::fs::read(&out).expect("a file");
+    let done: Value = serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
+    assert_eq!((&done["parts"], &done["measured_loss"]), (&planned["parts"], &planned["measured_loss"]));
+    assert_eq!(done["file_bytes"].as_u64(), Some(file.len() as u64));
+    assert!(file.len() <= 20_000);
+    assert!(std::fs::read_to_string(&page).expect("a page").contains("<svg"));
+
+    // What is made for a device is within what `inspect` foretells for it.
+    ok(&[
+        "quantize",
+        &checkpoint,
+        "-o",
+        &out,
+        "--flash",
+        "140KiB",
+        "--ram",
+        "12KiB",
+        "--core",
+        "cortex-m4f",
+        "--ledger",
+        &ledger,
+        "--calibration",
+        &frames(),
+    ]);
+    let sheet: Value = serde_json::from_str(&ok(&["inspect", &out, "--json"])).expect("JSON");
+    let core = sheet["firmware"].as_array().expect("a list").iter().find(|f| f["core"] == "Cortex-M4F").expect("a core");
+    assert!(core["flash_bytes"].as_u64() <= Some(140 << 10) && core["ram_bytes"].as_u64() <= Some(12 << 10), "{core}");
 }
 
 #[test]
