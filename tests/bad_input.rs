@@ -1,7 +1,7 @@
 //! Bad input to a step: a clear error, and the stream is as it was before.
 
 use brooklet::{Error, Input, Line, Session, State, kernels};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{Buffers, File, family_fixtures, fixtures};
 
 fn file(name: &str, recipe: &Recipe) -> File {
@@ -49,7 +49,7 @@ fn frames_of_the_wrong_width_or_without_numbers_are_refused() {
 #[test]
 fn a_full_cache_stops_or_slides_as_chosen() {
     for (sink, fits) in [(None, false), (Some(2), true)] {
-        let recipe = Recipe { cache: Cache { context: 8, sink, int8: true }, ..Recipe::default() };
+        let recipe = Recipe { cache: Cache { context: 8, sink, format: CacheFormat::Int8 }, ..Recipe::default() };
         let file = file("granite-nope", &recipe);
         let model = file.model();
         let mut buffers = Buffers::new(&model, 4);

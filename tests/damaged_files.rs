@@ -2,11 +2,11 @@
 
 use brooklet::kernels::quant::Format;
 use brooklet::{Line, Model, Session, State, kernels};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
 
 fn small_files() -> Vec<(String, File)> {
-    let recipe = Recipe { cache: Cache { context: 16, sink: Some(1), int8: true }, ..Recipe::default() };
+    let recipe = Recipe { cache: Cache { context: 16, sink: Some(1), format: CacheFormat::Int8 }, ..Recipe::default() };
     let names = ["granite-rope", "mamba-a", "sensor-mamba2-ema", "attenuate-no-conv"];
     let dirs = family_fixtures().into_iter().filter(|d| names.iter().any(|n| d.ends_with(n)));
     let formats = [Format::Q8, Format::Q5, Format::Q3, Format::Q6].into_iter().cycle();

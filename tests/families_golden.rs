@@ -9,10 +9,15 @@ use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use brooklet::ops::Op;
 use brooklet_quantize::fit::quantize_within;
-use brooklet_quantize::{Cache, Checkpoint, Recipe, families};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families};
 use brooklet_tests::{File, Sequence, family_fixtures, read_npy, stream};
 
-const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 128, sink: None, int8: false } };
+const FLOAT: Recipe = Recipe {
+    format: Format::F32,
+    embedding: None,
+    state: StateFormat::F32,
+    cache: Cache { context: 128, sink: None, format: CacheFormat::F32 },
+};
 
 fn largest(x: impl Iterator<Item = f32>) -> f32 {
     x.fold(0.0, |m, x| if x.is_nan() { f32::INFINITY } else { m.max(x.abs()) })

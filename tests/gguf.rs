@@ -4,7 +4,7 @@
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::{Cache, Checkpoint, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat};
 use brooklet_tests::{File, Sequence, fixtures, read_npy, stream};
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -46,7 +46,12 @@ fn tokens_are_those_of_llama_cpp() {
     }
 }
 
-const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 128, sink: None, int8: false } };
+const FLOAT: Recipe = Recipe {
+    format: Format::F32,
+    embedding: None,
+    state: StateFormat::F32,
+    cache: Cache { context: 128, sink: None, format: CacheFormat::F32 },
+};
 
 /// Fixtures in both forms.
 fn both() -> Vec<(PathBuf, PathBuf)> {

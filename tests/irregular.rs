@@ -7,10 +7,15 @@ use brooklet::ops::Stepping;
 use brooklet::{Error, Input, Line, Session, State, kernels};
 use brooklet_quantize::graph::{self, Graph, Role};
 use brooklet_quantize::lower::write_graph;
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, family_fixtures};
 
-const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 128, sink: None, int8: false } };
+const FLOAT: Recipe = Recipe {
+    format: Format::F32,
+    embedding: None,
+    state: StateFormat::F32,
+    cache: Cache { context: 128, sink: None, format: CacheFormat::F32 },
+};
 
 /// Feeds each frame with its seconds; without any, at the model's own rate. Returns the last outputs.
 fn last(file: &File, frames: &[(Vec<f32>, Option<f32>)]) -> Result<Vec<f32>, Error> {

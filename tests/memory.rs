@@ -1,7 +1,7 @@
 //! I4 and I5: a step takes nothing from the heap, and a long stream takes no more memory than a short one.
 
 use brooklet::{Line, Model, Session, State, kernels};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures};
 use std::sync::Mutex;
 
@@ -58,7 +58,7 @@ fn steps() -> usize {
 #[cfg(target_os = "linux")]
 fn long_streams_of_every_family_leave_memory_flat() {
     let _alone = ALONE.lock();
-    let recipe = Recipe { cache: Cache { context: 256, sink: Some(4), int8: true }, ..Recipe::default() };
+    let recipe = Recipe { cache: Cache { context: 256, sink: Some(4), format: CacheFormat::Int8 }, ..Recipe::default() };
     let mut families = std::collections::BTreeSet::new();
     for dir in family_fixtures() {
         let file = File::quantized(&dir, &recipe);

@@ -5,7 +5,7 @@ use brooklet::kernels::quant::Format;
 use brooklet::{Error, Input, Line, Session, State, kernels, snapshot_bytes};
 use brooklet_quantize::graph::{self, Graph, Role};
 use brooklet_quantize::lower::write_graph;
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, Sequence, fixtures, stream};
 use proptest::prelude::*;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::path::Path;
 const FIXTURES: [&str; 3] = ["sensor-s4d-irregular", "sensor-mamba2-gaps", "rnn-lstm-classes"];
 
 fn recipe(format: Format) -> Recipe {
-    Recipe { format, embedding: None, cache: Cache { context: 128, sink: None, int8: false } }
+    Recipe { format, embedding: None, state: StateFormat::F32, cache: Cache { context: 128, sink: None, format: CacheFormat::F32 } }
 }
 
 /// A fixture's means per channel.

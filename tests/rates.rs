@@ -5,10 +5,15 @@ use brooklet::kernels::quant::Format;
 use brooklet::ops::PoolKind;
 use brooklet_quantize::graph::{Card, Graph, Input, Operand, Output, Role};
 use brooklet_quantize::lower::write_graph;
-use brooklet_quantize::{Cache, Error, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Error, Recipe, StateFormat};
 use brooklet_tests::{File, Sequence, stream};
 
-const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, cache: Cache { context: 4, sink: None, int8: false } };
+const FLOAT: Recipe = Recipe {
+    format: Format::F32,
+    embedding: None,
+    state: StateFormat::F32,
+    cache: Cache { context: 4, sink: None, format: CacheFormat::F32 },
+};
 
 /// A graph of one channel, and its frame.
 fn graph() -> (Graph<'static>, Operand) {

@@ -2,12 +2,12 @@
 
 use brooklet::kernels::quant::Format;
 use brooklet::{Error, Line, Model, Session, SnapshotFault, State, kernels, snapshot_bytes};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
 
 /// A short cache, so that it slides while the stream runs.
 fn recipe() -> Recipe {
-    Recipe { cache: Cache { context: 20, sink: Some(2), int8: true }, ..Recipe::default() }
+    Recipe { cache: Cache { context: 20, sink: Some(2), format: CacheFormat::Int8 }, ..Recipe::default() }
 }
 
 /// Steps `range` of `input`, continuing from `snapshot`; returns outputs and a new snapshot.
@@ -30,8 +30,10 @@ fn go_on(model: &Model<'_>, snapshot: Option<&[u8]>, input: &Sequence, range: st
 
 #[test]
 fn a_stream_restored_at_any_step_continues_bit_for_bit() {
-    for dir in family_fixtures() {
-        let file = File::quantized(&dir, &recipe());
+    for (i, dir) in family_fixtures().into_iter().enumerate() {
+        // Every other one with states in half precision and caches of 4 bits.
+        let narrow = Recipe { state: StateFormat::F16, cache: Cache { format: CacheFormat::Int4, ..recipe().cache }, ..recipe() };
+        let file = File::quantized(&dir, &if i % 2 == 0 { recipe() } else { narrow });
         let model = file.model();
         let input = Sequence::noise(&model, 60, 11);
         let want = stream(&model, kernels::detect(), &input, 1);
@@ -41,6 +43,26 @@ fn a_stream_restored_at_any_step_continues_bit_for_bit() {
             assert!(got.iter().zip(&want).all(|(a, b)| a.to_bits() == b.to_bits()), "{} cut at {cut}", dir.display());
         }
     }
+}
+
+/// Weights may change behind a stream's back, what its bytes mean may not.
+#[test]
+fn a_state_of_another_precision_is_refused() {
+    let dirs = family_fixtures();
+    let dir = dirs.iter().find(|dir| dir.ends_with("mamba2-g1")).unwrap();
+    let [single, half] = [StateFormat::F32, StateFormat::F16].map(|state| File::quantized(dir, &Recipe { state, ..recipe() }));
+    let (single, half) = (single.model(), half.model());
+    let (_, snapshot) = go_on(&single, None, &Sequence::noise(&single, 5, 1), 0..5);
+    let mut memory = Buffers::new(&single, 1).state;
+    assert_eq!(State::restore(&half, &snapshot, Line::bytes_mut(&mut memory)).err(), Some(Error::Snapshot(SnapshotFault::OtherModel)));
+    let state = State::restore(&single, &snapshot, Line::bytes_mut(&mut memory)).unwrap();
+    assert_eq!(state.halves(&single).count(), 0);
+    assert_eq!(state.adopt(&single, &half).err(), Some(Error::OtherModel));
+    // The largest half is as large as they get, and nothing is there before the stream begins.
+    let mut memory = Buffers::new(&half, 1).state;
+    let state = State::new(&half, Line::bytes_mut(&mut memory)).unwrap();
+    assert!(state.halves(&half).count() > 0 && state.halves(&half).flatten().all(|&bits| bits == 0));
+    assert!(state.numbers(&half).flatten().all(|&x| x == 0.0));
 }
 
 #[test]

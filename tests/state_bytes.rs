@@ -1,10 +1,10 @@
 //! I5: a stream's state is what the family's published formula says, worked out here from the checkpoint's config alone.
 //!
 //! Every part of the state in `f32`: a selective scan `4 E N`, an SSD `4 H P N`, a convolution `4 (K - 1) C`, a gated delta rule
-//! `4 H d_k d_v`, complex modes `8` each; an attention cache 8-bit keys and values and one `f32` scale for each, per position
-//! and head. Parts begin on 16-byte boundaries.
+//! `4 H d_k d_v` (these three `2` in half precision, not the convolution), complex modes `8` each; an attention cache 8-bit keys and values and one `f32` scale for each, per position
+//! and head, or 4-bit ones in groups of 32 with a scale of 2 bytes each. Parts begin on 16-byte boundaries.
 
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{File, family_fixtures};
 use serde_json::Value;
 
@@ -12,12 +12,20 @@ use serde_json::Value;
 const CONTEXT: u64 = 101;
 
 /// What a state is made of.
-#[derive(Default)]
-struct Parts(Vec<u64>);
+struct Parts {
+    bytes: Vec<u64>,
+    state: StateFormat,
+    cache: CacheFormat,
+}
 
 impl Parts {
     fn numbers(&mut self, count: u64) {
-        self.0.push(4 * count);
+        self.bytes.push(4 * count);
+    }
+
+    /// Numbers of a recurrence.
+    fn recurrence(&mut self, count: u64) {
+        self.bytes.push(if self.state == StateFormat::F16 { 2 } else { 4 } * count);
     }
 
     /// A causal convolution of `taps` taps over `channels`.
@@ -27,21 +35,26 @@ impl Parts {
 
     fn mamba(&mut self, inner: u64, state: u64, taps: u64) {
         self.conv(taps, inner);
-        self.numbers(inner * state);
+        self.recurrence(inner * state);
     }
 
     fn mamba2(&mut self, heads: u64, head_dim: u64, state: u64, groups: u64, taps: u64) {
         self.conv(taps, heads * head_dim + 2 * groups * state);
-        self.numbers(heads * head_dim * state);
+        self.recurrence(heads * head_dim * state);
     }
 
     fn cache(&mut self, heads: u64, head_dim: u64, positions: u64) {
-        let (scales, codes) = (4 * heads * positions, heads * positions * head_dim);
-        self.0.extend([scales, codes, scales, codes]);
+        let (rows, groups) = (heads * positions, head_dim.div_ceil(32));
+        let (scales, codes) = match self.cache {
+            CacheFormat::F32 => (0, 4 * rows * head_dim),
+            CacheFormat::Int8 => (4 * rows, rows * head_dim),
+            CacheFormat::Int4 => (2 * rows * groups, 16 * rows * groups),
+        };
+        self.bytes.extend([scales, codes, scales, codes]);
     }
 
     fn bytes(&self) -> u64 {
-        self.0.iter().map(|bytes| bytes.next_multiple_of(16)).sum()
+        self.bytes.iter().map(|bytes| bytes.next_multiple_of(16)).sum()
     }
 }
 
@@ -92,8 +105,8 @@ impl Config {
 
 /// The state of the model that `config` describes, if `real_pairs` of every layer's modes in a low-rank S4 are real: that, only its
 /// weights tell.
-fn expected(c: &Config, real_pairs: u64) -> Parts {
-    let mut p = Parts::default();
+fn expected(c: &Config, (state, cache): (StateFormat, CacheFormat), real_pairs: u64) -> Parts {
+    let mut p = Parts { bytes: Vec::new(), state, cache };
     let family = c.text("model_type");
     match family {
         "mamba" | "falcon_mamba" if c.number("d_model").is_none() => {
@@ -240,7 +253,7 @@ fn expected(c: &Config, real_pairs: u64) -> Parts {
                     c.attention(&mut p);
                 } else {
                     p.conv(c.n("linear_conv_kernel_dim"), 2 * k_heads * k_dim + v_heads * v_dim);
-                    p.numbers(v_heads * k_dim * v_dim);
+                    p.recurrence(v_heads * k_dim * v_dim);
                 }
             }
         }
@@ -357,7 +370,18 @@ fn attenuate(c: &Config, p: &mut Parts) {
 
 #[test]
 fn state_bytes_are_the_families_formulas() {
-    let recipe = Recipe { cache: Cache { context: CONTEXT as u32, sink: Some(4), int8: true }, ..Recipe::default() };
+    check(StateFormat::F32, CacheFormat::Int8);
+    check(StateFormat::F32, CacheFormat::F32);
+}
+
+#[test]
+fn states_in_half_precision_and_caches_of_4_bits_take_what_the_formulas_say() {
+    check(StateFormat::F16, CacheFormat::Int4);
+}
+
+fn check(state: StateFormat, cache: CacheFormat) {
+    let formats = (state, cache);
+    let recipe = Recipe { state, cache: Cache { context: CONTEXT as u32, sink: Some(4), format: cache }, ..Recipe::default() };
     let mut wrong = Vec::new();
     for dir in family_fixtures() {
         let file = File::quantized(&dir, &recipe);
@@ -366,8 +390,8 @@ fn state_bytes_are_the_families_formulas() {
         let is_low_rank = config.text("model_type") == "s4" && config.text("layer") != "S4D" && config.text("layer_args.mode") != "diag";
         let most = if is_low_rank { config.or("layer_args.d_state", 64) / 2 } else { 0 };
         println!("{name:28} {bytes:8}");
-        if !(expected(&config, 0).bytes()..=expected(&config, most).bytes()).contains(&bytes) {
-            wrong.push(format!("{name}: {bytes} bytes, the formula says {}", expected(&config, 0).bytes()));
+        if !(expected(&config, formats, 0).bytes()..=expected(&config, formats, most).bytes()).contains(&bytes) {
+            wrong.push(format!("{name}: {bytes} bytes, the formula says {}", expected(&config, formats, 0).bytes()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -2,7 +2,7 @@
 
 use brooklet::kernels::quant::Format;
 use brooklet::{Line, Pool, Session, State, Streams, kernels};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
 use proptest::prelude::*;
 
@@ -14,13 +14,18 @@ fn formats() -> impl Strategy<Value = Format> {
     prop::sample::select(Format::ALL.as_slice())
 }
 
-/// Caches shorter than the stream slide, longer ones do not; both kinds of storage.
+/// Caches shorter than the stream slide, longer ones do not; all kinds of storage.
 fn caches() -> impl Strategy<Value = Cache> {
-    (prop_oneof![Just(7u32), Just(24), Just(500)], 0u32..4, any::<bool>()).prop_map(|(context, sink, int8)| Cache {
+    let formats = prop::sample::select(vec![CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4]);
+    (prop_oneof![Just(7u32), Just(24), Just(500)], 0u32..4, formats).prop_map(|(context, sink, format)| Cache {
         context,
         sink: Some(sink),
-        int8,
+        format,
     })
+}
+
+fn states() -> impl Strategy<Value = StateFormat> {
+    prop::sample::select(vec![StateFormat::F32, StateFormat::F16])
 }
 
 proptest! {
@@ -30,6 +35,7 @@ proptest! {
     fn any_chunking_gives_the_bits_of_single_steps(
         fixture in 0usize..1000,
         format in formats(),
+        state in states(),
         cache in caches(),
         seed in any::<u64>(),
         chunks in prop::collection::vec(1usize..40, 1..6),
@@ -37,7 +43,7 @@ proptest! {
         threads in 1usize..5,
     ) {
         let dirs = family_fixtures();
-        let file = File::quantized(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, cache });
+        let file = File::quantized(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, state, cache });
         let model = file.model();
         let input = Sequence::noise(&model, chunks.iter().sum(), seed);
         let portable = kernels::available().next().unwrap();
@@ -61,6 +67,7 @@ proptest! {
     fn many_streams_give_the_bits_of_streams_of_their_own(
         fixture in 0usize..1000,
         format in formats(),
+        state in states(),
         cache in caches(),
         seed in any::<u64>(),
         // Streams that begin one after the other: each stands at a position of its own.
@@ -69,7 +76,7 @@ proptest! {
         threads in 1usize..4,
     ) {
         let dirs = family_fixtures();
-        let file = File::quantized(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, cache });
+        let file = File::quantized(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, state, cache });
         let model = file.model();
         let steps = 20;
         let inputs: Vec<_> = (0..starts.len()).map(|i| Sequence::noise(&model, steps, seed.wrapping_add(i as u64))).collect();

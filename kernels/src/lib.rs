@@ -22,6 +22,8 @@
 extern crate std;
 
 #[macro_use]
+mod state;
+#[macro_use]
 mod table;
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -41,6 +43,9 @@ pub use detect::{available, detect};
 #[cfg(feature = "std")]
 pub use read::read_all;
 pub use rows::{Rows, RowsMut};
+pub use state::StateMut;
+#[cfg(feature = "narrow-states")]
+pub use table::Int4;
 pub use table::{
     Activations, Attention, Cache, Conv1d, DiagSsm, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, RgLru, Rotary, Scan, Ssd, Stepping,
 };

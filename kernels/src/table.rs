@@ -3,6 +3,7 @@
 use crate::portable;
 use crate::quant::{GROUP, Matrix};
 use crate::rows::{Rows, RowsMut};
+use crate::state::StateMut;
 
 /// The vectors that enter a matrix, as its format wants them.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +93,25 @@ pub struct Ssd<'a> {
     pub dt_hi: f32,
     /// Factor of the step size after that: 1 at the model's own rate.
     pub gap: f32,
+}
+
+impl Ssd<'_> {
+    /// Calls `steps` with what there is for each of several streams.
+    #[inline(always)]
+    pub(crate) fn each_stream(
+        &self,
+        states: &mut [StateMut<'_>],
+        mut y: RowsMut<'_>,
+        mut steps: impl FnMut(&Ssd<'_>, StateMut<'_>, RowsMut<'_>),
+    ) {
+        let tokens = self.x.rows().checked_div(states.len()).unwrap_or(0);
+        for (i, state) in states.iter_mut().enumerate() {
+            let rows = [self.x, self.dt, self.b, self.c].map(|all| all.some_rows(i * tokens..(i + 1) * tokens));
+            let [Some(x), Some(dt), Some(b), Some(c)] = rows else { return };
+            let Some(y) = y.take_rows(tokens) else { return };
+            steps(&Ssd { x, dt, b, c, ..*self }, state.reborrow(), y);
+        }
+    }
 }
 
 /// How the modes of a diagonal state-space model go from step to step: `s <- s + e s + ..` with a complex `e` from `a`.
@@ -249,6 +269,23 @@ pub enum Cache<'a> {
         /// (kv_heads, capacity, head_dim)
         values: &'a [i8],
     },
+    /// Rounded to 4 bits per position, head and group.
+    #[cfg(feature = "narrow-states")]
+    Int4(Int4<'a>),
+}
+
+/// Keys and values in 4 bits: groups of 32 numbers of a head, the last filled up, share a scale.
+#[cfg(feature = "narrow-states")]
+#[derive(Clone, Copy, Debug)]
+pub struct Int4<'a> {
+    /// (kv_heads, capacity, groups), bits of halves.
+    pub key_scales: &'a [u16],
+    /// (kv_heads, capacity, groups), bits of halves.
+    pub value_scales: &'a [u16],
+    /// (kv_heads, capacity, groups)
+    pub keys: &'a [portable::int4::Codes],
+    /// (kv_heads, capacity, groups)
+    pub values: &'a [portable::int4::Codes],
 }
 
 /// Attention of one position over a cache.
@@ -278,15 +315,17 @@ pub struct KernelTable {
     pub(crate) quantize_activations: unsafe fn(&[f32], &mut [i8], &mut [f32], &mut [i32]),
     pub(crate) matmul: unsafe fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>),
     pub(crate) conv1d: unsafe fn(&Conv1d<'_>, RowsMut<'_>, RowsMut<'_>),
-    pub(crate) scan: unsafe fn(&Scan<'_>, RowsMut<'_>, RowsMut<'_>),
-    pub(crate) ssd: unsafe fn(&Ssd<'_>, &mut [f32], RowsMut<'_>),
-    pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, &mut [f32], &mut [f32]),
+    pub(crate) scan: unsafe fn(&Scan<'_>, StateMut<'_>, RowsMut<'_>),
+    pub(crate) ssd: unsafe fn(&Ssd<'_>, &mut [StateMut<'_>], RowsMut<'_>),
+    pub(crate) gated_delta_step: unsafe fn(&GatedDelta<'_>, StateMut<'_>, &mut [f32]),
     pub(crate) lstm_step: unsafe fn(&Lstm<'_>, &mut [f32], &mut [f32]),
     pub(crate) gru_step: unsafe fn(&Gru<'_>, &mut [f32]),
     pub(crate) diag_step: unsafe fn(&DiagSsm<'_>, &mut [f32], &mut [f32]),
     pub(crate) norm: unsafe fn(&Norm<'_>, &mut [f32]),
     pub(crate) attend: unsafe fn(&Attention<'_>, &mut [f32], &mut [f32]),
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
+    #[cfg(feature = "hadamard")]
+    pub(crate) hadamard: unsafe fn(&mut [f32], usize, f32),
 }
 
 /// Calls an entry of the table.
@@ -302,6 +341,11 @@ impl KernelTable {
     /// Name of the back-end.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// The same kernels, but for the product: one that looks at what goes in before it calls the product of another table, for instance.
+    pub const fn with_matmul(&self, matmul: fn(&Matrix<'_>, Activations<'_>, RowsMut<'_>)) -> KernelTable {
+        KernelTable { matmul, ..*self }
     }
 
     /// Rounds `x` to int8 per group of 32: codes, one scale and the sum of codes per group. `codes` is padded to whole groups.
@@ -325,14 +369,15 @@ impl KernelTable {
 
     /// Some steps of the selective scan; `h` is (d_state, channels), `y` is (tokens, channels).
     #[inline]
-    pub fn scan(&self, scan: &Scan<'_>, h: RowsMut<'_>, y: RowsMut<'_>) {
+    pub fn scan(&self, scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
         call!(self.scan(scan, h, y));
     }
 
-    /// Some steps of the dual recurrence; `state` is (heads, d_state, head_dim), `y` is (tokens, heads * head_dim).
+    /// Some steps of the dual recurrence; a state is (heads, d_state * head_dim), `y` is (tokens, heads * head_dim). Several states
+    /// are those of as many streams: each takes its share of the tokens, the first the first ones.
     #[inline]
-    pub fn ssd(&self, ssd: &Ssd<'_>, state: &mut [f32], y: RowsMut<'_>) {
-        call!(self.ssd(ssd, state, y));
+    pub fn ssd(&self, ssd: &Ssd<'_>, states: &mut [StateMut<'_>], y: RowsMut<'_>) {
+        call!(self.ssd(ssd, states, y));
     }
 
     /// One step of a diagonal state-space model; `state` is (modes, 2, channels), `y` is (channels), or as `state` without `c`.
@@ -341,9 +386,9 @@ impl KernelTable {
         call!(self.diag_step(ssm, state, y));
     }
 
-    /// One step of the gated delta rule; `state` is (heads, key_dim, value_dim), `y` is (heads, value_dim).
+    /// One step of the gated delta rule; `state` is (heads, key_dim * value_dim), `y` is (heads, value_dim).
     #[inline]
-    pub fn gated_delta_step(&self, delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+    pub fn gated_delta_step(&self, delta: &GatedDelta<'_>, state: StateMut<'_>, y: &mut [f32]) {
         call!(self.gated_delta_step(delta, state, y));
     }
 
@@ -377,6 +422,13 @@ impl KernelTable {
         call!(self.silu_multiply(x, y));
     }
 
+    /// `x <- scale * H * x` for each block of `x`, a power of two wide, by butterflies of width 1, 2, 4, ..
+    #[cfg(feature = "hadamard")]
+    #[inline]
+    pub fn hadamard(&self, x: &mut [f32], block: usize, scale: f32) {
+        call!(self.hadamard(x, block, scale));
+    }
+
     /// One step of the real-gated linear recurrent unit; `h` is (width), `x` (width) is replaced by the output.
     #[inline]
     pub fn rg_lru_step(&self, unit: &RgLru<'_>, h: &mut [f32], x: &mut [f32]) {
@@ -393,10 +445,11 @@ impl KernelTable {
 /// Builds a [`KernelTable`] by compiling the portable kernels once more, with the given attributes on each.
 ///
 /// The kernels have one order of additions and no fused operation, so wider registers cannot change a bit. `$expand` turns a
-/// tile of 4-bit codes into 8-bit ones.
+/// tile of 4-bit codes into 8-bit ones, `$half` converts states in half precision.
 macro_rules! compile_table {
-    ($name:literal, $expand:path $(, #[$attribute:meta])*) => {{
+    ($name:literal, $expand:path, $half:ty $(, #[$attribute:meta])*) => {{
         use $crate::rows::RowsMut;
+        use $crate::state::StateMut;
         use $crate::table::{Activations, Attention, Conv1d, DiagSsm, GatedDelta, Gru, Lstm, Norm, Scan, Ssd};
         $(#[$attribute])*
         fn quantize_activations(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
@@ -411,20 +464,22 @@ macro_rules! compile_table {
             $crate::portable::conv1d(conv, state, x);
         }
         $(#[$attribute])*
-        fn scan(scan: &Scan<'_>, h: RowsMut<'_>, y: RowsMut<'_>) {
-            $crate::portable::scan(scan, h, y);
+        fn scan(scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
+            with_rows!(h, $half, |h, Stored| $crate::portable::scan::<Stored>(scan, h, y));
         }
         $(#[$attribute])*
-        fn ssd(ssd: &Ssd<'_>, state: &mut [f32], y: RowsMut<'_>) {
-            $crate::portable::ssd(ssd, state, y);
+        fn ssd(ssd: &Ssd<'_>, states: &mut [StateMut<'_>], y: RowsMut<'_>) {
+            ssd.each_stream(states, y, |ssd, state, y| {
+                with_rows!(state, $half, |state, Stored| $crate::portable::ssd::<Stored>(ssd, state, y));
+            });
         }
         $(#[$attribute])*
         fn diag_step(ssm: &DiagSsm<'_>, state: &mut [f32], y: &mut [f32]) {
             $crate::portable::diag_step(ssm, state, y);
         }
         $(#[$attribute])*
-        fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
-            $crate::portable::gated_delta_step(delta, state, y);
+        fn gated_delta_step(delta: &GatedDelta<'_>, state: StateMut<'_>, y: &mut [f32]) {
+            with_rows!(state, $half, |state, Stored| $crate::portable::gated_delta_step::<Stored>(delta, state, y));
         }
         $(#[$attribute])*
         fn lstm_step(lstm: &Lstm<'_>, c: &mut [f32], h: &mut [f32]) {
@@ -448,6 +503,11 @@ macro_rules! compile_table {
                 *x = $crate::portable::act::silu(*x) * y;
             }
         }
+        #[cfg(feature = "hadamard")]
+        $(#[$attribute])*
+        fn hadamard(x: &mut [f32], block: usize, scale: f32) {
+            $crate::portable::hadamard(x, block, scale);
+        }
         $crate::table::KernelTable {
             name: $name,
             quantize_activations,
@@ -462,6 +522,8 @@ macro_rules! compile_table {
             norm,
             attend,
             silu_multiply,
+            #[cfg(feature = "hadamard")]
+            hadamard,
         }
     }};
 }

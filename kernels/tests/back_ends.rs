@@ -1,6 +1,10 @@
 //! Every back-end gives the portable kernels' bits, whatever the sizes.
 
-use brooklet_kernels::{Attention, Cache, Conv1d, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, available};
+use brooklet_kernels::{
+    Attention, Cache, Conv1d, GatedDelta, Gru, KernelTable, Lstm, Norm, NormKind, Rows, RowsMut, Scan, Ssd, StateMut, available,
+};
+#[cfg(feature = "narrow-states")]
+use brooklet_kernels::{Int4, portable::int4};
 use proptest::prelude::*;
 
 /// Numbers in `-by .. by`, the same for the same seed.
@@ -11,6 +15,17 @@ fn numbers(seed: u64, count: usize, by: f32) -> Vec<f32> {
         ((state >> 40) as f32 / 8_388_608.0 - 1.0) * by
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// (positions, head_dim) numbers as codes and scales, (positions, groups).
+#[cfg(feature = "narrow-states")]
+fn int4(x: &[f32], head_dim: usize) -> (Vec<int4::Codes>, Vec<u16>) {
+    let group = |x: &[f32]| {
+        let mut codes = Default::default();
+        let scale = int4::round_group(x, &mut codes);
+        (codes, scale)
+    };
+    x.chunks(head_dim).flat_map(|x| x.chunks(32)).map(group).unzip()
 }
 
 fn negative(seed: u64, count: usize, by: f32) -> Vec<f32> {
@@ -39,17 +54,57 @@ fn rows(data: &[f32], rows: usize, width: usize) -> Rows<'_> {
     Rows::new(data, rows, width, width + 3).unwrap()
 }
 
-fn rows_mut(data: &mut [f32], rows: usize, width: usize) -> RowsMut<'_> {
+fn rows_mut<T>(data: &mut [T], rows: usize, width: usize) -> RowsMut<'_, T> {
     RowsMut::new(data, rows, width, width + 3).unwrap()
+}
+
+/// A recurrent state of (rows, width), in half precision or not, with a few numbers between the rows.
+struct Kept {
+    f32: Vec<f32>,
+    f16: Option<Vec<u16>>,
+    shape: (usize, usize),
+}
+
+impl Kept {
+    fn new(seed: u64, rows: usize, width: usize, is_half: bool) -> Self {
+        let f32 = numbers(seed, rows * (width + 3), 1.0);
+        let f16 = (is_half && cfg!(feature = "narrow-states")).then(|| f32.iter().map(|&x| half::f16::from_f32(x).to_bits()).collect());
+        Kept { f32, f16, shape: (rows, width) }
+    }
+
+    fn rows(&mut self) -> StateMut<'_> {
+        let (rows, width) = self.shape;
+        match &mut self.f16 {
+            #[cfg(feature = "narrow-states")]
+            Some(f16) => StateMut::F16(rows_mut(f16, rows, width)),
+            _ => StateMut::F32(rows_mut(&mut self.f32, rows, width)),
+        }
+    }
+
+    /// As numbers; halves as their bits.
+    fn into_numbers(self) -> Vec<f32> {
+        self.f16.map_or(self.f32, |f16| f16.into_iter().map(f32::from).collect())
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
+    fn hadamard_transforms(seed in 0..u64::MAX / 2, log_block in 0u32..11, blocks in 1usize..4, rest in 0usize..3, scale in 0.01f32..2.0) {
+        let block = 1usize << log_block;
+        let x = numbers(seed, blocks * block + rest.min(block - 1), 3.0);
+        same(|kernels| {
+            let mut x = x.clone();
+            kernels.hadamard(&mut x, block, scale);
+            x
+        })?;
+    }
+
+    #[test]
     fn scans(
         seed in 0..u64::MAX / 2, per_head in 1usize..80, heads in 1usize..3, d_state in 1usize..40, tokens in 1usize..40,
-        gate: bool, gap in 0.5f32..2.0,
+        gate: bool, gap in 0.5f32..2.0, half: bool,
     ) {
         let width = heads * per_head;
         let wide = |i, by| numbers(seed + i, tokens * (width + 3), by);
@@ -58,7 +113,7 @@ proptest! {
         let a = negative(seed + 5, d_state * (width + 3), 8.0);
         let (dt_bias, d) = (numbers(seed + 6, width, 1.0), numbers(seed + 7, width, 1.0));
         same(|kernels| {
-            let mut h = numbers(seed + 8, d_state * (width + 3), 1.0);
+            let mut h = Kept::new(seed + 8, d_state, width, half);
             let mut y = vec![7.0; tokens * (width + 3)];
             let scan = Scan {
                 x: rows(&x, tokens, width),
@@ -72,15 +127,15 @@ proptest! {
                 heads,
                 gap,
             };
-            kernels.scan(&scan, rows_mut(&mut h, d_state, width), rows_mut(&mut y, tokens, width));
-            [h, y].concat()
+            kernels.scan(&scan, h.rows(), rows_mut(&mut y, tokens, width));
+            [h.into_numbers(), y].concat()
         })?;
     }
 
     #[test]
     fn dual_recurrences(
         seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_group in 1usize..12, groups in 1usize..4, d_state in 1usize..131,
-        tokens in 1usize..40, cut: bool,
+        tokens in 1usize..40, cut: bool, half: bool,
     ) {
         let all_heads = per_group * groups;
         let first_head = if cut { all_heads / 2 } else { 0 };
@@ -91,7 +146,7 @@ proptest! {
         let a = negative(seed + 4, heads, 4.0);
         let (dt_bias, d) = (numbers(seed + 5, heads, 1.0), numbers(seed + 6, heads, 1.0));
         same(|kernels| {
-            let mut state = numbers(seed + 7, heads * d_state * head_dim, 1.0);
+            let mut state = Kept::new(seed + 7, heads, d_state * head_dim, half);
             let mut y = vec![7.0; tokens * (heads * head_dim + 3)];
             let ssd = Ssd {
                 x: rows(&x, tokens, heads * head_dim),
@@ -108,9 +163,60 @@ proptest! {
                 dt_hi: 8.0,
                 gap: 1.0,
             };
-            kernels.ssd(&ssd, &mut state, rows_mut(&mut y, tokens, heads * head_dim));
-            [state, y].concat()
+            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, heads * head_dim));
+            [state.into_numbers(), y].concat()
         })?;
+    }
+
+    #[test]
+    fn gated_delta_rules(
+        seed in 0..u64::MAX / 2, key_dim in 1usize..40, value_dim in 1usize..70, key_heads in 1usize..3, per_key in 1usize..3, half: bool,
+    ) {
+        let heads = key_heads * per_key;
+        let [q, k] = [0, 1].map(|i| numbers(seed + i, key_heads * key_dim, 2.0));
+        let v = numbers(seed + 2, heads * value_dim, 2.0);
+        let [a, b, dt_bias] = [3, 4, 5].map(|i| numbers(seed + i, heads, 3.0));
+        let decay = negative(seed + 6, heads, 2.0);
+        same(|kernels| {
+            let mut state = Kept::new(seed + 7, heads, key_dim * value_dim, half);
+            let mut y = vec![7.0; heads * value_dim];
+            let (scale, beta_scale, eps) = (0.25, 1.0, 1e-6);
+            let delta =
+                GatedDelta { q: &q, k: &k, v: &v, a: &a, b: &b, decay: &decay, dt_bias: &dt_bias, key_heads, scale, beta_scale, eps };
+            kernels.gated_delta_step(&delta, state.rows(), &mut y);
+            [state.into_numbers(), y].concat()
+        })?;
+    }
+
+    /// What is larger than the largest half is stored as that: no state is ever infinite.
+    #[cfg(feature = "narrow-states")]
+    #[test]
+    fn states_in_half_precision_saturate(seed in 0..u64::MAX / 2, head_dim in 1usize..40, tokens in 1usize..40) {
+        let wide = tokens * (head_dim + 3);
+        let (x, dt) = (numbers(seed, wide, 3e6), numbers(seed + 1, tokens * 4, 1.0));
+        let ones = vec![1.0; tokens * 4];
+        for kernels in available() {
+            let mut state = Kept::new(seed + 2, 1, head_dim, true);
+            let mut y = vec![7.0; wide];
+            let ssd = Ssd {
+                x: rows(&x, tokens, head_dim),
+                dt: rows(&dt, tokens, 1),
+                dt_bias: &[0.0],
+                a: &[-1e-6],
+                b: rows(&ones, tokens, 1),
+                c: rows(&ones, tokens, 1),
+                d: &[0.0],
+                groups: 1,
+                heads_per_group: 1,
+                first_head: 0,
+                dt_lo: 0.0,
+                dt_hi: f32::INFINITY,
+                gap: 1.0,
+            };
+            kernels.ssd(&ssd, &mut [state.rows()], rows_mut(&mut y, tokens, head_dim));
+            let halves = state.f16.unwrap();
+            prop_assert!(halves.iter().all(|&bits| half::f16::from_bits(bits).is_finite()), "{}", kernels.name());
+        }
     }
 
     #[test]
@@ -174,19 +280,31 @@ proptest! {
 
     #[test]
     fn attention(
-        seed in 0..u64::MAX / 2, head_dim in 1usize..150, per_kv_head in 1usize..7, kv_heads in 1usize..4, len in 1usize..71,
-        spare in 0usize..9, room in 1usize..6, int8: bool,
+        seed in 0..u64::MAX / 2, head_dim in prop_oneof![1usize..150, (1usize..10).prop_map(|n| 16 * n)], per_kv_head in 1usize..7,
+        kv_heads in 1usize..4, len in 1usize..200, spare in 0usize..9, room in 1usize..6, kind in 0usize..3,
+        largest in prop::sample::select(vec![2.0, 2.0, 2.0, 1e-31, 0.0]),
     ) {
         let capacity = len + spare;
         let (heads, elements) = (per_kv_head * kv_heads, kv_heads * capacity * head_dim);
-        let q = numbers(seed, heads * head_dim, 2.0);
+        let q = numbers(seed, heads * head_dim, largest);
         let [keys, values] = [1, 2].map(|i| numbers(seed + i, elements, 2.0));
         let [key_codes, value_codes] = [1, 2].map(|i| codes(seed + i, elements));
         let [key_scales, value_scales] = [3, 4].map(|i| numbers(seed + i, kv_heads * capacity, 0.05));
-        let cache = if int8 {
+        #[cfg(feature = "narrow-states")]
+        let (int4_codes, int4_scales) = int4(&keys, head_dim);
+        let cache = if kind == 1 {
             Cache::Int8 { key_scales: &key_scales, value_scales: &value_scales, keys: &key_codes, values: &value_codes }
         } else {
             Cache::F32 { keys: &keys, values: &values }
+        };
+        // Codes and scales of keys serve as values as well, the other way round.
+        #[cfg(feature = "narrow-states")]
+        let (values, value_scales): (Vec<_>, Vec<_>) = int4_codes.iter().zip(&int4_scales).rev().unzip();
+        #[cfg(feature = "narrow-states")]
+        let cache = if kind == 2 {
+            Cache::Int4(Int4 { key_scales: &int4_scales, value_scales: &value_scales, keys: &int4_codes, values: &values })
+        } else {
+            cache
         };
         same(|kernels| {
             let mut scores = vec![7.0; room * len];
@@ -196,4 +314,31 @@ proptest! {
             out
         })?;
     }
+}
+
+/// Rounding queries and weights to 15 bits costs next to nothing beside the 8 bits of the cache.
+#[test]
+fn attention_over_codes_is_that_over_the_floats_they_stand_for() {
+    let (heads, kv_heads, head_dim, len) = (12, 4, 160, 333);
+    let elements = kv_heads * len * head_dim;
+    let q = numbers(1, heads * head_dim, 2.0);
+    let [key_codes, value_codes] = [2, 3].map(|seed| codes(seed, elements));
+    let [key_scales, value_scales] = [4, 5].map(|seed| numbers(seed, kv_heads * len, 0.02).into_iter().map(f32::abs).collect::<Vec<_>>());
+    let floats = |codes: &[i8], scales: &[f32]| -> Vec<f32> {
+        codes.chunks(head_dim).zip(scales).flat_map(|(codes, scale)| codes.iter().map(move |&code| f32::from(code) * scale)).collect()
+    };
+    let [keys, values] = [(&key_codes, &key_scales), (&value_codes, &value_scales)].map(|(codes, scales)| floats(codes, scales));
+    let [of_codes, of_floats] = [
+        Cache::Int8 { key_scales: &key_scales, value_scales: &value_scales, keys: &key_codes, values: &value_codes },
+        Cache::F32 { keys: &keys, values: &values },
+    ]
+    .map(|cache| {
+        let (mut scores, mut out) = (vec![0.0; len], vec![0.0; heads * head_dim]);
+        let attention = Attention { q: &q, kv_heads, head_dim, scale: 0.08, len, capacity: len, cache };
+        available().next().unwrap().attend(&attention, &mut scores, &mut out);
+        out
+    });
+    let largest = of_floats.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+    let error = of_codes.iter().zip(&of_floats).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(error < 1e-3 * largest, "{error} of {largest}");
 }

@@ -133,11 +133,11 @@ def sized(kind):
 tensor = slot_id = u32
 span = record(at=u32, len=u32)
 CONTENTS = ["Array", "MatrixF32", "MatrixF16", "MatrixQ8", "MatrixQ4", "Turns", "Tokenizer", "MatrixQ3", "MatrixQ5", "MatrixQ6",
-            "MatrixT2"]
+            "MatrixT2", "PackedTokenizer"]
 PLANES = {"MatrixT2": (2,), "MatrixQ3": (2, 1), "MatrixQ4": (4,), "MatrixQ5": (4, 1), "MatrixQ6": (4, 2)}  # widths in bits
 SECTION = record(at=u64x, crc32=u32x, rows=u32x, cols=u32x, name_at=u32x, name_len=u16x, content=enum(**dict.fromkeys(CONTENTS)))
 SLOT = record(at=u64x, capacity=u32x, heads=u32x, head_dim=u32x, sink=u32x,
-              kind=enum(Numbers=None, CacheF32=None, CacheInt8=None), keep=enum(Stop=None, SinkAndWindow=None))
+              kind=enum(Numbers=None, CacheF32=None, CacheInt8=None, NumbersF16=None, CacheInt4=None), keep=enum(Stop=None, SinkAndWindow=None))
 ACTIVATION = enum(Silu=None, Sigmoid=None, Tanh=None, ReluSquared=None, Gelu=None, GeluTanh=None, Scale=record(scale=f32),
                   SoftCap=record(cap=f32), Relu=None, Square=None, Sqrt=None)
 ROUTER = enum(Softmax=record(renormalize=boolean), TopKSoftmax=None,
@@ -180,6 +180,7 @@ OP = enum(
     Every=record(period=u32, start=u32, ops=u32, bytes=u32),
     Delay=record(x=span, out=span, steps=u32, state=slot_id),
     DepthToTime=record(x=span, out=span, state=slot_id),
+    Hadamard=record(x=span, block=u32, scale=f32),
 )
 TENSORS = {"table", "mean", "inv_std", "weight", "bias", "w", "a", "c", "d", "dt_bias", "turns", "decay", "experts_at", "zeros"}
 HEADER = record(
@@ -210,7 +211,7 @@ def section_bytes(content, rows, cols):
         bits = sum(PLANES[content])
         return table_bytes(content) + planes + 64 * bits * t * g
     return {"Array": 4 * rows * cols, "MatrixF32": 2048 * t * g, "MatrixF16": 1024 * t * g, "MatrixQ8": planes + 512 * t * g,
-            "Turns": 8 * rows * cols, "Tokenizer": rows * cols}[content]
+            "Turns": 8 * rows * cols, "Tokenizer": rows * cols, "PackedTokenizer": rows * cols}[content]
 
 
 def unpack(content, rows, cols, data):
@@ -220,6 +221,8 @@ def unpack(content, rows, cols, data):
         return data.view("<f4" if content == "Array" else "<u8").reshape(rows, cols)
     if content == "Tokenizer":
         return data
+    if content == "PackedTokenizer":
+        return np.frombuffer(zlib.decompress(data.tobytes()), np.uint8)
     t, g = tiles(rows, cols)
     if content in ("MatrixF32", "MatrixF16"):  # (t, col, r)
         words = data.view("<f4" if content == "MatrixF32" else "<f2").reshape(t, 32 * g, 16)
@@ -258,6 +261,11 @@ def slot_bytes(slot):
     elements = positions * slot["head_dim"]
     if slot["kind"]["is"] == "Numbers":
         return 4 * slot["capacity"]
+    if slot["kind"]["is"] == "NumbersF16":
+        return 2 * slot["capacity"]
+    if slot["kind"]["is"] == "CacheInt4":
+        groups = positions * -(-slot["head_dim"] // 32)
+        return 2 * (round_up(2 * groups, 16) + 16 * groups)
     return 2 * (round_up(4 * elements, 16) if slot["kind"]["is"] == "CacheF32" else round_up(4 * positions, 16) + round_up(elements, 16))
 
 

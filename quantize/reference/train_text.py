@@ -14,6 +14,7 @@ import lzma
 import math
 import time
 from pathlib import Path
+from typing import Callable, NamedTuple
 
 import numpy as np
 import torch
@@ -324,7 +325,7 @@ def batches(tokens, batch, seq, seed):
             yield tokens[order[i:i + batch, None] + steps].long()
 
 
-def save(model, out, data, shard_bytes=12_000_000):
+def save(model, out, data, shard_bytes):
     """bf16 shards with an index, config and tokenizer: what from_pretrained reads."""
     from safetensors.torch import save_file
     out.mkdir(parents=True, exist_ok=True)
@@ -348,9 +349,9 @@ def save(model, out, data, shard_bytes=12_000_000):
             (out / name).write_bytes((data / name).read_bytes())
 
 
-def load(checkpoint):
+def load(checkpoint, program):
     from safetensors.torch import load_file
-    model = Hybrid(json.loads((checkpoint / "config.json").read_text()))
+    model = program.architecture(json.loads((checkpoint / "config.json").read_text()))
     state = {}
     for file in sorted(checkpoint.glob("*.safetensors")):
         state.update({name: t.float() for name, t in load_file(file).items()})
@@ -358,9 +359,16 @@ def load(checkpoint):
     return model.eval()
 
 
-def sizes(k, tokenizer_bytes):
+class Program(NamedTuple):
+    """What another model of this kind brings along: train_hybrid.py has a second one."""
+    architecture: type
+    config: dict
+    optimizers: Callable
+
+
+def sizes(program, tokenizer_bytes):
     """Parameters and the expected bytes of the quantized file: blocks of 4 bits, embedding of 8, a scale of 1/4 bit a weight."""
-    model = Hybrid(k)
+    model = program.architecture(program.config)
     total, weights = tokenizer_bytes, 0
     for name, p in model.named_parameters():
         weights += p.numel()
@@ -375,15 +383,15 @@ def sizes(k, tokenizer_bytes):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def train(args):
+def train(args, program):
     torch.manual_seed(args.seed)
     torch.set_float32_matmul_precision("highest")
     device, on_gpu = args.device, args.device == "cuda"
-    k = dict(CONFIG)
-    model = Hybrid(k, args.chunk).to(device)
-    print("%d parameters, %d bytes expected" % sizes(k, (args.data / "tokenizer.json").stat().st_size))
+    k = dict(program.config)
+    model = program.architecture(k, args.chunk).to(device)
+    print("%d parameters, %d bytes expected" % sizes(program, (args.data / "tokenizer.json").stat().st_size))
     tokens, held = load_tokens(args.data, device)
-    optimizers = make_optimizers(model, args.lr, args.embedding_lr, args.vector_lr, args.weight_decay)
+    optimizers = program.optimizers(model, args.lr, args.embedding_lr, args.vector_lr, args.weight_decay)
     rates = [o.param_groups[0]["lr"] for o in optimizers]
     # One compiled layer serves all layers of its kind: a tenth of the time that compiling the whole model takes.
     if on_gpu:
@@ -393,7 +401,7 @@ def train(args):
 
     def evaluate(limit=None):
         # uncompiled and in f32: the figure that other programs have to reproduce
-        plain = Hybrid(k, args.chunk).to(device)
+        plain = program.architecture(k, args.chunk).to(device)
         plain.load_state_dict({n: t.to(torch.bfloat16).float() for n, t in model.state_dict().items()})
         return perplexity(plain, held, limit=limit)[0]
 
@@ -436,23 +444,23 @@ def train(args):
             torch.cuda.synchronize()                                  # keeps the clock honest: the queue is never long
         if not halved and progress > 0.5 and not args.no_half:
             halved = True
-            save(model, args.out / "half", args.data)
+            save(model, args.out / "half", args.data, args.shard_bytes)
             print(f"[{time.time() - START:5.1f} s] half time: held-out perplexity {evaluate(60):.3f} (60 windows)", flush=True)
     if step == args.steps or args.steps is None:
         result = {"step": step, "tokens_seen": seen, "epochs": seen / len(tokens), "seconds": time.time() - START}
-        save(model, args.out / "checkpoint", None)
+        save(model, args.out / "checkpoint", None, args.shard_bytes)
         result["heldout_perplexity_60_windows"] = evaluate(60)
         result["heldout_perplexity"] = evaluate()
         (args.out / "result.json").write_text(json.dumps(result, indent=1) + "\n")
         print(f"[{time.time() - START:5.1f} s] {json.dumps(result)}", flush=True)
 
 
-def check(args):
+def check(args, program):
     from tokenizers import Tokenizer
     from transformers import AutoModelForCausalLM
     tokenizer = Tokenizer.from_file(str(args.checkpoint / "tokenizer.json"))
     ids = torch.tensor(tokenizer.encode(args.text.read_text(encoding="utf-8")).ids)
-    ours = load(args.checkpoint)
+    ours = load(args.checkpoint, program)
     theirs = AutoModelForCausalLM.from_pretrained(args.checkpoint, dtype=torch.float32).eval()
     here, count = perplexity(ours, ids, limit=args.windows)
     there, _ = perplexity(lambda x: theirs(x).logits, ids, limit=args.windows, batch=4)
@@ -469,8 +477,9 @@ def check(args):
             print(f"--- {name}: {tokenizer.decode(y.tolist(), skip_special_tokens=False)}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(description, program, **defaults):
+    """defaults: of the options of `train`, where they are not train_text.py's"""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     p = verbs.add_parser("train", help="train on a GPU")
     p.add_argument("--data", type=Path, required=True, help="train.txt.xz, heldout.txt, tokenizer.json")
@@ -489,7 +498,9 @@ def main():
     p.add_argument("--decay-from", type=float, default=0.35, help="part of the time after which the rate falls")
     p.add_argument("--report", type=int, default=50, help="steps between lines of the log")
     p.add_argument("--no-half", action="store_true", help="no checkpoint at half time")
+    p.add_argument("--shard-bytes", type=int, default=12_000_000, help="of a file of the checkpoint")
     p.add_argument("--seed", type=int, default=0)
+    p.set_defaults(**defaults)
     p = verbs.add_parser("sizes", help="parameters and file size")
     p.add_argument("--data", type=Path, required=True)
     p = verbs.add_parser("check", help="compare with transformers, and sample")
@@ -500,10 +511,10 @@ def main():
     p.add_argument("--length", type=int, default=120)
     args = parser.parse_args()
     if args.verb == "sizes":
-        print("%d parameters, %d bytes expected" % sizes(dict(CONFIG), (args.data / "tokenizer.json").stat().st_size))
+        print("%d parameters, %d bytes expected" % sizes(program, (args.data / "tokenizer.json").stat().st_size))
     else:
-        {"train": train, "check": check}[args.verb](args)
+        {"train": train, "check": check}[args.verb](args, program)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, Program(Hybrid, CONFIG, make_optimizers))

@@ -80,6 +80,8 @@ pub struct TensorDecl<'a> {
 pub enum SlotDecl {
     /// Plain numbers.
     Numbers(u32),
+    /// Numbers of a recurrent state, which the recipe may keep in half precision.
+    State(u32),
     /// An attention cache.
     Cache {
         /// Key-value heads.
@@ -354,7 +356,7 @@ impl<'a> Graph<'a> {
     /// Selective scan of the operands in `scan`; `out` and `state` are filled in.
     pub fn scan(&mut self, scan: Scan<Operand>) -> Operand {
         let out = self.value(scan.x.len as usize);
-        let state = self.slot(SlotDecl::Numbers(scan.x.len * scan.b.len / scan.heads));
+        let state = self.slot(SlotDecl::State(scan.x.len * scan.b.len / scan.heads));
         self.ops.push(Op::Scan(Scan { out, state, ..scan }));
         out
     }
@@ -362,7 +364,7 @@ impl<'a> Graph<'a> {
     /// Dual recurrence of the operands in `ssd`; `out` and `state` are filled in.
     pub fn ssd(&mut self, ssd: Ssd<Operand>) -> Operand {
         let out = self.value(ssd.x.len as usize);
-        let state = self.slot(SlotDecl::Numbers(ssd.x.len * ssd.b.len / ssd.groups));
+        let state = self.slot(SlotDecl::State(ssd.x.len * ssd.b.len / ssd.groups));
         self.ops.push(Op::Ssd(Ssd { out, state, ..ssd }));
         out
     }
@@ -388,7 +390,7 @@ impl<'a> Graph<'a> {
     /// Gated delta rule of the operands in `delta`; `out` and `state` are filled in.
     pub fn gated_delta(&mut self, delta: GatedDelta<Operand>) -> Operand {
         let out = self.value(delta.v.len as usize);
-        let state = self.slot(SlotDecl::Numbers(delta.v.len * (delta.k.len / delta.key_heads)));
+        let state = self.slot(SlotDecl::State(delta.v.len * (delta.k.len / delta.key_heads)));
         self.ops.push(Op::GatedDelta(GatedDelta { out, state, ..delta }));
         out
     }

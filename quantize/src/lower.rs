@@ -127,7 +127,7 @@ pub fn write_packed(
         progress(Progress { tensor: &section.name, done_bytes, total_bytes });
         let (bytes, relative_error) = match graph.tensors.get(i) {
             Some(tensor) => encode_tensor(tensor, i, section.content, pack)?,
-            None => (graph.tokenizer.clone().unwrap_or_default(), 0.0),
+            None => (layout.tokenizer.clone().unwrap_or_default(), 0.0),
         };
         section.crc32 = crc32fast::hash(&bytes);
         let padding = written.next_multiple_of(SECTION_ALIGN) - written;
@@ -191,6 +191,8 @@ pub(crate) struct Layout<'g> {
     slots: Vec<Slot>,
     golden_steps: u32,
     golden: Vec<u8>,
+    /// The tokenizer's zlib stream.
+    tokenizer: Option<Vec<u8>>,
 }
 
 impl<'g> Layout<'g> {
@@ -199,7 +201,7 @@ impl<'g> Layout<'g> {
         recipe.check(out)?;
         let (spans, frame_len) = place_values(graph);
         let program = graph.ops.iter().map(|op| op.map(|v, _| Span { at: spans[v.value] + v.at, len: v.len })).collect();
-        let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.cache.slot(slot)).collect();
+        let mut slots: Vec<Slot> = graph.slots.iter().map(|&slot| recipe.slot(slot)).collect();
         brooklet::plan::place_slots(&mut slots)
             .ok_or_else(|| Error::invalid(out, "state", "is larger than any memory; choose a smaller --context"))?;
         // A cache that stops when it is full must hold the golden input too.
@@ -208,17 +210,23 @@ impl<'g> Layout<'g> {
         // What looks ahead answers late, and only answers prove something.
         let golden_steps = (golden_steps + graph.delay_steps()).min((GOLDEN_NUMBERS_DELAYED / width.max(1)).max(2));
         let golden = golden_input(&graph.input, golden_steps);
-        Ok(Layout { graph, texts: Texts::new(graph), frame_len, program, slots, golden_steps, golden })
+        let tokenizer = graph.tokenizer.as_deref().map(packed).transpose().map_err(|e| Error::io(out, e))?;
+        Ok(Layout { graph, texts: Texts::new(graph), frame_len, program, slots, golden_steps, golden, tokenizer })
+    }
+
+    /// The slots of the state, in their places.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// The file's sections, without checksums: every tensor, then the tokenizer.
     pub(crate) fn sections(&self, formats: &[Option<Format>]) -> Vec<SectionSource> {
-        let tokenizer = self.graph.tokenizer.as_ref().map(|text| SectionSource {
+        let tokenizer = self.tokenizer.as_ref().map(|packed| SectionSource {
             name: "tokenizer.json".to_owned(),
-            content: Content::Tokenizer,
-            rows: text.len() as u32,
+            content: Content::PackedTokenizer,
+            rows: packed.len() as u32,
             cols: 1,
-            crc32: crc32fast::hash(text),
+            crc32: crc32fast::hash(packed),
         });
         self.graph.tensors.iter().zip(formats).map(|(tensor, &format)| declare(tensor, format)).chain(tokenizer).collect()
     }
@@ -228,6 +236,13 @@ impl<'g> Layout<'g> {
         let golden = Golden { steps: self.golden_steps, input: &self.golden, fingerprint };
         artifact::write(header(self.graph, &self.texts, self.frame_len, golden), sections, &self.slots, &self.program)
     }
+}
+
+/// A zlib stream of `text`: a vocabulary shrinks to a sixth.
+fn packed(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut stream = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    stream.write_all(text)?;
+    stream.finish()
 }
 
 fn declare(tensor: &TensorDecl<'_>, format: Option<Format>) -> SectionSource {

@@ -14,8 +14,41 @@ pub struct Recipe {
     /// Format of the embedding or encoder, and of the head; `None` picks [`Format::Q8`] for models of fewer bits, else
     /// `format`.
     pub embedding: Option<Format>,
+    /// How recurrent states are kept between steps.
+    pub state: StateFormat,
     /// Attention's cache.
     pub cache: Cache,
+}
+
+/// How recurrent states (Scan, Ssd, GatedDelta) are kept from step to step; they are computed with in `f32` either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateFormat {
+    /// As they are.
+    #[default]
+    F32,
+    /// In half precision: half the memory, and rounding after every step.
+    F16,
+}
+
+impl CacheFormat {
+    /// The name used in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            CacheFormat::F32 => "f32",
+            CacheFormat::Int8 => "int8",
+            CacheFormat::Int4 => "int4",
+        }
+    }
+}
+
+impl StateFormat {
+    /// The name used in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateFormat::F32 => "f32",
+            StateFormat::F16 => "f16",
+        }
+    }
 }
 
 /// Choices for the attention caches.
@@ -25,19 +58,39 @@ pub struct Cache {
     pub context: u32,
     /// First positions that stay when the cache slides; `None` refuses a step when it is full.
     pub sink: Option<u32>,
-    /// Whether keys and values are rounded to 8 bits.
-    pub int8: bool,
+    /// How keys and values are kept.
+    pub format: CacheFormat,
 }
 
-impl Cache {
-    /// A declared slot as the runtime sees it, under this choice.
+/// How attention's keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheFormat {
+    /// As they are.
+    F32,
+    /// Rounded to 8 bits, with a scale for each position and head.
+    Int8,
+    /// Rounded to 4 bits, with a scale for each position, head and group of 32.
+    Int4,
+}
+
+impl Recipe {
+    /// A declared slot as the runtime sees it, under these choices.
     pub(crate) fn slot(&self, slot: SlotDecl) -> Slot {
         match slot {
             SlotDecl::Numbers(count) => Slot::numbers(count),
+            SlotDecl::State(count) => match self.state {
+                StateFormat::F32 => Slot::numbers(count),
+                StateFormat::F16 => Slot::halves(count),
+            },
             SlotDecl::Cache { heads, head_dim, window } => {
-                let kind = if self.int8 { SlotKind::CacheInt8 } else { SlotKind::CacheF32 };
+                let Cache { context, sink, format } = self.cache;
+                let kind = match format {
+                    CacheFormat::F32 => SlotKind::CacheF32,
+                    CacheFormat::Int8 => SlotKind::CacheInt8,
+                    CacheFormat::Int4 => SlotKind::CacheInt4,
+                };
                 // A model's own window slides, whatever the user chose for the others.
-                let (capacity, sink) = window.map_or((self.context, self.sink), |window| (window, Some(0)));
+                let (capacity, sink) = window.map_or((context, sink), |window| (window, Some(0)));
                 let keep = if sink.is_some() { Keep::SinkAndWindow } else { Keep::Stop };
                 Slot { at: 0, capacity, heads, head_dim, sink: sink.unwrap_or(0), kind, keep }
             }
@@ -47,11 +100,26 @@ impl Cache {
 
 impl Default for Recipe {
     fn default() -> Self {
-        Recipe { format: Format::Q8, embedding: None, cache: Cache { context: 2048, sink: Some(4), int8: true } }
+        Recipe {
+            format: Format::Q8,
+            embedding: None,
+            state: StateFormat::F32,
+            cache: Cache { context: 2048, sink: Some(4), format: CacheFormat::Int8 },
+        }
     }
 }
 
 impl Recipe {
+    /// What a stream's memory holds, by name.
+    pub(crate) fn memory_name(&self) -> String {
+        format!("state {}, cache {}", self.state.name(), self.cache.format.name())
+    }
+
+    /// The same recipe with whole floats in a stream's memory.
+    pub(crate) fn in_float(self) -> Recipe {
+        Recipe { state: StateFormat::F32, cache: Cache { format: CacheFormat::F32, ..self.cache }, ..self }
+    }
+
     /// Refuses caches that cannot hold anything; `out` is the file that was to be written.
     pub(crate) fn check(&self, out: &Path) -> Result<(), Error> {
         let Cache { context, sink, .. } = self.cache;

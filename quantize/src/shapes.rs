@@ -24,6 +24,11 @@ pub fn shape(name: &str) -> Result<Checkpoint, Error> {
         let known = SHAPES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         Error::invalid(Path::new(name), "shape", format!("is not known; there are {known}"))
     })?;
+    random(name, config)
+}
+
+/// A checkpoint of random weights under any `config` of a supported family.
+pub fn random(name: &str, config: Value) -> Result<Checkpoint, Error> {
     Ok(Checkpoint::random(Config::new(Path::new(name), config)?))
 }
 

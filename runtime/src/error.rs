@@ -172,6 +172,10 @@ pub enum OpFault {
     Value,
     /// It stands where it must not, or is missing at the start or the end.
     Order,
+    /// It keeps its state as this build cannot (feature `narrow-states`).
+    NarrowState,
+    /// This build leaves it out (feature `hadamard`).
+    LeftOut,
 }
 
 /// Why a snapshot is refused.
@@ -224,6 +228,11 @@ impl fmt::Display for Error {
                 write!(f, "section {index} {what}; copy the file again, or quantize the checkpoint again")
             }
             Error::Slot { index } => write!(f, "state slot {index} does not fit the memory plan; quantize the checkpoint again"),
+            Error::Op { index, fault: OpFault::NarrowState } => write!(
+                f,
+                "operation {index} keeps its state or cache in a way that this build leaves out; build with the feature `narrow-states`, \
+                 or quantize with --state f32 and --cache int8"
+            ),
             Error::Op { index, fault } => {
                 let what = match fault {
                     OpFault::Encoding => "cannot be decoded",
@@ -234,6 +243,8 @@ impl fmt::Display for Error {
                     OpFault::Slot => "names a state slot that is missing, of another kind or taken",
                     OpFault::Value => "has a parameter out of range",
                     OpFault::Order => "stands where it must not",
+                    OpFault::NarrowState => "keeps its state as this build cannot",
+                    OpFault::LeftOut => "is left out of this build; build with the feature `hadamard`, or quantize with --passes fold",
                 };
                 write!(f, "operation {index} of the program {what}; quantize the checkpoint again with this version")
             }

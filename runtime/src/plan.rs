@@ -3,7 +3,7 @@
 //! The quantizer calls it to lay a state out, `inspect` to print the sheet, and a device to check what it was given. Nothing
 //! here is stored in the file, so it cannot disagree with the code that runs.
 
-use crate::artifact::{Artifact, Content, Keep, OutputSpec, Slot, SlotKind, line_count};
+use crate::artifact::{Artifact, Keep, OutputSpec, Slot, SlotKind, line_count};
 use crate::error::{Error, HeaderFault, OpFault};
 use crate::mem::BUFFER_ALIGN;
 use crate::ops::{Checker, DiagSsm, Every, Op, Policy, Span, Stepping, cache_bytes, packed_bytes};
@@ -13,7 +13,8 @@ use brooklet_kernels::quant::Format;
 pub fn slot_bytes(slot: &Slot) -> Option<u64> {
     match slot.kind {
         SlotKind::Numbers => u64::from(slot.capacity).checked_mul(4),
-        SlotKind::CacheF32 | SlotKind::CacheInt8 => cache_bytes(slot),
+        SlotKind::NumbersF16 => u64::from(slot.capacity).checked_mul(2),
+        SlotKind::CacheF32 | SlotKind::CacheInt8 | SlotKind::CacheInt4 => cache_bytes(slot),
     }
 }
 
@@ -75,7 +76,7 @@ impl Plan {
             scores: 0,
         };
         for section in (0..header.sections.count).filter_map(|i| artifact.section(i)) {
-            if section.content != Content::Tokenizer {
+            if !section.content.is_tokenizer() {
                 plan.weights_bytes += section.content.bytes(section.rows, section.cols).unwrap_or(0);
             }
         }
@@ -184,7 +185,9 @@ impl Plan {
     pub fn scratch(&self, tokens: usize, threads: usize) -> Option<Scratch> {
         let numbers = |count: usize| count.checked_mul(4)?.checked_next_multiple_of(BUFFER_ALIGN);
         // Frames start on 16-byte boundaries too.
-        let stride = (self.frame_len as usize).next_multiple_of(BUFFER_ALIGN / 4);
+        // Behind the first frame the others start on cache lines.
+        let align = if tokens > 1 { 64 } else { BUFFER_ALIGN };
+        let stride = (self.frame_len as usize).next_multiple_of(align / 4);
         let quantized = packed_bytes(Format::Q8, self.quantized_cols, tokens)?;
         let float = packed_bytes(Format::F32, self.float_cols, tokens)?;
         Some(Scratch {

@@ -48,12 +48,25 @@ impl<'b> State<'b> {
 
     /// The `f32` in the state, slot by slot: windows, recurrent states, caches or their scales. None, for a state of another model.
     pub fn numbers<'s>(&'s self, model: &'s Model<'_>) -> impl Iterator<Item = &'s [f32]> {
+        self.slots(model).filter_map(move |(index, slot, bytes)| numbers(bytes.get(..number_bytes(model, index, &slot)?)?))
+    }
+
+    /// The bits of what the state keeps in half precision, slot by slot: recurrent states of a model that was made so. All are finite; what
+    /// was beyond the largest half, 65504, is that. None, for a state of another model.
+    pub fn halves<'s>(&'s self, model: &'s Model<'_>) -> impl Iterator<Item = &'s [u16]> {
+        // Without the feature there are none, and the compiler knows it.
+        let slots = self.slots(model).take(if cfg!(feature = "narrow-states") { usize::MAX } else { 0 });
+        slots.filter_map(|(_, slot, bytes)| if slot.kind == SlotKind::NumbersF16 { numbers(bytes) } else { None })
+    }
+
+    /// Slots with their numbers and bytes.
+    fn slots<'s>(&'s self, model: &'s Model<'_>) -> impl Iterator<Item = (u32, Slot, &'s [u8])> {
         let slots = &model.header().slots;
         let count = if self.model_hash == model.artifact().hash() { slots.count } else { 0 };
         (0..count).filter_map(move |index| {
             let slot = slots.get(index)?;
-            let at = usize::try_from(slot.at).ok()?;
-            numbers(self.bytes.get(at..)?.get(..number_bytes(model, index, &slot)?)?)
+            let bytes = self.bytes.get(usize::try_from(slot.at).ok()?..)?;
+            Some((index, slot, bytes.get(..usize::try_from(slot_bytes(&slot)?).ok()?)?))
         })
     }
 }
@@ -63,6 +76,7 @@ fn number_bytes(model: &Model<'_>, index: u32, slot: &Slot) -> Option<usize> {
     let bytes = match slot.kind {
         SlotKind::CacheInt8 => cache_scale_bytes(slot)?,
         SlotKind::CacheF32 => slot_bytes(slot)?,
+        SlotKind::NumbersF16 | SlotKind::CacheInt4 => 0,
         SlotKind::Numbers => {
             // A route's count of tokens is an integer in a slot of numbers.
             let counts = |op: Option<Op>| matches!(op, Some(Op::Route(route)) if route.count == index);

@@ -25,6 +25,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for target in chosen.chain(all) {
         // The library crates and the board-free firmware on top of them, with the features that firmware takes.
         must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app"]))?;
+        // What it may take besides.
+        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet", "--features", "planes,narrow-states"]))?;
         println!("brooklet builds for {target} without std and without alloc");
     }
     Ok(())

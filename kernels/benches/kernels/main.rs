@@ -5,6 +5,7 @@
 mod attention;
 mod elementwise;
 mod matmul;
+mod matrix;
 mod numbers;
 mod recurrences;
 

@@ -1,7 +1,8 @@
 //! Matrix products, and the rounding of what enters them.
 
-use crate::numbers::{hash, numbers};
-use brooklet_kernels::quant::{Format, GROUP, Matrix, NONLINEAR_SHIFT, NONLINEAR_TABLE, pack_f32, pack_q4, pack_q8};
+use crate::matrix::matrix;
+use crate::numbers::numbers;
+use brooklet_kernels::quant::{Format, GROUP, Matrix};
 use brooklet_kernels::{Activations, RowsMut, available};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use std::hint::black_box;
@@ -51,19 +52,4 @@ pub(crate) fn products(c: &mut Criterion) {
     for table in available() {
         group.bench_function(table.name(), |b| b.iter(|| table.quantize_activations(black_box(&x), &mut codes, &mut scales, &mut sums)));
     }
-}
-
-/// A matrix of random codes, from a 64-byte boundary on.
-fn matrix(format: Format, rows: usize, cols: usize) -> Vec<[u64; 8]> {
-    let len = format.matrix_bytes(rows, cols).expect("a small matrix");
-    let mut lines = vec![[0u64; 8]; len.div_ceil(64)];
-    let bytes = &mut bytemuck::cast_slice_mut(&mut lines)[..len];
-    let noise = |r: usize, c: usize| hash((r * cols + c) as u32);
-    let (row_scale, sub_scale) = (|_: usize| 0.001, |r: usize, g: usize| (1 + noise(r, g) % 127) as i8);
-    match format {
-        Format::Q4 => pack_q4(rows, cols, &NONLINEAR_TABLE, NONLINEAR_SHIFT, row_scale, sub_scale, |r, c| noise(r, c) as u8 & 15, bytes),
-        Format::Q8 => pack_q8(rows, cols, row_scale, sub_scale, |r, c| (noise(r, c) % 255) as u8 as i8, bytes),
-        _ => pack_f32(rows, cols, |r, c| noise(r, c) as i32 as f32 * 1e-9, bytes),
-    }
-    lines
 }

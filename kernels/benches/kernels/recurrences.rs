@@ -1,7 +1,7 @@
 //! Recurrences and the convolutions before them.
 
 use crate::numbers::{decays, numbers};
-use brooklet_kernels::{Conv1d, GatedDelta, KernelTable, Rows, RowsMut, Scan, Ssd, available};
+use brooklet_kernels::{Conv1d, GatedDelta, KernelTable, Rows, RowsMut, Scan, Ssd, StateMut, available};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use std::hint::black_box;
@@ -30,8 +30,21 @@ fn rows(data: &[f32], rows: usize, width: usize) -> Rows<'_> {
     Rows::new(data, rows, width, width).expect("rows that fit")
 }
 
-fn rows_mut(data: &mut [f32], rows: usize, width: usize) -> RowsMut<'_> {
+fn rows_mut<T>(data: &mut [T], rows: usize, width: usize) -> RowsMut<'_, T> {
     RowsMut::new(data, rows, width, width).expect("rows that fit")
+}
+
+/// Times `run` with every table, with its state of (rows, width) in single and in half precision.
+fn each_state(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    shape: &str,
+    elements: usize,
+    (rows, width): (usize, usize),
+    mut run: impl FnMut(&KernelTable, StateMut<'_>),
+) {
+    let (mut single, mut half) = (vec![0.0f32; rows * width], vec![0u16; rows * width]);
+    each_table(group, shape, elements, |table| run(table, StateMut::F32(rows_mut(&mut single, rows, width))));
+    each_table(group, &format!("{shape}/f16"), elements, |table| run(table, StateMut::F16(rows_mut(&mut half, rows, width))));
 }
 
 fn conv1d(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, taps: usize, channels: usize) {
@@ -49,7 +62,7 @@ fn scan(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, d_state: usize,
     let [x, dt, z] = [(); 3].map(|()| numbers(tokens * channels));
     let [b, c] = [(); 2].map(|()| numbers(tokens * d_state));
     let (a, dt_bias, d) = (decays(d_state * channels), numbers(channels), numbers(channels));
-    let (mut h, mut y) = (vec![0.0; d_state * channels], vec![0.0; tokens * channels]);
+    let mut y = vec![0.0; tokens * channels];
     let scan = Scan {
         x: rows(&x, tokens, channels),
         dt: rows(&dt, tokens, channels),
@@ -62,8 +75,8 @@ fn scan(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, d_state: usize,
         heads: 1,
         gap: 1.0,
     };
-    each_table(group, &format!("{d_state}x{channels}"), tokens * d_state * channels, |table| {
-        table.scan(&scan, rows_mut(&mut h, d_state, channels), rows_mut(&mut y, tokens, channels));
+    each_state(group, &format!("{d_state}x{channels}"), tokens * d_state * channels, (d_state, channels), |table, h| {
+        table.scan(&scan, h, rows_mut(&mut y, tokens, channels));
     });
 }
 
@@ -71,7 +84,7 @@ fn ssd(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, heads: usize, d_
     let (x, dt) = (numbers(tokens * heads * head_dim), numbers(tokens * heads));
     let [b, c] = [(); 2].map(|()| numbers(tokens * d_state));
     let (a, dt_bias, d) = (decays(heads), numbers(heads), numbers(heads));
-    let (mut state, mut y) = (vec![0.0; heads * d_state * head_dim], vec![0.0; tokens * heads * head_dim]);
+    let mut y = vec![0.0; tokens * heads * head_dim];
     let ssd = Ssd {
         x: rows(&x, tokens, heads * head_dim),
         dt: rows(&dt, tokens, heads),
@@ -87,8 +100,9 @@ fn ssd(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, heads: usize, d_
         dt_hi: f32::INFINITY,
         gap: 1.0,
     };
-    each_table(group, &format!("{heads}x{d_state}x{head_dim}"), tokens * heads * d_state * head_dim, |table| {
-        table.ssd(&ssd, &mut state, rows_mut(&mut y, tokens, heads * head_dim));
+    let shape = format!("{heads}x{d_state}x{head_dim}");
+    each_state(group, &shape, tokens * heads * d_state * head_dim, (heads, d_state * head_dim), |table, state| {
+        table.ssd(&ssd, &mut [state], rows_mut(&mut y, tokens, heads * head_dim));
     });
 }
 
@@ -96,7 +110,7 @@ fn gated_delta(group: &mut BenchmarkGroup<'_, WallTime>, heads: usize, dim: usiz
     let [q, k, v] = [(); 3].map(|()| numbers(heads * dim));
     let [a, b, dt_bias] = [(); 3].map(|()| numbers(heads));
     let decay = decays(heads);
-    let (mut state, mut y) = (vec![0.0; heads * dim * dim], vec![0.0; heads * dim]);
+    let mut y = vec![0.0; heads * dim];
     let delta = GatedDelta {
         q: &q,
         k: &k,
@@ -110,7 +124,7 @@ fn gated_delta(group: &mut BenchmarkGroup<'_, WallTime>, heads: usize, dim: usiz
         beta_scale: 1.0,
         eps: 1e-6,
     };
-    each_table(group, &format!("{heads}x{dim}x{dim}"), heads * dim * dim, |table| {
-        table.gated_delta_step(&delta, &mut state, &mut y);
+    each_state(group, &format!("{heads}x{dim}x{dim}"), heads * dim * dim, (heads, dim * dim), |table, state| {
+        table.gated_delta_step(&delta, state, &mut y);
     });
 }

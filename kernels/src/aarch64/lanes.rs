@@ -11,30 +11,41 @@ pub(super) type Lanes = [float32x4_t; LANES / 4];
 /// Lanes `at..at + 16` of `x`; without `WHOLE`, zero from `end` on.
 #[inline(always)]
 pub(super) fn load<const WHOLE: bool>(x: &[f32], at: usize, end: usize) -> Lanes {
-    let mut lanes = [0.0; LANES];
-    if WHOLE {
-        if let Some(x) = x.get(at..).and_then(|x| x.first_chunk()) {
-            lanes = *x;
-        }
-    } else {
-        for (lane, &x) in lanes.iter_mut().zip(x.get(at..end).unwrap_or_default()) {
-            *lane = x;
-        }
-    }
-    from_array(&lanes)
+    from_array(&cells::<WHOLE, _>(x, at, end))
 }
 
 /// The reverse of [`load`]: lanes from `end` on are dropped.
 #[inline(always)]
 pub(super) fn store<const WHOLE: bool>(x: &mut [f32], at: usize, end: usize, lanes: Lanes) {
-    let lanes = to_array(lanes);
+    set_cells::<WHOLE, _>(x, at, end, to_array(lanes));
+}
+
+/// What is stored for lanes `at..at + 16`; without `WHOLE`, zero from `end` on.
+#[inline(always)]
+pub(super) fn cells<const WHOLE: bool, T: Copy + Default>(x: &[T], at: usize, end: usize) -> [T; LANES] {
+    let mut cells = [T::default(); LANES];
     if WHOLE {
-        if let Some(x) = x.get_mut(at..).and_then(|x| x.first_chunk_mut()) {
-            *x = lanes;
+        if let Some(x) = x.get(at..).and_then(|x| x.first_chunk()) {
+            cells = *x;
         }
     } else {
-        for (x, lane) in x.get_mut(at..end).unwrap_or_default().iter_mut().zip(lanes) {
-            *x = lane;
+        for (cell, &x) in cells.iter_mut().zip(x.get(at..end).unwrap_or_default()) {
+            *cell = x;
+        }
+    }
+    cells
+}
+
+/// The reverse of [`cells`].
+#[inline(always)]
+pub(super) fn set_cells<const WHOLE: bool, T: Copy>(x: &mut [T], at: usize, end: usize, cells: [T; LANES]) {
+    if WHOLE {
+        if let Some(x) = x.get_mut(at..).and_then(|x| x.first_chunk_mut()) {
+            *x = cells;
+        }
+    } else {
+        for (x, cell) in x.get_mut(at..end).unwrap_or_default().iter_mut().zip(cells) {
+            *x = cell;
         }
     }
 }

@@ -22,14 +22,21 @@ mod neon;
 mod planes;
 mod round;
 mod scan;
+mod stored;
 mod walk;
 
 use crate::portable::REFERENCE;
 use crate::table::KernelTable;
 
 /// What needs no more than NEON.
-const COMMON: KernelTable =
-    KernelTable { quantize_activations: round::quantize_activations, conv1d: conv::conv1d, scan: scan::scan, ..REFERENCE };
+const COMMON: KernelTable = KernelTable {
+    quantize_activations: round::quantize_activations,
+    conv1d: conv::conv1d,
+    scan: scan::scan,
+    ssd: stored::ssd,
+    gated_delta_step: stored::gated_delta_step,
+    ..REFERENCE
+};
 static NEON: KernelTable = KernelTable { name: "neon", matmul: neon::matmul, ..COMMON };
 #[cfg(feature = "std")]
 static DOTPROD: KernelTable = KernelTable { name: "dotprod", matmul: dotprod::matmul, ..COMMON };

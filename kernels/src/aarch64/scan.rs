@@ -1,21 +1,29 @@
 //! The selective scan, sixteen channels at a time in registers: one exponential per channel and state is most of its work.
 
-use super::lanes::{LANES, Lanes, add, load, map, multiply, splat, store};
+use super::lanes::{LANES, Lanes, add, cells, from_array, load, map, multiply, set_cells, splat, store, to_array};
+#[cfg(feature = "narrow-states")]
+use super::stored::Fcvt;
 use crate::portable::act;
+use crate::portable::stored::Stored;
 use crate::rows::RowsMut;
+use crate::state::StateMut;
 use crate::table::Scan;
 use core::arch::aarch64::*;
 
 /// See [`crate::portable::scan`]. All tokens of sixteen channels come before the next sixteen: their state stays in the first-level cache.
-pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
+pub(super) fn scan(scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
+    with_rows!(h, Fcvt, |h, Stored| walk::<Stored>(scan, h, y));
+}
+
+fn walk<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, mut y: RowsMut<'_>) {
     let heads = scan.heads.max(1);
     let per_head = scan.x.width() / heads;
     for head in 0..heads {
         let end = (head + 1) * per_head;
         for at in (head * per_head..end).step_by(LANES) {
             match at + LANES <= end {
-                true => some_channels::<true>(scan, &mut h, &mut y, head, at, end),
-                false => some_channels::<false>(scan, &mut h, &mut y, head, at, end),
+                true => some_channels::<true, S>(scan, &mut h, &mut y, head, at, end),
+                false => some_channels::<false, S>(scan, &mut h, &mut y, head, at, end),
             }
         }
     }
@@ -23,7 +31,14 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
 
 /// All tokens of the channels from `at`: of sixteen (`WHOLE`), or of those before `end`.
 #[inline(always)]
-fn some_channels<const WHOLE: bool>(scan: &Scan<'_>, h: &mut RowsMut<'_>, y: &mut RowsMut<'_>, head: usize, at: usize, end: usize) {
+fn some_channels<const WHOLE: bool, S: Stored>(
+    scan: &Scan<'_>,
+    h: &mut RowsMut<'_, S::Cell>,
+    y: &mut RowsMut<'_>,
+    head: usize,
+    at: usize,
+    end: usize,
+) {
     let d_state = scan.b.width() / scan.heads.max(1);
     let load = |x: &[f32]| load::<WHOLE>(x, at, end);
     let (bias, d) = (load(scan.dt_bias), load(scan.d));
@@ -36,9 +51,10 @@ fn some_channels<const WHOLE: bool>(scan: &Scan<'_>, h: &mut RowsMut<'_>, y: &mu
         let mut sum = splat(0.0);
         for (n, (&b, &c)) in b.iter().zip(c).take(d_state).enumerate() {
             let row = h.row_mut(n);
-            let kept = multiply(exp(multiply(dt, load(scan.a.row(n)))), load(row));
+            let before = from_array(&S::read(&cells::<WHOLE, _>(row, at, end)));
+            let kept = multiply(exp(multiply(dt, load(scan.a.row(n)))), before);
             let state = add(kept, multiply(dx, splat(b)));
-            store::<WHOLE>(row, at, end, state);
+            set_cells::<WHOLE, _>(row, at, end, S::rounded(to_array(state)));
             sum = add(sum, multiply(splat(c), state));
         }
         sum = add(sum, multiply(d, x));

@@ -18,6 +18,12 @@ pub fn round_to_i8(x: f32) -> i8 {
     (x + ROUND).to_bits() as i8
 }
 
+/// The same as `i16`, for |x| <= 32767.
+#[inline(always)]
+pub(crate) fn round_to_i16(x: f32) -> i16 {
+    (x + ROUND).to_bits() as i16
+}
+
 /// e^x. At most 1 ULP from the true value over the whole range, subnormal results included.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {

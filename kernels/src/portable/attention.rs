@@ -1,7 +1,8 @@
 //! One query position against a bounded cache of keys and values.
 
-use super::act::exp;
-use super::reduce::{dot, sum_of};
+use super::SILENT;
+use super::act::{exp, round_to_i16};
+use super::reduce::{LANES, dot, sum_of};
 use crate::table::{Attention, Cache};
 
 /// `out[h] = softmax(scale * q[h] . keys) . values`, query head `h` reading key-value head `h / (heads / kv_heads)`.
@@ -36,35 +37,118 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
                 }
                 divide(out, total);
             }
+            #[cfg(feature = "narrow-states")]
+            Cache::Int4(cache) => super::int4::attend_head(a, &cache, q, first, scores, out),
             Cache::Int8 { key_scales, value_scales, keys, values } => {
                 let positions = first..first + a.len;
                 let codes = first * head_dim..(first + a.len) * head_dim;
-                let mut keys = keys.get(codes.clone()).unwrap_or_default().chunks_exact(head_dim);
-                let key_scales = key_scales.get(positions.clone()).unwrap_or_default();
-                for (score, &key_scale) in scores.iter_mut().zip(key_scales) {
-                    let Some(key) = keys.next() else { break };
-                    *score = dot(q, key, f32::from) * (key_scale * a.scale);
-                }
+                let part = Rounded {
+                    keys: keys.get(codes.clone()).unwrap_or_default(),
+                    values: values.get(codes).unwrap_or_default(),
+                    key_scales: key_scales.get(positions.clone()).unwrap_or_default(),
+                    value_scales: value_scales.get(positions).unwrap_or_default(),
+                };
+                score_rounded(&part, q, a.scale, scores);
                 let total = softmax_weights(scores);
-                let mut values = values.get(codes).unwrap_or_default().chunks_exact(head_dim);
-                let value_scales = value_scales.get(positions).unwrap_or_default();
-                out.fill(0.0);
-                for (&weight, &value_scale) in scores.iter().zip(value_scales) {
-                    let Some(value) = values.next() else { break };
-                    let weight = weight * value_scale;
-                    for (out, &v) in out.iter_mut().zip(value) {
-                        *out += weight * f32::from(v);
-                    }
-                }
+                sum_rounded(&part, scores, out);
                 divide(out, total);
             }
         }
     }
 }
 
+/// One key-value head's 8-bit cache.
+struct Rounded<'a> {
+    /// (len, head_dim)
+    keys: &'a [i8],
+    /// (len, head_dim)
+    values: &'a [i8],
+    /// (len)
+    key_scales: &'a [f32],
+    /// (len)
+    value_scales: &'a [f32],
+}
+
+/// Columns of a query that are rounded together.
+pub(crate) const QUERY_GROUP: usize = 128;
+/// Positions whose weights are rounded together.
+pub(crate) const WEIGHT_GROUP: usize = 64;
+/// Largest code of a query or a weight: 15 bits and a sign, two parts of 7 and 8 bits for instructions that multiply bytes. A group's sums, products of
+/// these and 8-bit codes, stay below 2^28.
+pub(crate) const LARGEST: f32 = 16_383.0;
+
+/// `scores[j] = scale * q . keys[j]`.
+#[inline(always)]
+fn score_rounded(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32]) {
+    let head_dim = q.len();
+    for (group, q) in q.chunks(QUERY_GROUP).enumerate() {
+        let mut codes = [0; QUERY_GROUP];
+        let scale = round_group(q, &mut codes) * scale;
+        let codes = codes.get(..q.len()).unwrap_or_default();
+        for (score, key) in scores.iter_mut().zip(cache.keys.chunks_exact(head_dim)) {
+            let key = key.get(group * QUERY_GROUP..).unwrap_or_default();
+            let sum: i32 = codes.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum();
+            let term = sum as f32 * scale;
+            *score = if group == 0 { term } else { *score + term };
+        }
+    }
+    for (score, &key_scale) in scores.iter_mut().zip(cache.key_scales) {
+        *score *= key_scale;
+    }
+}
+
+/// `out = sum_j weights[j] * values[j]`.
+#[inline(always)]
+fn sum_rounded(cache: &Rounded<'_>, weights: &mut [f32], out: &mut [f32]) {
+    let head_dim = out.len();
+    out.fill(0.0);
+    for (weight, &value_scale) in weights.iter_mut().zip(cache.value_scales) {
+        *weight *= value_scale;
+    }
+    for (weights, values) in weights.chunks(WEIGHT_GROUP).zip(cache.values.chunks(WEIGHT_GROUP * head_dim)) {
+        let mut codes = [0; WEIGHT_GROUP];
+        let scale = round_group(weights, &mut codes);
+        let codes = codes.get(..weights.len()).unwrap_or_default();
+        let (chunks, rest) = out.as_chunks_mut::<LANES>();
+        let mut at = 0;
+        for out in chunks {
+            let mut sums = [0i32; LANES];
+            for (&weight, values) in codes.iter().zip(values.chunks_exact(head_dim)) {
+                let Some(values) = values.get(at..).and_then(|v| v.first_chunk::<LANES>()) else { break };
+                for i in 0..LANES {
+                    sums[i] += i32::from(weight) * i32::from(values[i]);
+                }
+            }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out += sum as f32 * scale;
+            }
+            at += LANES;
+        }
+        for (i, out) in rest.iter_mut().enumerate() {
+            let column = values.get(at + i..).unwrap_or_default().iter().step_by(head_dim);
+            let sum: i32 = codes.iter().zip(column).map(|(&weight, &v)| i32::from(weight) * i32::from(v)).sum();
+            *out += sum as f32 * scale;
+        }
+    }
+}
+
+/// Rounds a group of numbers to codes of up to [`LARGEST`] and returns their scale.
+#[inline(always)]
+fn round_group(x: &[f32], codes: &mut [i16]) -> f32 {
+    let largest = x.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
+    if largest < SILENT {
+        return 0.0;
+    }
+    let inverse = LARGEST / largest;
+    for (code, x) in codes.iter_mut().zip(x) {
+        *code = round_to_i16(x * inverse);
+    }
+    largest / LARGEST
+}
+
 /// Replaces scores by `exp(score - max)` and returns their sum.
 #[inline(always)]
-fn softmax_weights(scores: &mut [f32]) -> f32 {
+pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 {
     let max = scores.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
     for score in scores.iter_mut() {
         *score = exp(*score - max);
@@ -73,7 +157,7 @@ fn softmax_weights(scores: &mut [f32]) -> f32 {
 }
 
 #[inline(always)]
-fn divide(x: &mut [f32], by: f32) {
+pub(super) fn divide(x: &mut [f32], by: f32) {
     let inverse = 1.0 / by;
     for x in x {
         *x *= inverse;

@@ -3,6 +3,8 @@
 use super::act::{exp, sigmoid, softplus};
 use super::reduce::sum_of;
 use super::scan::{WIDTH, load, store};
+use super::stored::Stored;
+use crate::rows::RowsMut;
 use crate::sqrt::sqrt;
 use crate::table::GatedDelta;
 
@@ -12,14 +14,16 @@ use crate::table::GatedDelta;
 /// `S[h][n][p] <- S[h][n][p] + k[n] * beta_scale * sigmoid(b[h]) * (v[h][p] - held[p])`, `y[h][p] = sum_n q[n] * S[h][n][p]`.
 ///
 /// The state keeps a head's value channels next to each other, `(heads, key_dim, value_dim)`: channels lie in lanes, and the
-/// sums over the key are sequential. The lengths leave the sums as factors.
+/// sums over the key are sequential. The lengths leave the sums as factors. A row of the state is a head; it is stored once, after the
+/// change, and the output takes it as it was computed.
 #[inline(always)]
-pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mut [f32]) {
+pub(crate) fn gated_delta_step<S: Stored>(delta: &GatedDelta<'_>, mut state: RowsMut<'_, S::Cell>, y: &mut [f32]) {
     let heads = delta.a.len();
     let key_heads = delta.key_heads.max(1);
     let (key_dim, value_dim) = (delta.k.len() / key_heads, delta.v.len() / heads.max(1));
     let heads_per_key = (heads / key_heads).max(1);
-    for (head, state) in state.chunks_exact_mut((key_dim * value_dim).max(1)).enumerate().take(heads) {
+    for head in 0..heads {
+        let state = state.row_mut(head);
         let at_head = |v: &[f32]| v.get(head).copied().unwrap_or(0.0);
         let decay = exp(at_head(delta.decay) * softplus(at_head(delta.a) + at_head(delta.dt_bias)));
         let beta = delta.beta_scale * sigmoid(at_head(delta.b));
@@ -34,12 +38,10 @@ pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mu
             let mut held = [0.0; WIDTH];
             for (n, &k) in k.iter().enumerate() {
                 let row = n * value_dim;
-                let mut s = load(state, row + at, row + value_dim);
+                let s = S::read(&load(state, row + at, row + value_dim));
                 for i in 0..WIDTH {
-                    s[i] *= decay;
-                    held[i] += k * s[i];
+                    held[i] += k * (s[i] * decay);
                 }
-                store(state, row + at, row + value_dim, s);
             }
             let v = load(delta.v, first + at, first + value_dim);
             let mut change = [0.0; WIDTH];
@@ -50,10 +52,11 @@ pub(crate) fn gated_delta_step(delta: &GatedDelta<'_>, state: &mut [f32], y: &mu
             for (n, (&k, &q)) in k.iter().zip(q).enumerate() {
                 let row = n * value_dim;
                 let mut s = load(state, row + at, row + value_dim);
-                for i in 0..WIDTH {
-                    s[i] += k * change[i];
-                    sum[i] += q * s[i];
-                }
+                S::update(&mut s, |i, s| {
+                    let s = s * decay + k * change[i];
+                    sum[i] += q * s;
+                    s
+                });
                 store(state, row + at, row + value_dim, s);
             }
             for sum in &mut sum {

@@ -9,6 +9,10 @@ mod conv;
 mod diag;
 mod gated_delta;
 mod gates;
+#[cfg(feature = "hadamard")]
+mod hadamard;
+#[cfg(feature = "narrow-states")]
+pub mod int4;
 mod matmul;
 mod norm;
 pub mod reduce;
@@ -16,19 +20,22 @@ mod rg_lru;
 mod rotary;
 mod scan;
 mod ssd;
+pub(crate) mod stored;
 mod table;
 
 /// Whether registers hold one number, as microcontrollers' do. It changes no bit, only what is done at once.
 const SCALAR: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
 
 pub(crate) use attention::attend;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub(crate) use attention::{LARGEST, QUERY_GROUP, WEIGHT_GROUP};
 pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
-#[cfg(any(all(target_arch = "x86_64", feature = "std"), target_arch = "aarch64"))]
-pub(crate) use matmul::SILENT;
-pub(crate) use matmul::{matmul, quantize_activations};
+#[cfg(feature = "hadamard")]
+pub(crate) use hadamard::hadamard;
+pub(crate) use matmul::{SILENT, matmul, quantize_activations};
 pub(crate) use norm::norm;
 pub(crate) use rg_lru::rg_lru_step;
 pub(crate) use rotary::rotate;

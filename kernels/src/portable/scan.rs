@@ -2,6 +2,7 @@
 
 use super::SCALAR;
 use super::act::{exp, silu, softplus};
+use super::stored::Stored;
 use crate::rows::RowsMut;
 use crate::table::Scan;
 
@@ -10,13 +11,13 @@ pub(crate) const WIDTH: usize = if SCALAR { 8 } else { 16 };
 
 /// Lanes `at..at + WIDTH` of `x`, zero from `end` on.
 #[inline(always)]
-pub(crate) fn load(x: &[f32], at: usize, end: usize) -> [f32; WIDTH] {
+pub(crate) fn load<T: Copy + Default>(x: &[T], at: usize, end: usize) -> [T; WIDTH] {
     if at + WIDTH <= end
         && let Some(full) = x.get(at..).and_then(|x| x.first_chunk::<WIDTH>())
     {
         return *full;
     }
-    let mut lanes = [0.0; WIDTH];
+    let mut lanes = [T::default(); WIDTH];
     for (lane, &x) in lanes.iter_mut().zip(x.get(at..end).unwrap_or_default()) {
         *lane = x;
     }
@@ -25,7 +26,7 @@ pub(crate) fn load(x: &[f32], at: usize, end: usize) -> [f32; WIDTH] {
 
 /// The reverse of [`load`]: lanes from `end` on are dropped.
 #[inline(always)]
-pub(crate) fn store(x: &mut [f32], at: usize, end: usize, lanes: [f32; WIDTH]) {
+pub(crate) fn store<T: Copy>(x: &mut [T], at: usize, end: usize, lanes: [T; WIDTH]) {
     if at + WIDTH <= end
         && let Some(full) = x.get_mut(at..).and_then(|x| x.first_chunk_mut::<WIDTH>())
     {
@@ -39,9 +40,10 @@ pub(crate) fn store(x: &mut [f32], at: usize, end: usize, lanes: [f32; WIDTH]) {
 
 /// `h[n][e] <- exp(dt[e] * a[n][e]) * h[n][e] + dt[e] * x[e] * b[n]`, `y[e] = sum_n c[n] * h[n][e] + d[e] * x[e]`.
 ///
-/// Channels lie in lanes and the sum over the state is sequential, so that no lane waits for another.
+/// Channels lie in lanes and the sum over the state is sequential, so that no lane waits for another. The sum takes the state as it was
+/// computed; how it is stored is what the next token finds.
 #[inline(always)]
-pub(crate) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
+pub(crate) fn scan<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, mut y: RowsMut<'_>) {
     let channels = scan.x.width();
     let heads = scan.heads.max(1);
     let per_head = channels / heads;
@@ -69,10 +71,11 @@ pub(crate) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
                     let a = load(scan.a.row(n), at, end);
                     let row = h.row_mut(n);
                     let mut state = load(row, at, end);
-                    for i in 0..WIDTH {
-                        state[i] = exp(dt[i] * a[i]) * state[i] + dx[i] * b;
-                        sum[i] += c * state[i];
-                    }
+                    S::update(&mut state, |i, h| {
+                        let h = exp(dt[i] * a[i]) * h + dx[i] * b;
+                        sum[i] += c * h;
+                        h
+                    });
                     store(row, at, end, state);
                 }
                 let d = load(scan.d, at, end);

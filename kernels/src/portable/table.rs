@@ -5,4 +5,4 @@ use crate::table::KernelTable;
 /// The reference: runs everywhere.
 pub(crate) static PORTABLE: KernelTable = REFERENCE;
 /// The same, for back-ends that replace some of its kernels.
-pub(crate) const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q4);
+pub(crate) const REFERENCE: KernelTable = compile_table!("portable", crate::quant::expand_q4, crate::portable::stored::Half);

@@ -30,20 +30,32 @@ pub(super) use each;
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn exp<const K: usize>(x: [__m512; K]) -> [__m512; K] {
-    let round = all!(12_582_912.0);
-    // A NaN is in the second place, and stays.
-    let x = each!(i < K: _mm512_min_ps(all!(89.0), _mm512_max_ps(all!(-104.0), x[i])));
-    let n = each!(i < K: _mm512_add_ps(_mm512_mul_ps(x[i], all!(LOG2_E)), round));
-    let n = each!(i < K: _mm512_sub_ps(n[i], round));
-    let r = each!(i < K: _mm512_sub_ps(x[i], _mm512_mul_ps(n[i], all!(0.693_359_4))));
-    let r = each!(i < K: _mm512_sub_ps(r[i], _mm512_mul_ps(n[i], all!(-2.121_944_4e-4))));
-    let mut p = [all!(1.987_569_1e-4); K];
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = each!(i < K: _mm512_add_ps(_mm512_mul_ps(p[i], r[i]), all!(coefficient)));
+    // SAFETY: the feature is there.
+    unsafe { exp_inside(x) }
+}
+
+/// [`exp`] as a part of its caller: recurrences go on with its results while others are on their way.
+///
+/// # Safety
+/// Only for functions with AVX-512F: this one has no features, so that the compiler can be made to inline it.
+#[inline(always)]
+pub(super) unsafe fn exp_inside<const K: usize>(x: [__m512; K]) -> [__m512; K] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // A NaN is in the second place, and stays.
+        let x = each!(i < K: _mm512_min_ps(all!(89.0), _mm512_max_ps(all!(-104.0), x[i])));
+        let n = each!(i < K: _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(x[i], all!(LOG2_E))));
+        // The product is exact, so that it does not matter that this rounds once.
+        let r = each!(i < K: _mm512_fnmadd_ps(n[i], all!(0.693_359_4), x[i]));
+        let r = each!(i < K: _mm512_sub_ps(r[i], _mm512_mul_ps(n[i], all!(-2.121_944_4e-4))));
+        let mut p = [all!(1.987_569_1e-4); K];
+        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+            p = each!(i < K: _mm512_add_ps(_mm512_mul_ps(p[i], r[i]), all!(coefficient)));
+        }
+        let p = each!(i < K: _mm512_mul_ps(p[i], _mm512_mul_ps(r[i], r[i])));
+        let e_r = each!(i < K: _mm512_add_ps(_mm512_add_ps(p[i], r[i]), all!(1.0)));
+        each!(i < K: _mm512_scalef_ps(e_r[i], n[i]))
     }
-    let p = each!(i < K: _mm512_mul_ps(p[i], _mm512_mul_ps(r[i], r[i])));
-    let e_r = each!(i < K: _mm512_add_ps(_mm512_add_ps(p[i], r[i]), all!(1.0)));
-    each!(i < K: _mm512_scalef_ps(e_r[i], n[i]))
 }
 
 /// See [`crate::portable::act::log1p`].

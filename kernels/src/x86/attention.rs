@@ -1,7 +1,8 @@
 //! Attention over a cache: sixteen positions' scores at once, and query heads that share keys and values go together.
 
 use super::act::{each, exp};
-use super::lanes::{self, LANES, TOGETHER, join_quarters, load, load_part, map, map_with, mask, quarters, store_part, sum_of};
+use super::attention_int4;
+use super::lanes::{self, LANES, TOGETHER, join_quarters, load, load_part, map, mask, quarters, store_part, sum_of};
 use crate::portable;
 use crate::table::{Attention, Cache};
 use core::arch::x86_64::*;
@@ -11,76 +12,45 @@ const SHARED: usize = 4;
 
 /// One key-value head's cache.
 #[derive(Clone, Copy)]
-struct Head<'a, T> {
+struct Head<'a> {
     /// (len, head_dim)
-    keys: &'a [T],
+    keys: &'a [f32],
     /// (len, head_dim)
-    values: &'a [T],
-    /// (len), for rounded keys.
-    key_scales: Option<&'a [f32]>,
-    /// (len), for rounded values.
-    value_scales: Option<&'a [f32]>,
+    values: &'a [f32],
 }
 
-/// What a cache holds.
-trait Element: Copy {
-    /// Sixteen elements as floats, or those that the mask lets through if `FULL` is not set.
-    ///
-    /// # Safety
-    /// These elements must be readable, and the CPU must have the features.
-    unsafe fn load<const FULL: bool>(x: *const Self, mask: __mmask16) -> __m512;
-}
-
-impl Element for f32 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn load<const FULL: bool>(x: *const f32, mask: __mmask16) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe { if FULL { _mm512_loadu_ps(x) } else { _mm512_maskz_loadu_ps(mask, x) } }
-    }
-}
-
-impl Element for i8 {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn load<const FULL: bool>(x: *const i8, mask: __mmask16) -> __m512 {
-        // SAFETY: the caller's promise.
-        let codes = unsafe { if FULL { _mm_loadu_si128(x.cast()) } else { _mm_maskz_loadu_epi8(mask, x) } };
-        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
-    }
-}
-
-/// See [`portable::attend`]. With room in `scores` for several heads, as many go through the cache together.
+/// See [`portable::attend`]. With room in `scores` for several heads, as many go through a float cache together.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
     let is_done = match a.cache {
-        Cache::F32 { keys, values } => every_head(a, scores, out, |first| {
+        Cache::F32 { keys, values } => every_head(a, scores, out, |first, q, scores, out| {
             let elements = first * a.head_dim..(first + a.len) * a.head_dim;
-            Some(Head { keys: keys.get(elements.clone())?, values: values.get(elements)?, key_scales: None, value_scales: None })
+            let head = Head { keys: keys.get(elements.clone())?, values: values.get(elements)? };
+            match q.len() / a.head_dim {
+                4 => some_heads::<4>(a, &head, q, scores, out),
+                3 => some_heads::<3>(a, &head, q, scores, out),
+                2 => some_heads::<2>(a, &head, q, scores, out),
+                _ => some_heads::<1>(a, &head, q, scores, out),
+            }
+            Some(())
         }),
-        Cache::Int8 { key_scales, value_scales, keys, values } => every_head(a, scores, out, |first| {
-            let (positions, elements) = (first..first + a.len, first * a.head_dim..(first + a.len) * a.head_dim);
-            Some(Head {
-                keys: keys.get(elements.clone())?,
-                values: values.get(elements)?,
-                key_scales: Some(key_scales.get(positions.clone())?),
-                value_scales: Some(value_scales.get(positions)?),
-            })
-        }),
+        Cache::Int4(cache) => attention_int4::attend(a, &cache, scores, out),
+        Cache::Int8 { .. } => None,
     };
     if is_done.is_none() {
         portable::attend(a, scores, out);
     }
 }
 
-/// Walks the key-value heads; `head` cuts out the cache of one, given its first position. `None` where something is too short.
+/// Walks the key-value heads and the query heads that go together: up to [`SHARED`], as many as `scores` has room for. `heads` is given
+/// the position where the cache of their key-value head begins, their queries, scores and places in `out`. `None` where something is too short.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn every_head<'a, T: Element + 'a>(
+pub(super) fn every_head(
     a: &Attention<'_>,
     scores: &mut [f32],
     out: &mut [f32],
-    head: impl Fn(usize) -> Option<Head<'a, T>>,
+    some_heads: impl Fn(usize, &[f32], &mut [f32], &mut [f32]) -> Option<()>,
 ) -> Option<()> {
     let width = a.head_dim;
     let heads = a.q.len().checked_div(width)?;
@@ -91,14 +61,8 @@ fn every_head<'a, T: Element + 'a>(
     }
     let (q, out) = (a.q.get(..heads * width)?, out.get_mut(..heads * width)?);
     for (kv_head, (q, out)) in q.chunks(per_kv_head * width).zip(out.chunks_mut(per_kv_head * width)).enumerate() {
-        let cache = head(kv_head * a.capacity)?;
         for (q, out) in q.chunks(together * width).zip(out.chunks_mut(together * width)) {
-            match q.len() / width {
-                4 => some_heads::<4, T>(a, &cache, q, scores, out),
-                3 => some_heads::<3, T>(a, &cache, q, scores, out),
-                2 => some_heads::<2, T>(a, &cache, q, scores, out),
-                _ => some_heads::<1, T>(a, &cache, q, scores, out),
-            }
+            some_heads(kv_head * a.capacity, q, scores, out)?;
         }
     }
     Some(())
@@ -107,23 +71,20 @@ fn every_head<'a, T: Element + 'a>(
 /// `H` query heads of one key-value head; `scores` has room for `H * len` numbers, the cache holds `len * head_dim` elements of each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn some_heads<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
+fn some_heads<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], scores: &mut [f32], out: &mut [f32]) {
     let width = a.head_dim;
-    score::<H, T>(a, cache, q, scores);
+    score::<H>(a, cache, q, scores);
     let mut inverses = [_mm512_setzero_ps(); H];
     for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
-        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores));
-        if let Some(value_scales) = cache.value_scales {
-            map_with(scores, value_scales, |weight, scale| each!(i < TOGETHER: _mm512_mul_ps(weight[i], scale[i])));
-        }
+        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores, |_| ()));
     }
     let mut at = 0;
     while at < width {
         at += match (width - at) / LANES {
-            4.. => sum_values::<H, 4, true, T>(width, at, cache.values, scores, inverses, out),
-            2.. => sum_values::<H, 2, true, T>(width, at, cache.values, scores, inverses, out),
-            1 => sum_values::<H, 1, true, T>(width, at, cache.values, scores, inverses, out),
-            0 => sum_values::<H, 1, false, T>(width, at, cache.values, scores, inverses, out),
+            4.. => sum_values::<H, 4, true>(width, at, cache.values, scores, inverses, out),
+            2.. => sum_values::<H, 2, true>(width, at, cache.values, scores, inverses, out),
+            1 => sum_values::<H, 1, true>(width, at, cache.values, scores, inverses, out),
+            0 => sum_values::<H, 1, false>(width, at, cache.values, scores, inverses, out),
         };
     }
 }
@@ -131,7 +92,7 @@ fn some_heads<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>
 /// `scores[h][j] = (q[h] . keys[j]) * scale`, (H, len).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn score<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: &[f32], scores: &mut [f32]) {
+fn score<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], scores: &mut [f32]) {
     let (width, scale) = (a.head_dim, _mm512_set1_ps(a.scale));
     let Some(last) = a.len.checked_sub(1) else { return };
     debug_assert!(cache.keys.len() == a.len * width && q.len() == H * width);
@@ -146,7 +107,7 @@ fn score<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: 
             let whole = width / LANES * LANES;
             for at in (0..whole).step_by(LANES) {
                 // SAFETY: as above.
-                let keys = [0, 1, 2, 3].map(|i| unsafe { T::load::<true>(key(i, at), 0) });
+                let keys = [0, 1, 2, 3].map(|i| unsafe { load_floats::<true>(key(i, at), 0) });
                 for (h, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: the lanes end before `(h + 1) * width`, and there are `H * width` floats.
                     let q = unsafe { _mm512_loadu_ps(q.as_ptr().add(h * width + at)) };
@@ -158,7 +119,7 @@ fn score<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: 
             if whole < width {
                 let mask = mask(width - whole);
                 // SAFETY: as above.
-                let keys = [0, 1, 2, 3].map(|i| unsafe { T::load::<false>(key(i, whole), mask) });
+                let keys = [0, 1, 2, 3].map(|i| unsafe { load_floats::<false>(key(i, whole), mask) });
                 for (h, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: the masked lanes end at `(h + 1) * width`, and there are `H * width` floats.
                     let q = unsafe { _mm512_maskz_loadu_ps(mask, q.as_ptr().add(h * width + whole)) };
@@ -171,17 +132,30 @@ fn score<const H: usize, T: Element>(a: &Attention<'_>, cache: &Head<'_, T>, q: 
                 rest[block] = quarters(sums);
             }
         }
-        let scale = cache.key_scales.map_or(scale, |scales| _mm512_mul_ps(load_part(&scales[first..]), scale));
         for (rest, scores) in rests.into_iter().zip(scores.chunks_exact_mut(a.len)) {
             store_part(&mut scores[first..], _mm512_mul_ps(join_quarters(rest), scale));
         }
     }
 }
 
-/// Replaces scores by `exp(score - max)` and returns their sum.
+/// Sixteen floats, or those that the mask lets through if `FULL` is not set.
+///
+/// # Safety
+/// These must be readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load_floats<const FULL: bool>(x: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { if FULL { _mm512_loadu_ps(x) } else { _mm512_maskz_loadu_ps(mask, x) } }
+}
+
+/// Scores of which [`softmax_weights`] takes the exponentials at once.
+pub(super) const SOFTMAX_PART: usize = 256;
+
+/// Replaces scores by `exp(score - max)` and returns their sum. `before` is called before each [`SOFTMAX_PART`]: memory has nothing to do meanwhile.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn softmax_weights(scores: &mut [f32]) -> f32 {
+pub(super) fn softmax_weights(scores: &mut [f32], before: impl Fn(usize)) -> f32 {
     let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
     let (chunks, rest) = scores.as_chunks();
     for scores in chunks {
@@ -190,17 +164,20 @@ fn softmax_weights(scores: &mut [f32]) -> f32 {
     }
     max = _mm512_mask_max_ps(max, mask(rest.len()), load_part(rest), max);
     let max = _mm512_set1_ps(_mm512_reduce_max_ps(max));
-    map(scores, |score| exp(each!(i < TOGETHER: _mm512_sub_ps(score[i], max))));
+    for (part, scores) in scores.chunks_mut(SOFTMAX_PART).enumerate() {
+        before(part);
+        map(scores, |score| exp(each!(i < TOGETHER: _mm512_sub_ps(score[i], max))));
+    }
     sum_of(scores, |weight| weight)
 }
 
 /// `out[h] = sum_j scores[h][j] * values[j] * inverse[h]` for `C` registers of columns from `at`, or a part of one. Returns how many columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn sum_values<const H: usize, const C: usize, const FULL: bool, T: Element>(
+fn sum_values<const H: usize, const C: usize, const FULL: bool>(
     width: usize,
     at: usize,
-    values: &[T],
+    values: &[f32],
     scores: &[f32],
     inverses: [__m512; H],
     out: &mut [f32],
@@ -212,7 +189,7 @@ fn sum_values<const H: usize, const C: usize, const FULL: bool, T: Element>(
         let mut value = [_mm512_setzero_ps(); C];
         for (c, value) in value.iter_mut().enumerate() {
             // SAFETY: the lanes, masked or whole, end at `(j + 1) * width`, and there are `len * width` elements.
-            *value = unsafe { T::load::<FULL>(values.as_ptr().add(j * width + at + c * LANES), mask) };
+            *value = unsafe { load_floats::<FULL>(values.as_ptr().add(j * width + at + c * LANES), mask) };
         }
         for (h, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller gives `H * len` scores.

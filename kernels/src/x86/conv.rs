@@ -1,7 +1,8 @@
 //! The causal convolution: weights and window of sixteen channels stay in registers while the tokens pass.
 
-use super::act::silu;
+use super::act::{each, silu};
 use super::lanes::{LANES, map, mask};
+use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
 use crate::table::Conv1d;
@@ -11,9 +12,9 @@ use core::arch::x86_64::*;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn conv1d(conv: &Conv1d<'_>, mut state: RowsMut<'_>, mut x: RowsMut<'_>) {
     match conv.taps {
-        4 if fits(conv, &state, &x) => channels::<3>(conv, &mut state, &mut x),
-        3 if fits(conv, &state, &x) => channels::<2>(conv, &mut state, &mut x),
-        2 if fits(conv, &state, &x) => channels::<1>(conv, &mut state, &mut x),
+        4 if fits(conv, &state, &x) => all::<3>(conv, &mut state, &mut x),
+        3 if fits(conv, &state, &x) => all::<2>(conv, &mut state, &mut x),
+        2 if fits(conv, &state, &x) => all::<1>(conv, &mut state, &mut x),
         _ => portable::conv1d(conv, state, x),
     }
 }
@@ -29,6 +30,64 @@ fn fits(conv: &Conv1d<'_>, state: &RowsMut<'_>, x: &RowsMut<'_>) -> bool {
 }
 
 /// All channels, with `KEPT` inputs kept.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn all<const KEPT: usize>(conv: &Conv1d<'_>, state: &mut RowsMut<'_>, x: &mut RowsMut<'_>) {
+    if x.rows() != 1 {
+        return channels::<KEPT>(conv, state, x);
+    }
+    let channels = x.width();
+    let mut at = 0;
+    while at < channels {
+        at += match (channels - at) / LANES {
+            8.. => one::<KEPT, 8, true>(conv, at, state, x),
+            4.. => one::<KEPT, 4, true>(conv, at, state, x),
+            1.. => one::<KEPT, 1, true>(conv, at, state, x),
+            0 => one::<KEPT, 1, false>(conv, at, state, x),
+        };
+    }
+}
+
+/// A lone token at `C` registers of channels from `at`, or at a part of one: nothing waits for its sums to be stored. Returns how
+/// many channels that are at most.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn one<const KEPT: usize, const C: usize, const FULL: bool>(
+    conv: &Conv1d<'_>,
+    at: usize,
+    state: &mut RowsMut<'_>,
+    x: &mut RowsMut<'_>,
+) -> usize {
+    let mask = mask(x.width() - at);
+    // SAFETY: every row was seen to be as wide as x, which has these registers, or the part that the mask lets through.
+    let load = |x: &[f32], i: usize| unsafe { f32::load::<FULL>(x.as_ptr().add(at + i * LANES), mask) };
+    // SAFETY: as above.
+    let store = |x: &mut [f32], i: usize, lanes| unsafe { f32::store::<FULL>(x.as_mut_ptr().add(at + i * LANES), mask, lanes) };
+    let mut acc = match conv.bias {
+        Some(bias) => each!(i < C: load(bias, i)),
+        None => [_mm512_setzero_ps(); C],
+    };
+    for i in 0..C {
+        let newest = load(x.row(0), i);
+        let mut older = load(state.row(0), i);
+        for tap in 0..KEPT {
+            acc[i] = _mm512_add_ps(acc[i], _mm512_mul_ps(load(conv.weight.row(tap), i), older));
+            let next = if tap + 1 < KEPT { load(state.row(tap + 1), i) } else { newest };
+            store(state.row_mut(tap), i, next);
+            older = next;
+        }
+        acc[i] = _mm512_add_ps(acc[i], _mm512_mul_ps(load(conv.weight.row(KEPT), i), newest));
+    }
+    if conv.silu {
+        acc = silu(acc);
+    }
+    for i in 0..C {
+        store(x.row_mut(0), i, acc[i]);
+    }
+    C * LANES
+}
+
+/// All channels at some tokens, with `KEPT` inputs kept.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn channels<const KEPT: usize>(conv: &Conv1d<'_>, state: &mut RowsMut<'_>, x: &mut RowsMut<'_>) {

@@ -60,11 +60,8 @@ pub(super) fn map(x: &mut [f32], f: impl Fn([__m512; TOGETHER]) -> [__m512; TOGE
         store_several(x, y);
     }
     if !rest.is_empty() {
-        let mut all = [0.0; FLOATS];
-        all[..rest.len()].copy_from_slice(rest);
-        let y = f(load_several(&all));
-        store_several(&mut all, y);
-        rest.copy_from_slice(&all[..rest.len()]);
+        let y = f(load_rest(rest));
+        store_rest(rest, y);
     }
 }
 
@@ -79,12 +76,8 @@ pub(super) fn map_with(x: &mut [f32], y: &[f32], f: impl Fn([__m512; TOGETHER], 
         store_several(x, z);
     }
     if !x_rest.is_empty() {
-        let mut all = [[0.0; FLOATS]; 2];
-        all[0][..x_rest.len()].copy_from_slice(x_rest);
-        all[1][..y_rest.len()].copy_from_slice(y_rest);
-        let z = f(load_several(&all[0]), load_several(&all[1]));
-        store_several(&mut all[0], z);
-        x_rest.copy_from_slice(&all[0][..x_rest.len()]);
+        let z = f(load_rest(x_rest), load_rest(y_rest));
+        store_rest(x_rest, z);
     }
 }
 
@@ -103,6 +96,31 @@ fn load_several(x: &[f32; FLOATS]) -> [__m512; TOGETHER] {
 fn store_several(x: &mut [f32; FLOATS], lanes: [__m512; TOGETHER]) {
     for (lanes, x) in lanes.into_iter().zip(x.as_chunks_mut().0) {
         store(x, lanes);
+    }
+}
+
+/// As many floats as there are, zero behind them.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_rest(x: &[f32]) -> [__m512; TOGETHER] {
+    let mut lanes = [_mm512_setzero_ps(); TOGETHER];
+    for i in 0..TOGETHER {
+        // Where nothing is left nothing is loaded: processors take long over a load without lanes from nowhere.
+        if let Some(x @ [_, ..]) = x.get(i * LANES..) {
+            lanes[i] = load_part(x);
+        }
+    }
+    lanes
+}
+
+/// The reverse of [`load_rest`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_rest(x: &mut [f32], lanes: [__m512; TOGETHER]) {
+    for i in 0..TOGETHER {
+        if let Some(x @ [_, ..]) = x.get_mut(i * LANES..) {
+            store_part(x, lanes[i]);
+        }
     }
 }
 

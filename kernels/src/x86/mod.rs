@@ -4,17 +4,22 @@
 
 mod act;
 mod attention;
+mod attention_int4;
+mod attention_int8;
 mod avx2;
 mod conv;
 mod floats;
 mod gates;
+mod hadamard;
 mod lanes;
 mod norm;
 mod planes;
 pub(crate) mod read;
 mod round;
 mod scan;
+mod scan_one;
 mod ssd;
+mod stored;
 mod vnni;
 
 use crate::portable;
@@ -33,11 +38,11 @@ const AHEAD_BYTES: usize = 8192;
 static AVX2: KernelTable = EIGHT_LANES;
 static AVX_VNNI: KernelTable = KernelTable { name: "avxvnni", matmul: avxvnni_matmul, ..EIGHT_LANES };
 static AVX512: KernelTable = SIXTEEN_LANES;
-static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, ..SIXTEEN_LANES };
+static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni::matmul, attend: attention_int8::attend, ..SIXTEEN_LANES };
 const EIGHT_LANES: KernelTable = KernelTable {
     matmul: avx2_matmul,
     quantize_activations: round::quantize_activations_256,
-    ..compile_table!("avx2", expand_q4, #[target_feature(enable = "avx2")])
+    ..compile_table!("avx2", expand_q4, stored::F16c, #[target_feature(enable = "avx2,f16c")])
 };
 const SIXTEEN_LANES: KernelTable = KernelTable {
     matmul: avx512_matmul,
@@ -50,12 +55,13 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     norm: norm::norm,
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
-    ..compile_table!("avx512", expand_q4, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
+    hadamard: hadamard::hadamard,
+    ..compile_table!("avx512", expand_q4, stored::F16c, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 
-/// The AVX2 table, if this CPU has AVX2.
+/// The AVX2 table, if this CPU has AVX2, and F16C as all of them do.
 pub(crate) fn avx2() -> Option<&'static KernelTable> {
-    std::is_x86_feature_detected!("avx2").then_some(&AVX2)
+    (std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("f16c")).then_some(&AVX2)
 }
 
 /// The AVX2 table with integer products by AVX-VNNI, if this CPU has both.
@@ -65,7 +71,8 @@ pub(crate) fn avx_vnni() -> Option<&'static KernelTable> {
 
 /// The AVX-512 table, if this CPU has it.
 pub(crate) fn avx512() -> Option<&'static KernelTable> {
-    let has = std::is_x86_feature_detected!("avx512f")
+    let has = avx2().is_some()
+        && std::is_x86_feature_detected!("avx512f")
         && std::is_x86_feature_detected!("avx512bw")
         && std::is_x86_feature_detected!("avx512dq")
         && std::is_x86_feature_detected!("avx512vl");

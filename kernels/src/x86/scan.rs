@@ -1,21 +1,19 @@
-//! The selective scan: the state of sixteen channels stays in registers while a few tokens pass. One exponential per channel, state
-//! and token is most of its work.
+//! The selective scan: the state of sixteen channels stays near while a few tokens pass ([`scan_one`] takes a lone one). One
+//! exponential per channel, state and token is most of its work.
 
 use super::act::{each, exp, silu, softplus};
 use super::lanes::{LANES, TOGETHER, mask};
+use super::scan_one;
+use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
+use crate::state::StateMut;
 use crate::table::Scan;
 use core::arch::x86_64::*;
 use core::ops::Range;
 
 /// Places of a block: many tokens at few channels, or few tokens at many.
 const PLACES: usize = 16;
-
-/// Channels from those at hand to those that a lone token asks memory for.
-const AHEAD: usize = 4 * LANES;
-/// Numbers of a layer's state from which it is likely to come from memory, or a far cache.
-const FAR: usize = 1 << 14;
 
 /// Sixteen channels, or fewer at a head's end, at one token.
 #[derive(Clone, Copy)]
@@ -42,7 +40,16 @@ struct Block {
 
 /// See [`portable::scan`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
+pub(super) fn scan(scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
+    match h {
+        StateMut::F32(h) => walk(scan, h, y),
+        StateMut::F16(h) => walk(scan, h, y),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn walk<T: Cell>(scan: &Scan<'_>, mut h: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     let (tokens, channels) = (scan.x.rows(), scan.x.width());
     let heads = scan.heads.max(1);
     let d_state = scan.b.width() / heads;
@@ -55,13 +62,18 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
         && whole(scan.a.rows(), scan.a.width(), d_state)
         && whole(h.rows(), h.width(), d_state);
     if !fits || scan.b.rows() < tokens || scan.c.rows() < tokens || scan.c.width() < heads * d_state {
-        return portable::scan(scan, h, y);
+        return portable::scan::<T::Portable>(scan, h, y);
     }
     let per_head = channels / heads;
     for head in 0..heads {
         let end = (head + 1) * per_head;
         for first in (0..tokens).step_by(PLACES) {
             let count = (tokens - first).min(PLACES);
+            if count == 1 {
+                // SAFETY: `fits`, and the rows of b and c, were seen to hold.
+                unsafe { scan_one::step(scan, first, head, head * per_head..end, &mut h, &mut y) };
+                continue;
+            }
             for at in (head * per_head..end).step_by(PLACES / count * LANES) {
                 let mut block = Block::new(head, first..first + count, at..end);
                 block.arrive(scan);
@@ -69,10 +81,10 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
                     let mut n = 0;
                     while n < d_state {
                         n += match d_state - n {
-                            16.. => block.pass::<16, 8>(scan, channels, n, &mut h),
-                            8.. => block.pass::<8, 8>(scan, channels, n, &mut h),
-                            4.. => block.pass::<4, 4>(scan, channels, n, &mut h),
-                            _ => block.pass::<1, 1>(scan, channels, n, &mut h),
+                            16.. => block.pass::<16, 8, T>(scan, channels, n, &mut h),
+                            8.. => block.pass::<8, 8, T>(scan, channels, n, &mut h),
+                            4.. => block.pass::<4, 4, T>(scan, channels, n, &mut h),
+                            _ => block.pass::<1, 1, T>(scan, channels, n, &mut h),
                         };
                     }
                 }
@@ -85,20 +97,20 @@ pub(super) fn scan(scan: &Scan<'_>, mut h: RowsMut<'_>, mut y: RowsMut<'_>) {
 impl Place {
     /// These channels of a vector of all.
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn load(self, x: &[f32]) -> __m512 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn load<T: Cell>(self, x: &[T]) -> __m512 {
         debug_assert!(x.len() >= self.at + LANES - self.mask.leading_zeros() as usize);
         // SAFETY: the mask lets channels below the head's end through, and every vector was seen to hold as many.
-        unsafe { _mm512_maskz_loadu_ps(self.mask, x.as_ptr().add(self.at)) }
+        unsafe { T::load::<false>(x.as_ptr().add(self.at), self.mask) }
     }
 
     /// The reverse of [`Place::load`].
     #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn store(self, x: &mut [f32], lanes: __m512) {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn store<T: Cell>(self, x: &mut [T], lanes: __m512) {
         debug_assert!(x.len() >= self.at + LANES - self.mask.leading_zeros() as usize);
         // SAFETY: as for the loads.
-        unsafe { _mm512_mask_storeu_ps(x.as_mut_ptr().add(self.at), self.mask, lanes) }
+        unsafe { T::store::<false>(x.as_mut_ptr().add(self.at), self.mask, lanes) }
     }
 }
 
@@ -147,21 +159,20 @@ impl Block {
     /// Takes all tokens of the same `channels` through states `n` to `n + N - 1`, `K` exponentials at a time. Returns `N`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn pass<const N: usize, const K: usize>(&mut self, scan: &Scan<'_>, channels: usize, n: usize, h: &mut RowsMut<'_>) -> usize {
+    fn pass<const N: usize, const K: usize, T: Cell>(
+        &mut self,
+        scan: &Scan<'_>,
+        channels: usize,
+        n: usize,
+        h: &mut RowsMut<'_, T>,
+    ) -> usize {
         let places = channels * self.tokens..(channels + 1) * self.tokens;
         let place = self.places[places.start];
-        let is_far = self.tokens == 1 && h.rows() * h.width() >= FAR;
         let mut a = [_mm512_setzero_ps(); N];
         let mut state = [_mm512_setzero_ps(); N];
         for i in 0..N {
             a[i] = place.load(scan.a.row(n + i));
             state[i] = place.load(h.row(n + i));
-            if is_far {
-                // Rows are far apart: no processor follows so many at once by itself.
-                for row in [scan.a.row(n + i), h.row(n + i)] {
-                    _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(place.at + AHEAD).cast());
-                }
-            }
         }
         let at = self.head * (scan.b.width() / scan.heads.max(1)) + n;
         for i in places {
@@ -177,6 +188,8 @@ impl Block {
                     let (b, c) = unsafe { (_mm512_set1_ps(*b.add(group * K + n)), _mm512_set1_ps(*c.add(group * K + n))) };
                     state[n] = _mm512_add_ps(_mm512_mul_ps(decay[n], state[n]), _mm512_mul_ps(dx, b));
                     sum = _mm512_add_ps(sum, _mm512_mul_ps(c, state[n]));
+                    // SAFETY: the features are there.
+                    state[n] = unsafe { T::found(state[n]) };
                 }
             }
             self.sums[i] = sum;

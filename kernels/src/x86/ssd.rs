@@ -3,8 +3,10 @@
 
 use super::act::{each, exp, softplus};
 use super::lanes::{self, LANES, TOGETHER, load_part};
+use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
+use crate::state::StateMut;
 use crate::table::Ssd;
 use core::arch::x86_64::*;
 
@@ -12,19 +14,19 @@ use core::arch::x86_64::*;
 const TOKENS: usize = 32;
 
 /// What a few tokens bring for sixteen heads.
-struct Passing {
+#[derive(Clone, Copy)]
+struct Passing<'p> {
     first: usize,
-    count: usize,
-    /// Step sizes, a lane a head.
-    dt: [[f32; LANES]; TOKENS],
-    /// Decays, a lane a head.
-    decay: [[f32; LANES]; TOKENS],
+    /// Step sizes, (tokens), a lane a head.
+    dt: &'p [[f32; LANES]],
+    /// Decays, (tokens), a lane a head.
+    decay: &'p [[f32; LANES]],
 }
 
 /// One head on its way through the tokens.
 struct Head<'a> {
     ssd: &'a Ssd<'a>,
-    passing: &'a Passing,
+    passing: Passing<'a>,
     /// Lane of the step sizes.
     lane: usize,
     /// First of the head's channels in x and y.
@@ -38,13 +40,27 @@ struct Head<'a> {
 
 /// See [`portable::ssd`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
+pub(super) fn ssd(ssd: &Ssd<'_>, states: &mut [StateMut<'_>], mut y: RowsMut<'_>) {
+    if let Some(shape) = fits(ssd, &y)
+        && states.len() > 1
+        && states.len() == ssd.x.rows()
+        && states.iter().all(|state| has_shape(state, ssd.a.len(), shape))
+    {
+        return streams(ssd, shape, states, &mut y);
+    }
+    ssd.each_stream(states, y, |ssd, state, y| match state {
+        StateMut::F32(state) => walk(ssd, state, y),
+        StateMut::F16(state) => walk(ssd, state, y),
+    });
+}
+
+/// Width of a head and of its state; `None` if an operand is too small for them.
+fn fits(ssd: &Ssd<'_>, y: &RowsMut<'_>) -> Option<[usize; 2]> {
     let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
     let head_dim = ssd.x.width() / heads.max(1);
     let d_state = ssd.b.width() / ssd.groups.max(1);
-    let cells = d_state * head_dim;
-    let group = |head: usize| (ssd.first_head + head) / ssd.heads_per_group.max(1) * d_state;
-    let groups_end = group(heads.saturating_sub(1)) + d_state;
+    let last_group = (ssd.first_head + heads.saturating_sub(1)) / ssd.heads_per_group.max(1);
+    let groups_end = (last_group + 1) * d_state;
     let whole = |rows: usize, width: usize, wanted: usize| rows >= tokens && width >= wanted;
     let fits = whole(ssd.dt.rows(), ssd.dt.width(), heads)
         && whole(ssd.b.rows(), ssd.b.width(), groups_end)
@@ -52,83 +68,159 @@ pub(super) fn ssd(ssd: &Ssd<'_>, state: &mut [f32], mut y: RowsMut<'_>) {
         && whole(y.rows(), y.width(), heads * head_dim)
         && ssd.dt_bias.len() >= heads
         && ssd.d.len() >= heads
-        && state.len() >= heads * cells;
-    if !fits || cells == 0 {
-        return portable::ssd(ssd, state, y);
-    }
-    let none = [[0.0; LANES]; TOKENS];
-    let mut passing = Passing { first: 0, count: 0, dt: none, decay: none };
-    for first in (0..tokens).step_by(TOKENS) {
-        (passing.first, passing.count) = (first, (tokens - first).min(TOKENS));
-        for some_heads in (0..heads).step_by(LANES) {
-            arrive(ssd, some_heads, &mut passing);
-            for head in some_heads..heads.min(some_heads + LANES) {
-                let state = &mut state[head * cells..(head + 1) * cells];
-                let (lane, channel) = (head - some_heads, head * head_dim);
-                let head = Head { ssd, passing: &passing, lane, channel, head_dim, group: group(head), d_state, d: ssd.d[head] };
-                let mut at = 0;
-                while at < head_dim {
-                    let columns = (head_dim - at) / LANES;
-                    at += match (passing.count, columns) {
-                        (1, 8..) => head.one::<8, true>(at, state, &mut y),
-                        (1, 4..) => head.one::<4, true>(at, state, &mut y),
-                        (1, 2..) => head.one::<2, true>(at, state, &mut y),
-                        (1, 1) => head.one::<1, true>(at, state, &mut y),
-                        (1, 0) => head.one::<1, false>(at, state, &mut y),
-                        (_, 4..) => head.some::<4, 4, true>(at, state, &mut y),
-                        (_, 2..) => head.some::<2, 8, true>(at, state, &mut y),
-                        (_, 1) => head.some::<1, 16, true>(at, state, &mut y),
-                        (_, 0) => head.some::<1, 16, false>(at, state, &mut y),
-                    };
+        && head_dim * d_state > 0;
+    fits.then_some([head_dim, d_state])
+}
+
+fn has_shape(state: &StateMut<'_>, heads: usize, [head_dim, d_state]: [usize; 2]) -> bool {
+    let (rows, width) = match state {
+        StateMut::F32(state) => (state.rows(), state.width()),
+        StateMut::F16(state) => (state.rows(), state.width()),
+    };
+    rows >= heads && width >= head_dim * d_state
+}
+
+/// A token of each of several streams: their step sizes and decays are computed together.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mut RowsMut<'_>) {
+    let heads = ssd.a.len();
+    let (mut dt, mut decay) = ([[0.0; LANES]; TOKENS], [[0.0; LANES]; TOKENS]);
+    for (some, states) in states.chunks_mut(TOKENS).enumerate() {
+        let first = some * TOKENS;
+        for first_head in (0..heads).step_by(LANES) {
+            arrive_all(ssd, first_head, first, &mut dt[..states.len()], &mut decay[..states.len()]);
+            for (i, state) in states.iter_mut().enumerate() {
+                let passing = Passing { first: first + i, dt: &dt[i..=i], decay: &decay[i..=i] };
+                match state {
+                    StateMut::F32(state) => lone(ssd, passing, shape, first_head, state, y),
+                    StateMut::F16(state) => lone(ssd, passing, shape, first_head, state, y),
                 }
             }
         }
     }
 }
 
-/// Step sizes and decays of up to sixteen heads from `head`.
+/// A lone token through up to sixteen heads from `first_head`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn arrive(ssd: &Ssd<'_>, head: usize, passing: &mut Passing) {
-    let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
-    let (lowest, highest, gap) = (_mm512_set1_ps(ssd.dt_lo), _mm512_set1_ps(ssd.dt_hi), _mm512_set1_ps(ssd.gap));
-    for first in (0..passing.count).step_by(TOGETHER) {
-        // Behind the last token the last again: it is stored to the same place.
-        let some = [0, 1, 2, 3].map(|i| (first + i).min(passing.count - 1));
-        let dt = softplus(each!(i < TOGETHER: _mm512_add_ps(load_part(&ssd.dt.row(passing.first + some[i])[head..]), bias)));
-        // A NaN is in the second place, and stays.
-        let dt = each!(i < TOGETHER: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
-        let decay = exp(each!(i < TOGETHER: _mm512_mul_ps(dt[i], a)));
-        for i in 0..TOGETHER {
-            lanes::store(&mut passing.dt[some[i]], dt[i]);
-            lanes::store(&mut passing.decay[some[i]], decay[i]);
+fn lone<T: Cell>(
+    ssd: &Ssd<'_>,
+    passing: Passing<'_>,
+    shape: [usize; 2],
+    first_head: usize,
+    state: &mut RowsMut<'_, T>,
+    y: &mut RowsMut<'_>,
+) {
+    for lane in 0..LANES.min(ssd.a.len() - first_head) {
+        let state = &mut state.row_mut(first_head + lane)[..shape[0] * shape[1]];
+        Head::new(ssd, passing, shape, first_head, lane).lone(state, y);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
+    let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
+    let shape = match fits(ssd, &y) {
+        Some(shape @ [head_dim, d_state]) if state.rows() >= heads && state.width() >= head_dim * d_state => shape,
+        _ => return portable::ssd::<T::Portable>(ssd, state, y),
+    };
+    if tokens == 1 {
+        for first_head in (0..heads).step_by(LANES) {
+            let ([dt], [decay]) = arrive(ssd, first_head, [0]);
+            let (dt, decay) = ([to_array(dt)], [to_array(decay)]);
+            lone(ssd, Passing { first: 0, dt: &dt, decay: &decay }, shape, first_head, &mut state, &mut y);
+        }
+        return;
+    }
+    let (mut dt, mut decay) = ([[0.0; LANES]; TOKENS], [[0.0; LANES]; TOKENS]);
+    for first in (0..tokens).step_by(TOKENS) {
+        let count = (tokens - first).min(TOKENS);
+        for first_head in (0..heads).step_by(LANES) {
+            arrive_all(ssd, first_head, first, &mut dt[..count], &mut decay[..count]);
+            for lane in 0..LANES.min(heads - first_head) {
+                let state = &mut state.row_mut(first_head + lane)[..shape[0] * shape[1]];
+                Head::new(ssd, Passing { first, dt: &dt[..count], decay: &decay[..count] }, shape, first_head, lane).all(state, &mut y);
+            }
         }
     }
 }
 
-/// Sixteen floats, or those that the mask lets through if `FULL` is not set.
-///
-/// # Safety
-/// These floats must be readable.
+/// Step sizes and decays of up to sixteen heads from `head` at some tokens, a lane a head.
 #[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn load<const FULL: bool>(x: *const f32, mask: __mmask16) -> __m512 {
-    // SAFETY: the caller's promise.
-    unsafe { if FULL { _mm512_loadu_ps(x) } else { _mm512_maskz_loadu_ps(mask, x) } }
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn arrive<const K: usize>(ssd: &Ssd<'_>, head: usize, tokens: [usize; K]) -> ([__m512; K], [__m512; K]) {
+    let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
+    let (lowest, highest, gap) = (_mm512_set1_ps(ssd.dt_lo), _mm512_set1_ps(ssd.dt_hi), _mm512_set1_ps(ssd.gap));
+    let dt = softplus(each!(i < K: _mm512_add_ps(load_part(&ssd.dt.row(tokens[i])[head..]), bias)));
+    // A NaN is in the second place, and stays.
+    let dt = each!(i < K: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
+    (dt, exp(each!(i < K: _mm512_mul_ps(dt[i], a))))
 }
 
-/// The reverse of [`load`].
-///
-/// # Safety
-/// These floats must be writable.
+/// [`arrive`] at the tokens from `first`, as many as there are places.
 #[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn store<const FULL: bool>(x: *mut f32, mask: __mmask16, lanes: __m512) {
-    // SAFETY: the caller's promise.
-    unsafe { if FULL { _mm512_storeu_ps(x, lanes) } else { _mm512_mask_storeu_ps(x, mask, lanes) } }
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn arrive_all(ssd: &Ssd<'_>, head: usize, first: usize, dt: &mut [[f32; LANES]], decay: &mut [[f32; LANES]]) {
+    for i in (0..dt.len()).step_by(TOGETHER) {
+        // Behind the last token the last again: it is stored to the same place.
+        let some: [usize; TOGETHER] = core::array::from_fn(|j| (i + j).min(dt.len() - 1));
+        let (some_dt, some_decay) = arrive(ssd, head, some.map(|i| first + i));
+        for j in 0..TOGETHER {
+            (dt[some[j]], decay[some[j]]) = (to_array(some_dt[j]), to_array(some_decay[j]));
+        }
+    }
 }
 
-impl Head<'_> {
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn to_array(lanes: __m512) -> [f32; LANES] {
+    let mut x = [0.0; LANES];
+    lanes::store(&mut x, lanes);
+    x
+}
+
+impl<'a> Head<'a> {
+    /// Head `lane` behind `first`.
+    #[inline]
+    fn new(ssd: &'a Ssd<'a>, passing: Passing<'a>, [head_dim, d_state]: [usize; 2], first: usize, lane: usize) -> Self {
+        let head = first + lane;
+        let group = (ssd.first_head + head) / ssd.heads_per_group.max(1) * d_state;
+        Head { ssd, passing, lane, channel: head * head_dim, head_dim, group, d_state, d: ssd.d[head] }
+    }
+
+    /// A lone token through the head's `state`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn lone<T: Cell>(&self, state: &mut [T], y: &mut RowsMut<'_>) {
+        let mut at = 0;
+        while at < self.head_dim {
+            at += match (self.head_dim - at) / LANES {
+                8.. => self.one::<8, true, T>(at, state, y),
+                4.. => self.one::<4, true, T>(at, state, y),
+                2.. => self.one::<2, true, T>(at, state, y),
+                1 => self.one::<1, true, T>(at, state, y),
+                0 => self.one::<1, false, T>(at, state, y),
+            };
+        }
+    }
+
+    /// All tokens through the head's `state`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn all<T: Cell>(&self, state: &mut [T], y: &mut RowsMut<'_>) {
+        let mut at = 0;
+        while at < self.head_dim {
+            at += match (self.head_dim - at) / LANES {
+                4.. => self.some::<4, 4, true, T>(at, state, y),
+                2.. => self.some::<2, 8, true, T>(at, state, y),
+                1 => self.some::<1, 16, true, T>(at, state, y),
+                0 => self.some::<1, 16, false, T>(at, state, y),
+            };
+        }
+    }
+
     /// The head's number `n` of a token's b or c.
     #[inline]
     fn of_group(&self, row: &[f32], n: usize) -> *const f32 {
@@ -147,7 +239,7 @@ impl Head<'_> {
         let mut lanes = [_mm512_setzero_ps(); C];
         for (c, lanes) in lanes.iter_mut().enumerate() {
             // SAFETY: there are `C` whole registers left of the head, or a part of one.
-            *lanes = unsafe { load::<FULL>(x.as_ptr().add(self.channel + at + c * LANES), mask) };
+            *lanes = unsafe { f32::load::<FULL>(x.as_ptr().add(self.channel + at + c * LANES), mask) };
         }
         lanes
     }
@@ -162,14 +254,14 @@ impl Head<'_> {
         for c in 0..C {
             let sum = _mm512_add_ps(sum[c], _mm512_mul_ps(d, x[c]));
             // SAFETY: there are `C` whole registers left of the head, or a part of one.
-            unsafe { store::<FULL>(y.as_mut_ptr().add(c * LANES), mask, sum) };
+            unsafe { f32::store::<FULL>(y.as_mut_ptr().add(c * LANES), mask, sum) };
         }
     }
 
     /// One token through the columns from `at` of every row. Returns how many.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn one<const C: usize, const FULL: bool>(&self, at: usize, state: &mut [f32], y: &mut RowsMut<'_>) -> usize {
+    fn one<const C: usize, const FULL: bool, T: Cell>(&self, at: usize, state: &mut [T], y: &mut RowsMut<'_>) -> usize {
         let (t, mask) = (self.passing.first, lanes::mask(self.head_dim - at));
         // SAFETY: a group has `d_state` numbers.
         let of_group = |row| unsafe { core::slice::from_raw_parts(self.of_group(row, 0), self.d_state) };
@@ -186,9 +278,9 @@ impl Head<'_> {
                 // SAFETY: there are `C` whole registers left of the row, or a part of one.
                 unsafe {
                     let place = row.as_mut_ptr().add(at + i * LANES);
-                    let kept = _mm512_mul_ps(decay, load::<FULL>(place, mask));
+                    let kept = _mm512_mul_ps(decay, T::load::<FULL>(place, mask));
                     let s = _mm512_add_ps(kept, _mm512_mul_ps(dx[i], b));
-                    store::<FULL>(place, mask, s);
+                    T::store::<FULL>(place, mask, s);
                     sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s));
                 }
             }
@@ -200,19 +292,19 @@ impl Head<'_> {
     /// All tokens through the columns from `at`, `R` rows at a time. Returns how many columns.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn some<const C: usize, const R: usize, const FULL: bool>(&self, at: usize, state: &mut [f32], y: &mut RowsMut<'_>) -> usize {
+    fn some<const C: usize, const R: usize, const FULL: bool, T: Cell>(&self, at: usize, state: &mut [T], y: &mut RowsMut<'_>) -> usize {
         let mut sums = [[_mm512_setzero_ps(); C]; TOKENS];
         let mut blocks = state.chunks_exact_mut(R * self.head_dim);
         let mut n = 0;
         for rows in &mut blocks {
-            self.pass::<C, R, FULL>(n, at, rows, &mut sums);
+            self.pass::<C, R, FULL, T>(n, at, rows, &mut sums);
             n += R;
         }
         for row in blocks.into_remainder().chunks_exact_mut(self.head_dim) {
-            self.pass::<C, 1, FULL>(n, at, row, &mut sums);
+            self.pass::<C, 1, FULL, T>(n, at, row, &mut sums);
             n += 1;
         }
-        for i in 0..self.passing.count {
+        for i in 0..self.passing.dt.len() {
             self.leave::<C, FULL>(self.passing.first + i, at, sums[i], y);
         }
         C * LANES
@@ -221,11 +313,11 @@ impl Head<'_> {
     /// All tokens through `R` rows, the first of them row `n` of the head.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn pass<const C: usize, const R: usize, const FULL: bool>(
+    fn pass<const C: usize, const R: usize, const FULL: bool, T: Cell>(
         &self,
         n: usize,
         at: usize,
-        rows: &mut [f32],
+        rows: &mut [T],
         sums: &mut [[__m512; C]; TOKENS],
     ) {
         let mask = lanes::mask(self.head_dim - at);
@@ -234,10 +326,10 @@ impl Head<'_> {
         for r in 0..R {
             for c in 0..C {
                 // SAFETY: there are `R` rows, and `C` whole registers left of each, or a part of one.
-                s[r][c] = unsafe { load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
+                s[r][c] = unsafe { T::load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
             }
         }
-        for i in 0..self.passing.count {
+        for i in 0..self.passing.dt.len() {
             let t = self.passing.first + i;
             let (b, c) = (self.of_group(self.ssd.b.row(t), n), self.of_group(self.ssd.c.row(t), n));
             let (decay, dt) = (_mm512_set1_ps(self.passing.decay[i][self.lane]), _mm512_set1_ps(self.passing.dt[i][self.lane]));
@@ -252,6 +344,8 @@ impl Head<'_> {
                 for i in 0..C {
                     s[r][i] = _mm512_add_ps(_mm512_mul_ps(decay, s[r][i]), _mm512_mul_ps(dx[i], b));
                     sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s[r][i]));
+                    // SAFETY: the features are there.
+                    s[r][i] = unsafe { T::found(s[r][i]) };
                 }
             }
             sums[i] = sum;
@@ -259,7 +353,7 @@ impl Head<'_> {
         for r in 0..R {
             for c in 0..C {
                 // SAFETY: as for the loads.
-                unsafe { store::<FULL>(rows.as_mut_ptr().add(r * self.head_dim + at + c * LANES), mask, s[r][c]) };
+                unsafe { T::store::<FULL>(rows.as_mut_ptr().add(r * self.head_dim + at + c * LANES), mask, s[r][c]) };
             }
         }
     }

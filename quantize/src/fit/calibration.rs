@@ -29,7 +29,7 @@ pub enum Calibration {
 impl Calibration {
     /// Reproducible noise: tokens, or frames around the model's own normalisation, by turns at its rate and at irregular times
     /// if it `takes_gaps`.
-    pub(super) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
+    pub(crate) fn noise(graph: &Graph<'_>, takes_gaps: bool, steps: usize) -> Self {
         let mut x = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = move || {
             // xorshift64
@@ -56,8 +56,20 @@ impl Calibration {
         }
     }
 
+    /// A checksum of the whole stream.
+    pub(crate) fn checksum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        match self {
+            Calibration::Tokens(tokens) => tokens.iter().for_each(|token| sum.update(&token.to_le_bytes())),
+            Calibration::Frames { samples, seconds } => {
+                samples.iter().chain(seconds.iter().flatten()).for_each(|x| sum.update(&x.to_le_bytes()));
+            }
+        }
+        sum.finalize()
+    }
+
     /// Refuses a stream that the model does not take; `out` is the file that errors name.
-    pub(super) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
+    pub(crate) fn check(&self, graph: &Graph<'_>, out: &Path) -> Result<(), Error> {
         let problem = match (self, &graph.input) {
             (Calibration::Tokens(tokens), Input::Tokens { vocab, .. }) => {
                 tokens.iter().find(|&id| id >= vocab).map(|id| format!("holds token {id}, but the model knows those below {vocab}"))
@@ -82,17 +94,22 @@ impl Calibration {
     }
 
     /// Steps in the stream, for frames of `channels` samples.
-    fn steps(&self, channels: usize) -> usize {
+    pub(crate) fn steps(&self, channels: usize) -> usize {
         match self {
             Calibration::Tokens(tokens) => tokens.len(),
             Calibration::Frames { samples, .. } => samples.len() / channels.max(1),
         }
     }
 
-    /// Up to `count` segments of at most `most_steps` steps, spread evenly over the stream.
+    /// Up to `count` segments of at most `most_steps` steps, and no more than the fit's, spread evenly over the stream.
     pub(super) fn segments(&self, channels: usize, count: usize, most_steps: usize) -> Vec<Range<usize>> {
+        self.spread(channels, count, SEGMENT_STEPS.min(most_steps))
+    }
+
+    /// Up to `count` segments of at most `len` steps, spread evenly over the stream.
+    pub(crate) fn spread(&self, channels: usize, count: usize, len: usize) -> Vec<Range<usize>> {
         let steps = self.steps(channels);
-        let len = SEGMENT_STEPS.min(most_steps).min(steps);
+        let len = len.min(steps);
         let count = count.min(steps.checked_div(len).unwrap_or(0));
         (0..count).map(|i| (steps - len) * i / (count - 1).max(1)).map(|start| start..start + len).collect()
     }

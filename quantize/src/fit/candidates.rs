@@ -13,13 +13,13 @@ fn fineness(format: Format) -> usize {
 }
 
 /// Matrices that change their format together: one alone, or all experts of a layer.
-pub(super) struct Unit {
+pub(crate) struct Unit {
     /// Numbers of the tensors.
-    pub(super) tensors: Vec<usize>,
+    pub(crate) tensors: Vec<usize>,
 }
 
 /// The units of a model, in the order of their tensors; matrices that are in the finest format already are in none.
-pub(super) fn units(graph: &Graph<'_>, formats: &[Option<Format>]) -> Vec<Unit> {
+pub(crate) fn units(graph: &Graph<'_>, formats: &[Option<Format>]) -> Vec<Unit> {
     let mut leader: Vec<usize> = (0..graph.tensors.len()).collect();
     for op in &graph.ops {
         if let Op::Moe(moe) = op {
@@ -42,19 +42,19 @@ pub(super) fn units(graph: &Graph<'_>, formats: &[Option<Format>]) -> Vec<Unit> 
 
 impl Unit {
     /// The coarsest format of the unit, and those finer than it, from coarse to fine.
-    pub(super) fn formats(&self, plain: &[Option<Format>]) -> (Format, &'static [Format]) {
+    pub(crate) fn formats(&self, plain: &[Option<Format>]) -> (Format, &'static [Format]) {
         coarsest_and_finer(self.tensors.iter().filter_map(|&tensor| plain[tensor]))
     }
 
     /// Puts the unit's tensors into `format`, but for those that are finer in `plain`.
-    pub(super) fn set(&self, formats: &mut [Option<Format>], plain: &[Option<Format>], format: Format) {
+    pub(crate) fn set(&self, formats: &mut [Option<Format>], plain: &[Option<Format>], format: Format) {
         for &tensor in &self.tensors {
             formats[tensor] = plain[tensor].map(|of| finer(of, format));
         }
     }
 
     /// Bytes of the unit's tensors.
-    pub(super) fn bytes(&self, graph: &Graph<'_>, formats: &[Option<Format>]) -> u64 {
+    pub(crate) fn bytes(&self, graph: &Graph<'_>, formats: &[Option<Format>]) -> u64 {
         let bytes = |&tensor: &usize| {
             let decl = &graph.tensors[tensor];
             formats[tensor].and_then(|format| Content::of(format).bytes(decl.rows as u32, decl.cols as u32)).unwrap_or(0)
@@ -64,7 +64,7 @@ impl Unit {
 }
 
 /// The formats finer than the coarsest of a model, from coarse to fine.
-pub(super) fn finer_formats(plain: &[Option<Format>]) -> &'static [Format] {
+pub(crate) fn finer_formats(plain: &[Option<Format>]) -> &'static [Format] {
     coarsest_and_finer(plain.iter().copied().flatten()).1
 }
 
@@ -78,6 +78,6 @@ fn finer(a: Format, b: Format) -> Format {
 }
 
 /// Every matrix in `format`, but for those that are finer in `plain`.
-pub(super) fn all_at_least(plain: &[Option<Format>], format: Format) -> Vec<Option<Format>> {
+pub(crate) fn all_at_least(plain: &[Option<Format>], format: Format) -> Vec<Option<Format>> {
     plain.iter().map(|of| of.map(|of| finer(of, format))).collect()
 }

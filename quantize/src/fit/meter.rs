@@ -1,7 +1,9 @@
-//! How far a file's answers are from the float model's: the mean Kullback-Leibler divergence per step, by running both.
+//! How far a file's answers are from the float model's, by running both: the mean Kullback-Leibler divergence per step; for models that
+//! give measured values the squared error over the values' variance.
 
 use super::calibration::{Calibration, SEGMENT_STEPS};
 use crate::error::Error;
+use brooklet::artifact::OutputSpec;
 use brooklet::kernels;
 use brooklet::mem::Line;
 use brooklet::{Model, Session, State};
@@ -13,38 +15,41 @@ use std::path::Path;
 const AT_ONCE: usize = 4;
 
 /// Holds the float model's answers.
-pub(super) struct Meter<'c> {
-    calibration: &'c Calibration,
+pub(crate) struct Meter {
+    calibration: Calibration,
     segments: Vec<Range<usize>>,
     /// The float model's outputs of every segment, each (steps, outputs).
     reference: Vec<Vec<f32>>,
+    /// What a squared error of each output counts, (outputs); `None` for models that give probabilities.
+    weights: Option<Vec<f64>>,
 }
 
-impl<'c> Meter<'c> {
-    /// Runs the float model over up to `count` segments of the stream, none longer than the context; `out` is the file that
-    /// errors name.
-    pub(super) fn new(calibration: &'c Calibration, float: &Model<'_>, count: usize, context: usize, out: &Path) -> Result<Self, Error> {
-        let segments = calibration.segments(float.channels().unwrap_or(1), count, context);
+impl Meter {
+    /// Runs the float model over the segments of the stream; `out` is the file that errors name.
+    pub(crate) fn new(calibration: Calibration, float: &Model<'_>, segments: Vec<Range<usize>>, out: &Path) -> Result<Self, Error> {
         if segments.is_empty() {
             return Err(Error::invalid(out, "calibration", "holds no steps; give a longer stream"));
         }
-        let reference = segments.par_iter().map(|segment| outputs(float, calibration, segment)).collect::<Result<_, Error>>()?;
-        Ok(Meter { calibration, segments, reference })
+        let reference: Vec<Vec<f32>> =
+            segments.par_iter().map(|segment| outputs(float, &calibration, segment)).collect::<Result<_, Error>>()?;
+        let gives_values = matches!(float.header().output, OutputSpec::Values { .. });
+        let weights = gives_values.then(|| inverse_variances(&reference, float.outputs()));
+        Ok(Meter { calibration, segments, reference, weights })
     }
 
     /// Steps that are measured.
-    pub(super) fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.segments.iter().map(Range::len).sum()
     }
 
     /// Divergence from the float model's answers.
-    pub(super) fn divergence(&self, model: &Model<'_>) -> Result<Divergence, Error> {
+    pub(crate) fn divergence(&self, model: &Model<'_>) -> Result<Divergence, Error> {
         let unlimited = Divergence { mean: f64::INFINITY, worst: f64::INFINITY };
         Ok(self.divergence_within(model, unlimited)?.unwrap_or(unlimited))
     }
 
     /// Divergence from the float model's answers; `None`, and most of the work saved, if it is beyond `most`.
-    pub(super) fn divergence_within(&self, model: &Model<'_>, most: Divergence) -> Result<Option<Divergence>, Error> {
+    pub(crate) fn divergence_within(&self, model: &Model<'_>, most: Divergence) -> Result<Option<Divergence>, Error> {
         let (mut sum, mut worst) = (0.0, 0.0f64);
         // A few segments at a time: enough for the threads, few enough to stop soon.
         for (segments, references) in self.segments.chunks(AT_ONCE).zip(self.reference.chunks(AT_ONCE)) {
@@ -61,27 +66,93 @@ impl<'c> Meter<'c> {
         Ok(Some(Divergence { mean: sum / self.steps() as f64, worst }))
     }
 
+    /// Divergence and perplexities over the positions of a segment.
+    pub(crate) fn profile(&self, model: &Model<'_>) -> Result<Profile, Error> {
+        let width = model.outputs();
+        let of_segment = |(segment, reference): (&Range<usize>, &Vec<f32>)| {
+            let got = outputs(model, &self.calibration, segment)?;
+            let steps = reference.chunks_exact(width).zip(got.chunks_exact(width));
+            let mut own = Profile::default();
+            for ((p, q), at) in steps.zip(segment.clone()) {
+                own.by_position.push(self.of_step(p, q));
+                // Each step's answer guesses the next token of the stream.
+                if let Calibration::Tokens(tokens) = &self.calibration
+                    && let Some(&next) = tokens.get(at + 1)
+                {
+                    own.guessed += 1;
+                    own.surprise += surprise(q, next);
+                    own.float_surprise += surprise(p, next);
+                }
+            }
+            Ok(own)
+        };
+        let all = self.segments.par_iter().zip(&self.reference).map(of_segment).collect::<Result<Vec<Profile>, Error>>()?;
+        // In the segments' order: the sums do not depend on the threads.
+        let longest = all.iter().map(|p| p.by_position.len()).max().unwrap_or(0);
+        let mut whole = Profile { by_position: vec![0.0; longest], ..Profile::default() };
+        for one in &all {
+            whole.guessed += one.guessed;
+            whole.surprise += one.surprise;
+            whole.float_surprise += one.float_surprise;
+            whole.by_position.iter_mut().zip(&one.by_position).for_each(|(sum, x)| *sum += x / all.len() as f64);
+        }
+        Ok(whole)
+    }
+
     /// Divergence summed over one segment.
     fn sum(&self, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
-        let got = outputs(model, self.calibration, segment)?;
+        let got = outputs(model, &self.calibration, segment)?;
         let steps = reference.chunks_exact(model.outputs()).zip(got.chunks_exact(model.outputs()));
-        Ok(steps.map(|(p, q)| divergence(p, q)).sum())
+        Ok(steps.map(|(p, q)| self.of_step(p, q)).sum())
+    }
+
+    fn of_step(&self, p: &[f32], q: &[f32]) -> f64 {
+        match &self.weights {
+            None => divergence(p, q),
+            Some(weights) => p.iter().zip(q).zip(weights).map(|((p, q), w)| w * (f64::from(*p) - f64::from(*q)).powi(2)).sum(),
+        }
     }
 }
 
 /// How far answers are from the float model's, in nats per step.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Divergence {
+pub(crate) struct Divergence {
     /// Mean over all segments.
-    pub(super) mean: f64,
+    pub(crate) mean: f64,
     /// Mean over the worst segment.
-    pub(super) worst: f64,
+    pub(crate) worst: f64,
 }
 
 impl Divergence {
     /// Whether both means are within those of `most`.
-    pub(super) fn is_within(self, most: Divergence) -> bool {
+    pub(crate) fn is_within(self, most: Divergence) -> bool {
         self.mean <= most.mean && self.worst <= most.worst
+    }
+}
+
+/// What a whole measurement says besides a mean.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    /// Divergence at every position of a segment, the mean over segments.
+    pub(crate) by_position: Vec<f64>,
+    /// Tokens that were guessed.
+    guessed: usize,
+    /// Nats by which they surprised the file, summed.
+    surprise: f64,
+    /// Nats by which they surprised the float model, summed.
+    float_surprise: f64,
+}
+
+impl Profile {
+    /// Mean divergence per step.
+    pub(crate) fn mean(&self) -> f64 {
+        self.by_position.iter().sum::<f64>() / self.by_position.len().max(1) as f64
+    }
+
+    /// Perplexity of the stream, and over the float model's; `None` for streams of samples.
+    pub(crate) fn perplexity(&self) -> Option<(f64, f64)> {
+        let guessed = self.guessed as f64;
+        (self.guessed > 0).then(|| ((self.surprise / guessed).exp(), ((self.surprise - self.float_surprise) / guessed).exp()))
     }
 }
 
@@ -107,12 +178,14 @@ fn outputs(model: &Model<'_>, calibration: &Calibration, segment: &Range<usize>)
     Ok(out)
 }
 
+/// Logarithm of the sum of exponentials.
+fn log_total(x: &[f32]) -> f64 {
+    let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
+    max + x.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
+}
+
 /// Kullback-Leibler divergence of softmax(q) from softmax(p), in nats.
 fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let log_total = |x: &[f32]| {
-        let max = x.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(f64::from(x)));
-        max + x.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
-    };
     let (p_total, q_total) = (log_total(p), log_total(q));
     let term = |(&p, &q): (&f32, &f32)| {
         let p = f64::from(p) - p_total;
@@ -121,9 +194,28 @@ fn divergence(p: &[f32], q: &[f32]) -> f64 {
     p.iter().zip(q).map(term).sum()
 }
 
+/// Nats by which `token` surprises who holds these logits.
+fn surprise(logits: &[f32], token: u32) -> f64 {
+    logits.get(token as usize).map_or(0.0, |&x| log_total(logits) - f64::from(x))
+}
+
+/// One over each output's variance over all steps, and over the number of outputs; nothing for an output that never moves.
+fn inverse_variances(reference: &[Vec<f32>], width: usize) -> Vec<f64> {
+    let steps = reference.iter().map(|outputs| outputs.len() / width.max(1)).sum::<usize>().max(1) as f64;
+    let mean_of = |output: usize, f: &dyn Fn(f64) -> f64| {
+        reference.iter().flat_map(|all| all.iter().skip(output).step_by(width)).map(|&x| f(f64::from(x))).sum::<f64>() / steps
+    };
+    let weight = |output: usize| {
+        let mean = mean_of(output, &|x| x);
+        let variance = mean_of(output, &|x| (x - mean).powi(2));
+        if variance > 0.0 { 1.0 / (variance * width as f64) } else { 0.0 }
+    };
+    (0..width).map(weight).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::divergence;
+    use super::{divergence, inverse_variances, surprise};
 
     #[test]
     fn divergence_is_that_of_the_definition() {
@@ -132,5 +224,13 @@ mod tests {
         assert!((divergence(&p, &q) - expected).abs() < 1e-6);
         assert_eq!(divergence(&p, &p), 0.0);
         assert!(divergence(&p, &[f32::NAN, 0.0, 0.0]).is_nan());
+        assert!((surprise(&p, 1) - 4f64.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn errors_of_values_are_relative_to_how_far_they_move() {
+        // Two outputs over four steps: the first has variance 4, the second never moves.
+        let weights = inverse_variances(&[vec![1.0, 7.0, 5.0, 7.0], vec![5.0, 7.0, 1.0, 7.0]], 2);
+        assert_eq!(weights, [1.0 / 8.0, 0.0]);
     }
 }

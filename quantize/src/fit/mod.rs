@@ -7,18 +7,21 @@
 //! What is measured are real files, run by the runtime: rounded weights, rounded activations and the attention cache all count.
 
 mod calibration;
-mod candidates;
-mod meter;
+pub(crate) mod candidates;
+pub(crate) mod meter;
 mod selection;
 mod sensitivity;
-mod shelf;
+pub(crate) mod shelf;
+mod trials;
 
 pub use calibration::{Calibration, ENGLISH};
+pub(crate) use shelf::Image;
+pub(crate) use trials::Trials;
 
 use crate::error::Error;
 use crate::graph::{Graph, Output};
 use crate::lower::{self, Layout, Progress, Report};
-use crate::recipe::{Cache, Recipe};
+use crate::recipe::Recipe;
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
 use brooklet::ops::Op;
@@ -47,7 +50,7 @@ const RANKING_SEGMENTS: usize = 4;
 /// Multiplications that one measurement of a large model may take: seconds.
 const MOST_MACS: u64 = 16_000_000_000;
 /// Float outputs that are held meanwhile: 256 MiB of them.
-const MOST_HELD_NUMBERS: usize = 64 << 20;
+pub(crate) const MOST_HELD_NUMBERS: usize = 64 << 20;
 
 const OPTION: &str = "option --max-kl";
 
@@ -100,15 +103,15 @@ pub struct Finer {
 }
 
 /// Counts measurements and tells how far they are.
-struct Measurements<'p> {
-    progress: &'p mut dyn FnMut(FitProgress<'_>),
-    done: usize,
+pub(crate) struct Measurements<'p> {
+    pub(crate) progress: &'p mut dyn FnMut(FitProgress<'_>),
+    pub(crate) done: usize,
     /// Those that are still to come in this part of the work.
-    to_come: usize,
+    pub(crate) to_come: usize,
 }
 
 impl Measurements<'_> {
-    fn begin(&mut self, what: &str) {
+    pub(crate) fn begin(&mut self, what: &str) {
         (self.progress)(FitProgress::Measuring { what, done: self.done, total: self.done + self.to_come.max(1) });
         self.done += 1;
         self.to_come = self.to_come.saturating_sub(1);
@@ -132,13 +135,12 @@ pub fn quantize_within(
     calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
     let plain = recipe.formats(graph);
     let float = all_at_least(&plain, Format::F32);
-    let mut shelf = Shelf::new(graph, recipe, out)?;
+    let mut shelf = Shelf::new(out)?;
     for formats in [&plain, &float] {
-        shelf.add(formats, &mut |p| progress(FitProgress::Writing(p)))?;
+        shelf.add(formats, &mut |path| lower::write_formats(graph, recipe, formats, path, &mut |p| progress(FitProgress::Writing(p))))?;
     }
     let layout = Layout::new(graph, recipe, out)?;
-    let float_recipe = Recipe { cache: Cache { int8: false, ..recipe.cache }, ..*recipe };
-    let float_layout = Layout::new(graph, &float_recipe, out)?;
+    let float_layout = Layout::new(graph, &recipe.in_float(), out)?;
     let float_image = shelf.mix(&float_layout, &float)?;
     let float_model = float_image.model()?;
 
@@ -151,7 +153,10 @@ pub fn quantize_within(
             &noise
         }
     };
-    let meter = |count| Meter::new(calibration, &float_model, count, recipe.cache.context as usize, out);
+    let meter = |count| {
+        let segments = calibration.segments(float_model.channels().unwrap_or(1), count, recipe.cache.context as usize);
+        Meter::new(calibration.clone(), &float_model, segments, out)
+    };
     let mut measurements = Measurements { progress, done: 0, to_come: 1 };
     measurements.begin("the file without finer matrices");
     let thorough = meter(count)?;
@@ -163,7 +168,10 @@ pub fn quantize_within(
     let (mut formats, mut after) = (plain.clone(), before);
     if !before.is_within(most) {
         for format in finer_formats(&plain).iter().filter(|&&format| format != Format::F32) {
-            shelf.add(&all_at_least(&plain, *format), &mut |p| (measurements.progress)(FitProgress::Writing(p)))?;
+            let formats = all_at_least(&plain, *format);
+            shelf.add(&formats, &mut |path| {
+                lower::write_formats(graph, recipe, &formats, path, &mut |p| (measurements.progress)(FitProgress::Writing(p)))
+            })?;
         }
         let ranking = meter(RANKING_SEGMENTS)?;
         let steps = order(gains(graph, &plain, &units, &mut measurements, |formats| {
@@ -225,7 +233,7 @@ fn check(graph: &Graph<'_>, max_kl: f64, out: &Path) -> Result<(), Error> {
 }
 
 /// Whether a model chooses its way by its input.
-fn decides(graph: &Graph<'_>) -> bool {
+pub(crate) fn decides(graph: &Graph<'_>) -> bool {
     graph.ops.iter().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)))
 }
 

@@ -1,66 +1,86 @@
 //! Whole files of one model in different formats, and files mixed from their sections: a mix costs a copy, no rounding.
 
 use crate::error::Error;
-use crate::graph::Graph;
-use crate::lower::{self, Layout};
-use crate::recipe::Recipe;
+use crate::lower::{Layout, Report};
 use brooklet::Model;
 use brooklet::artifact::Section;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::{Line, MappedFile};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
+/// Mixes of more bytes than this lie in a file, not in memory.
+const LARGE_BYTES: usize = 512 << 20;
+
 /// Files beside the one that is made; they go when the shelf goes.
-pub(super) struct Shelf<'g> {
-    graph: &'g Graph<'g>,
-    recipe: Recipe,
+pub(crate) struct Shelf {
     dir: TempDir,
     files: Vec<Whole>,
 }
 
 /// A file with every tensor.
 struct Whole {
+    path: PathBuf,
     file: MappedFile,
     formats: Vec<Option<Format>>,
     /// Checksum and place of every section.
     sections: Vec<(u32, Range<usize>)>,
 }
 
-impl<'g> Shelf<'g> {
+impl Shelf {
     /// An empty shelf in the folder of `out`.
-    pub(super) fn new(graph: &'g Graph<'_>, recipe: &Recipe, out: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(out: &Path) -> Result<Self, Error> {
         let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let dir = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
-        Ok(Shelf { graph, recipe: *recipe, dir, files: Vec::new() })
+        Ok(Shelf { dir, files: Vec::new() })
     }
 
-    /// Adds a file with these formats.
-    pub(super) fn add(&mut self, formats: &[Option<Format>], progress: &mut dyn FnMut(lower::Progress<'_>)) -> Result<(), Error> {
+    /// Adds the file that `write` makes of these formats.
+    pub(crate) fn add(&mut self, formats: &[Option<Format>], write: &mut dyn FnMut(&Path) -> Result<Report, Error>) -> Result<(), Error> {
         let path = self.dir.path().join(format!("{}.brook", self.files.len()));
-        lower::write_formats(self.graph, &self.recipe, formats, &path, progress)?;
+        write(&path)?;
         let file = MappedFile::open(&path).map_err(|e| Error::io(&path, e))?;
         let sections = places(&Model::from_bytes(file.bytes())?);
-        self.files.push(Whole { file, formats: formats.to_vec(), sections });
+        self.files.push(Whole { path, file, formats: formats.to_vec(), sections });
         Ok(())
     }
 
+    /// Whether every tensor is there in these formats.
+    pub(crate) fn holds(&self, formats: &[Option<Format>]) -> bool {
+        (0..formats.len()).all(|i| self.files.iter().any(|whole| whole.formats.get(i) == formats.get(i)))
+    }
+
+    /// A checksum of the first `count` tensors of the first file.
+    pub(crate) fn checksum(&self, count: usize) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        let sections = self.files.iter().take(1).flat_map(|whole| whole.sections.iter().take(count));
+        sections.for_each(|(crc32, place)| {
+            sum.update(&crc32.to_le_bytes());
+            sum.update(&(place.len() as u64).to_le_bytes());
+        });
+        sum.finalize()
+    }
+
     /// The bytes of the file that these formats make, without its proof; each tensor's must be on the shelf.
-    pub(super) fn mix(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Image, Error> {
+    pub(crate) fn mix(&self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Image, Error> {
         let mut sections = layout.sections(formats);
         let mut parts = Vec::with_capacity(sections.len());
         for (i, section) in sections.iter_mut().enumerate() {
             let found = self.files.iter().find(|whole| whole.formats.get(i) == formats.get(i));
-            let found = found.and_then(|whole| {
-                let (crc32, place) = whole.sections.get(i)?;
-                Some((*crc32, whole.file.bytes().get(place.clone())?))
-            });
-            let (crc32, bytes) = found.ok_or_else(|| Error::invalid(self.dir.path(), &section.name, "is in no file made so far"))?;
-            section.crc32 = crc32;
-            parts.push(bytes);
+            let found = found.and_then(|whole| Some((whole, whole.sections.get(i)?)));
+            let (whole, (crc32, place)) =
+                found.ok_or_else(|| Error::invalid(self.dir.path(), &section.name, "is in no file made so far"))?;
+            section.crc32 = *crc32;
+            parts.push((whole, place.clone()));
         }
         let header = layout.header(&sections, 0).map_err(|e| Error::invalid(self.dir.path(), "header", e))?;
+        if parts.iter().map(|(_, place)| place.len()).sum::<usize>() > LARGE_BYTES {
+            return Image::in_file(self.dir.path(), &header, &parts).map_err(|e| Error::io(self.dir.path(), e));
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(|(whole, place)| &whole.file.bytes()[place.clone()]).collect();
         Ok(Image::new(&header, &parts))
     }
 }
@@ -80,15 +100,21 @@ fn places(model: &Model<'_>) -> Vec<(u32, Range<usize>)> {
     records().map(place).collect()
 }
 
-/// A file in memory.
-pub(super) struct Image {
-    lines: Vec<Line>,
+/// A file that has no name.
+pub(crate) struct Image {
+    bytes: Bytes,
     len: usize,
+}
+
+enum Bytes {
+    Memory(Vec<Line>),
+    /// Pages that the system can drop and read again.
+    File(MappedFile),
 }
 
 impl Image {
     /// The header, then each section on a line of its own.
-    fn new(header: &[u8], sections: &[&[u8]]) -> Self {
+    pub(crate) fn new(header: &[u8], sections: &[&[u8]]) -> Self {
         let line = size_of::<Line>();
         let whole: usize = header.len() + sections.iter().map(|s| s.len().next_multiple_of(line)).sum::<usize>();
         let mut lines = vec![Line::ZERO; whole.div_ceil(line)];
@@ -100,16 +126,36 @@ impl Image {
             bytes[at..at + section.len()].copy_from_slice(section);
             len = at + section.len();
         }
-        Image { lines, len }
+        Image { bytes: Bytes::Memory(lines), len }
+    }
+
+    /// The same in a file in the folder `dir`, without any of it in memory.
+    fn in_file(dir: &Path, header: &[u8], sections: &[(&Whole, Range<usize>)]) -> io::Result<Self> {
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(header)?;
+        let mut len = header.len();
+        for (whole, place) in sections {
+            let at = len.next_multiple_of(size_of::<Line>());
+            file.write_all(&Line::bytes(&[Line::ZERO])[..at - len])?;
+            let mut from = File::open(&whole.path)?;
+            from.seek(SeekFrom::Start(place.start as u64))?;
+            io::copy(&mut from.take(place.len() as u64), file.as_file_mut())?;
+            len = at + place.len();
+        }
+        Ok(Image { bytes: Bytes::File(MappedFile::open(file.path())?), len })
     }
 
     /// Bytes of the file.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The checked model.
-    pub(super) fn model(&self) -> Result<Model<'_>, Error> {
-        Ok(Model::from_bytes(&Line::bytes(&self.lines)[..self.len])?)
+    pub(crate) fn model(&self) -> Result<Model<'_>, Error> {
+        let bytes = match &self.bytes {
+            Bytes::Memory(lines) => Line::bytes(lines),
+            Bytes::File(file) => file.bytes(),
+        };
+        Ok(Model::from_bytes(&bytes[..self.len])?)
     }
 }

@@ -1,8 +1,17 @@
 //! From a matrix's numbers to codes and scales.
+//!
+//! [`rtn`] rounds each weight to the nearest code under searched scales, all weights alike or by importance; [`gptq`] rounds in the metric
+//! of the matrix's inputs ([`Metric`]), through its factors ([`factor`]), and ends with [`descent`].
 
+mod descent;
+mod factor;
+mod gptq;
+mod metric;
 mod rtn;
 
-use brooklet::kernels::quant::{self, Format, Matrix};
+pub use metric::Metric;
+
+use brooklet::kernels::quant::{self, Format, GROUP, Matrix};
 use brooklet::mem::{Line, lines_from};
 use rayon::prelude::*;
 
@@ -14,8 +23,94 @@ pub struct Packed {
     pub relative_error: f32,
 }
 
+/// How codes are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// The nearest code, scales searched.
+    Nearest,
+    /// The same, with each input's importance.
+    Weighted,
+    /// Each column makes up for the errors of those before it.
+    Gptq,
+}
+
+impl Method {
+    /// The name used in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Nearest => "nearest",
+            Method::Weighted => "weighted",
+            Method::Gptq => "gptq",
+        }
+    }
+}
+
+/// Inputs below which a metric says which columns matter, but not how they go together.
+const FEW_STEPS: u64 = 64;
+
 /// Packs a matrix (rows, cols), row-major, rounding to the nearest code under searched scales.
 pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed {
+    let bytes = encode(format, rows, cols, weights, || {
+        let (levels, shift) = table(format);
+        let grid = rtn::Grid::new(levels, shift);
+        weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect()
+    });
+    with_error(format, rows, cols, weights, bytes)
+}
+
+/// Packs matrices that multiply the same inputs.
+pub struct Packer<'m> {
+    metric: &'m Metric,
+    solver: Option<gptq::Solver>,
+}
+
+impl<'m> Packer<'m> {
+    /// Makes a metric ready for `method`.
+    pub fn new(metric: &'m Metric, method: Method) -> Self {
+        let solver = (method == Method::Gptq && metric.steps() >= FEW_STEPS).then(|| gptq::Solver::new(metric)).flatten();
+        Packer { metric, solver }
+    }
+
+    /// Packs a matrix (rows, cols), row-major: never at a higher cost in the metric than [`pack`].
+    pub fn pack(&self, format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed {
+        let nearest = pack(format, rows, cols, weights);
+        if !takes_metric(format) || self.metric.steps() == 0 || self.metric.cols() != cols {
+            return nearest;
+        }
+        let bytes = encode(format, rows, cols, weights, || {
+            let grid = fine_grid(format);
+            match &self.solver {
+                Some(solver) => solver.round(weights, &grid),
+                None => {
+                    let importance = self.metric.importance();
+                    let groups: Vec<&[f32]> = importance.chunks(GROUP).collect();
+                    weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |g| groups[g])).collect()
+                }
+            }
+        });
+        let chosen = with_error(format, rows, cols, weights, bytes);
+        let cost = |packed: &Packed| self.metric.cost(weights, &unpack(format, rows, cols, &packed.bytes));
+        if cost(&chosen) < cost(&nearest) { chosen } else { nearest }
+    }
+}
+
+/// Whether a format's codes can be chosen by a metric: those of 8 bits are good enough as they are, ternary ones are given.
+pub fn takes_metric(format: Format) -> bool {
+    matches!(format, Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
+}
+
+/// The table of a format whose codes stand for levels.
+fn table(format: Format) -> (&'static [i8], i8) {
+    quant::default_table(format).unwrap_or((&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT))
+}
+
+fn fine_grid(format: Format) -> rtn::Grid {
+    let (levels, shift) = table(format);
+    rtn::Grid::fine(levels, shift)
+}
+
+/// The bytes of a matrix; `coded` gives the rows of those formats that have a table.
+fn encode(format: Format, rows: usize, cols: usize, weights: &[f32], coded: impl FnOnce() -> Vec<rtn::Row>) -> Vec<u8> {
     let weight = |row: usize, col: usize| weights[row * cols + col];
     let mut bytes = vec![0; format.matrix_bytes(rows, cols).expect("the checkpoint held as many numbers")];
     match format {
@@ -26,44 +121,35 @@ pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed
             quant::pack_q8(rows, cols, |r| rows_of[r].scale, |r, g| rows_of[r].sub_scales[g], |r, c| rows_of[r].codes[c] as i8, &mut bytes);
         }
         Format::Q3 | Format::Q5 | Format::Q6 | Format::T2 => {
-            let (levels, shift) = quant::default_table(format).expect("a format with a table");
-            let grid = rtn::Grid::new(levels, shift);
-            let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid)).collect();
-            quant::pack_planes(
-                format,
-                rows,
-                cols,
-                (levels, shift),
-                |r| rows_of[r].scale,
-                |r, g| rows_of[r].sub_scales[g],
-                |r, c| rows_of[r].codes[c],
-                &mut bytes,
-            );
+            let table = quant::default_table(format).expect("a format with a table");
+            let rows_of = coded();
+            let (scale, sub_scale) = (|r: usize| rows_of[r].scale, |r: usize, g: usize| rows_of[r].sub_scales[g]);
+            quant::pack_planes(format, rows, cols, table, scale, sub_scale, |r, c| rows_of[r].codes[c], &mut bytes);
         }
         Format::Q4 => {
-            let grid = rtn::Grid::new(&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT);
-            let rows_of: Vec<rtn::Row> = weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid)).collect();
-            quant::pack_q4(
-                rows,
-                cols,
-                &quant::NONLINEAR_TABLE,
-                quant::NONLINEAR_SHIFT,
-                |r| rows_of[r].scale,
-                |r, g| rows_of[r].sub_scales[g],
-                |r, c| rows_of[r].codes[c],
-                &mut bytes,
-            );
+            let rows_of = coded();
+            let (scale, sub_scale) = (|r: usize| rows_of[r].scale, |r: usize, g: usize| rows_of[r].sub_scales[g]);
+            let (table, shift) = (&quant::NONLINEAR_TABLE, quant::NONLINEAR_SHIFT);
+            quant::pack_q4(rows, cols, table, shift, scale, sub_scale, |r, c| rows_of[r].codes[c], &mut bytes);
         }
     }
-    let relative_error = relative_error(format, rows, cols, weights, &bytes);
-    Packed { bytes, relative_error }
+    bytes
+}
+
+/// What the device will see, (rows, cols).
+pub fn unpack(format: Format, rows: usize, cols: usize, bytes: &[u8]) -> Vec<f32> {
+    let lines = lines_from(bytes);
+    let matrix = Matrix::from_bytes(format, rows, cols, &Line::bytes(&lines)[..bytes.len()]).expect("just packed");
+    let mut out = vec![0.0; rows * cols];
+    out.par_chunks_mut(cols).enumerate().for_each(|(row, out)| matrix.unpack_row(row, out));
+    out
 }
 
 /// What the device will see, against what was there.
-fn relative_error(format: Format, rows: usize, cols: usize, weights: &[f32], bytes: &[u8]) -> f32 {
-    let lines = lines_from(bytes);
+fn with_error(format: Format, rows: usize, cols: usize, weights: &[f32], bytes: Vec<u8>) -> Packed {
+    let lines = lines_from(&bytes);
     let matrix = Matrix::from_bytes(format, rows, cols, &Line::bytes(&lines)[..bytes.len()]).expect("just packed");
-    let (error, power) = weights
+    let sums: Vec<(f64, f64)> = weights
         .par_chunks(cols)
         .enumerate()
         .map(|(row, w)| {
@@ -72,6 +158,9 @@ fn relative_error(format: Format, rows: usize, cols: usize, weights: &[f32], byt
             let square = |x: f32| f64::from(x) * f64::from(x);
             w.iter().zip(got).fold((0.0, 0.0), |(e, p), (&w, got)| (e + square(w - got), p + square(w)))
         })
-        .reduce(|| (0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-    if power == 0.0 { 0.0 } else { (error / power).sqrt() as f32 }
+        .collect();
+    // In the rows' order, whatever the threads.
+    let (error, power) = sums.iter().fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+    let relative_error = if power == 0.0 { 0.0 } else { (error / power).sqrt() as f32 };
+    Packed { bytes, relative_error }
 }

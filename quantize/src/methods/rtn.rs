@@ -14,7 +14,9 @@ pub(super) struct Row {
 /// Largest magnitude of a Q8 code and sub-scale.
 const Q8_MAX: f32 = 127.0;
 /// Largest magnitude of the signed factor in a sub-scale of fewer bits than 8.
-const FACTOR_MAX: i32 = 63;
+pub(super) const FACTOR_MAX: i32 = 63;
+/// The importance of weights that are all alike.
+pub(super) const ALIKE: [f32; GROUP] = [1.0; GROUP];
 
 /// Rounds one row to Q8: `row_scale * sub_scale * code`.
 pub(super) fn round_q8(w: &[f32]) -> Row {
@@ -56,14 +58,33 @@ pub(super) struct Grid {
 
 impl Grid {
     pub(super) fn new(table: &[i8], shift: i8) -> Self {
+        Self::with_steps(
+            table,
+            shift,
+            if table.len() <= 4 {
+                16
+            } else if table.len() <= 16 {
+                2
+            } else {
+                8
+            },
+        )
+    }
+
+    /// Finds the nearest level to a sixteenth, where each weight makes up for others.
+    pub(super) fn fine(table: &[i8], shift: i8) -> Self {
+        Self::with_steps(table, shift, 16)
+    }
+
+    fn with_steps(table: &[i8], shift: i8, steps: i32) -> Self {
         let levels = [0, i32::from(shift)].map(|s| table.iter().map(|&level| (i32::from(level) + s) as f32).collect::<Vec<f32>>());
         let largest = table.iter().map(|level| level.unsigned_abs()).max().unwrap_or(1).max(1);
-        // The coarser the table, the more it pays to clip large weights, and to try more scales; the finer it is, the closer its levels.
-        let (steps, shares) = match table.len() {
-            0..=4 => (16, (0..25).map(|step| 0.28 + 0.03 * step as f32).collect()),
-            5..=8 => (2, (0..20).map(|step| 0.6 + 0.04 * step as f32).collect()),
-            9..=16 => (2, (0..12).map(|step| 0.8 + 0.04 * step as f32).collect()),
-            _ => (8, (0..12).map(|step| 0.84 + 0.03 * step as f32).collect()),
+        // The coarser the table, the more it pays to clip large weights, and to try more scales.
+        let shares = match table.len() {
+            0..=4 => (0..25).map(|step| 0.28 + 0.03 * step as f32).collect(),
+            5..=8 => (0..20).map(|step| 0.6 + 0.04 * step as f32).collect(),
+            9..=16 => (0..12).map(|step| 0.8 + 0.04 * step as f32).collect(),
+            _ => (0..12).map(|step| 0.84 + 0.03 * step as f32).collect(),
         };
         let nearest = levels.each_ref().map(|levels| {
             let closest = |x: f32| (0..levels.len()).min_by(|&a, &b| (levels[a] - x).abs().total_cmp(&(levels[b] - x).abs())).unwrap_or(0);
@@ -72,59 +93,72 @@ impl Grid {
         Grid { levels, nearest, steps: steps as f32, shares, largest: f32::from(largest) }
     }
 
-    fn code(&self, table: usize, x: f32) -> u8 {
+    /// Value of a code.
+    pub(super) fn level(&self, table: usize, code: u8) -> f32 {
+        self.levels[table][usize::from(code)]
+    }
+
+    /// The code whose level is nearest.
+    pub(super) fn code(&self, table: usize, x: f32) -> u8 {
         let most = 128.0 * self.steps;
         let step = (x * self.steps).round_ties_even().clamp(-most, most);
         self.nearest[table][(step + most) as usize]
     }
 
-    /// Squared error of a group at `scale`, and the scale that suits the codes best.
-    fn try_scale(&self, table: usize, w: &[f32], scale: f32) -> (f32, f32) {
+    /// Squared error of a group at `scale`, each weight's by its importance `h`, and the scale that suits the codes best.
+    fn try_scale(&self, table: usize, w: &[f32], h: &[f32], scale: f32) -> (f32, f32) {
         if scale == 0.0 {
-            return (w.iter().map(|w| w * w).sum(), 0.0);
+            return (w.iter().zip(h).map(|(w, h)| h * w * w).sum(), 0.0);
         }
         let inverse = 1.0 / scale;
         let (mut wq, mut qq, mut ww) = (0.0, 0.0, 0.0);
-        for &w in w {
-            let q = self.levels[table][usize::from(self.code(table, w * inverse))];
-            wq += w * q;
-            qq += q * q;
-            ww += w * w;
+        for (&w, &h) in w.iter().zip(h) {
+            let q = self.level(table, self.code(table, w * inverse));
+            wq += h * w * q;
+            qq += h * q * q;
+            ww += h * w * w;
         }
         let error = ww - 2.0 * scale * wq + scale * scale * qq;
         (error, if qq > 0.0 { wq / qq } else { 0.0 })
     }
 
-    /// The scale of either sign that rounds a group best, tables free.
-    fn search(&self, w: &[f32]) -> f32 {
+    /// The error and the scale of a sign that rounds a group best through one table.
+    pub(super) fn search_in(&self, table: usize, sign: f32, w: &[f32], h: &[f32]) -> (f32, f32) {
         let largest = w.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let mut best = (f32::INFINITY, 0.0);
-        for table in 0..2 {
-            for sign in [1.0, -1.0] {
-                for share in &self.shares {
-                    let scale = sign * largest / self.largest * share;
-                    let (error, refit) = self.try_scale(table, w, scale);
-                    best = if error < best.0 { (error, scale) } else { best };
-                    let (error, _) = self.try_scale(table, w, refit);
-                    best = if error < best.0 { (error, refit) } else { best };
-                }
-            }
+        for share in &self.shares {
+            let scale = sign * largest / self.largest * share;
+            let (error, refit) = self.try_scale(table, w, h, scale);
+            best = if error < best.0 { (error, scale) } else { best };
+            let (error, _) = self.try_scale(table, w, h, refit);
+            best = if error < best.0 { (error, refit) } else { best };
+        }
+        best
+    }
+
+    /// The scale of either sign that rounds a group best, tables free; `h` is the importance of each weight.
+    pub(super) fn search(&self, w: &[f32], h: &[f32]) -> f32 {
+        let mut best = (f32::INFINITY, 0.0);
+        for (table, sign) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0)] {
+            let found = self.search_in(table, sign, w, h);
+            best = if found.0 < best.0 { found } else { best };
         }
         best.1
     }
 }
 
-/// Rounds one row to codes with a table: `row_scale * factor * level`, the factor and the table chosen per group.
-pub(super) fn round_coded(w: &[f32], grid: &Grid) -> Row {
-    let ideal: Vec<f32> = w.chunks(GROUP).map(|group| grid.search(group)).collect();
+/// Rounds one row to codes with a table: `row_scale * factor * level`, the factor and the table chosen per group; `h` gives the
+/// importance of the weights of a group.
+pub(super) fn round_coded<'h>(w: &[f32], grid: &Grid, h: impl Fn(usize) -> &'h [f32]) -> Row {
+    let ideal: Vec<f32> = w.chunks(GROUP).enumerate().map(|(g, group)| grid.search(group, h(g))).collect();
     let scale = ideal.iter().fold(0.0f32, |m, s| m.max(s.abs())) / FACTOR_MAX as f32;
     let mut row = Row { scale, sub_scales: Vec::new(), codes: Vec::with_capacity(w.len()) };
-    for (group, ideal) in w.chunks(GROUP).zip(ideal) {
+    for (g, (group, ideal)) in w.chunks(GROUP).zip(ideal).enumerate() {
         let near = if scale > 0.0 { (ideal / scale).round_ties_even() as i32 } else { 0 };
         let choices = (near - 2..=near + 2).filter(|f| f.abs() <= FACTOR_MAX).flat_map(|factor| [(factor, 0), (factor, 1)]);
         let (factor, table) = choices
             .min_by(|a, b| {
-                let error = |c: &(i32, usize)| grid.try_scale(c.1, group, c.0 as f32 * scale).0;
+                let error = |c: &(i32, usize)| grid.try_scale(c.1, group, h(g), c.0 as f32 * scale).0;
                 error(a).total_cmp(&error(b))
             })
             .unwrap_or((0, 0));

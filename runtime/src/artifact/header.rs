@@ -121,6 +121,8 @@ pub enum Content {
     MatrixQ6,
     /// A tiled matrix of -1, 0 and 1.
     MatrixT2,
+    /// A `tokenizer.json` as a zlib stream, `rows` bytes: only hosts read text, and they have room to unpack it.
+    PackedTokenizer,
 }
 
 impl Content {
@@ -135,7 +137,7 @@ impl Content {
             Content::MatrixQ5 => Some(Format::Q5),
             Content::MatrixQ6 => Some(Format::Q6),
             Content::MatrixT2 => Some(Format::T2),
-            Content::Array | Content::Turns | Content::Tokenizer => None,
+            Content::Array | Content::Turns | Content::Tokenizer | Content::PackedTokenizer => None,
         }
     }
 
@@ -151,6 +153,11 @@ impl Content {
             Format::Q6 => Content::MatrixQ6,
             Format::T2 => Content::MatrixT2,
         }
+    }
+
+    /// Whether it is a tokenizer, in either form.
+    pub fn is_tokenizer(self) -> bool {
+        matches!(self, Content::Tokenizer | Content::PackedTokenizer)
     }
 
     /// Bytes of a section of this content and shape; `None` when that overflows.
@@ -214,6 +221,10 @@ pub enum SlotKind {
     CacheF32,
     /// Keys and values of `capacity` positions, rounded to 8 bits with one scale per position and head.
     CacheInt8,
+    /// `capacity` numbers of a recurrent state in half precision: rounded after every step.
+    NumbersF16,
+    /// Keys and values of `capacity` positions, rounded to 4 bits with one scale per position, head and group of 32.
+    CacheInt4,
 }
 
 /// What happens when an attention cache is full.
@@ -257,6 +268,11 @@ impl Slot {
     /// A slot of plain numbers.
     pub fn numbers(count: u32) -> Self {
         Slot { at: 0, capacity: count, heads: 0, head_dim: 0, sink: 0, kind: SlotKind::Numbers, keep: Keep::Stop }
+    }
+
+    /// A slot of numbers in half precision.
+    pub fn halves(count: u32) -> Self {
+        Slot { kind: SlotKind::NumbersF16, ..Slot::numbers(count) }
     }
 }
 

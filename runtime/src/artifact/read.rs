@@ -80,7 +80,7 @@ impl<'a> Artifact<'a> {
         let golden = self.header.golden;
         let (width, consistent) = match self.header.input {
             InputSpec::Tokens { tokenizer, .. } => {
-                (1, tokenizer.is_none_or(|index| self.section(index).is_some_and(|s| s.content == Content::Tokenizer)))
+                (1, tokenizer.is_none_or(|index| self.section(index).is_some_and(|s| s.content.is_tokenizer())))
             }
             InputSpec::Frames { channels, .. } => {
                 let width = line_count(channels);

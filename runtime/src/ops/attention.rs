@@ -7,6 +7,9 @@ use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::{Artifact, Keep, MAX_CONTEXT, Slot, SlotKind};
 use crate::error::OpFault;
 use crate::kernels::portable::act::round_to_i8;
+#[cfg(feature = "narrow-states")]
+use crate::kernels::portable::int4;
+use crate::kernels::quant::GROUP;
 use crate::kernels::{self, Cache};
 use crate::mem::{BUFFER_ALIGN, copy, take};
 use crate::team::shares;
@@ -55,15 +58,19 @@ impl<V> Attention<V> {
     }
 }
 
-/// Bytes of a cache: for 8-bit caches the scales of keys and of values, then keys, then values, each (heads, capacity, ..).
+/// Bytes of a cache: for rounded ones the scales of keys and of values, then keys, then values, each (heads, capacity, ..).
 pub(crate) fn cache_bytes(slot: &Slot) -> Option<u64> {
     let positions = u64::from(slot.heads).checked_mul(u64::from(slot.capacity))?;
     let elements = positions.checked_mul(u64::from(slot.head_dim))?;
     let round = |bytes: u64| bytes.checked_next_multiple_of(BUFFER_ALIGN as u64);
     match slot.kind {
-        SlotKind::Numbers => None,
+        SlotKind::Numbers | SlotKind::NumbersF16 => None,
         SlotKind::CacheF32 => round(elements.checked_mul(4)?)?.checked_mul(2),
         SlotKind::CacheInt8 => round(positions.checked_mul(4)?)?.checked_add(round(elements)?)?.checked_mul(2),
+        SlotKind::CacheInt4 => {
+            let groups = positions.checked_mul(u64::from(slot.head_dim).div_ceil(GROUP as u64))?;
+            round(groups.checked_mul(2)?)?.checked_add(groups.checked_mul(GROUP as u64 / 2)?)?.checked_mul(2)
+        }
     }
 }
 
@@ -98,7 +105,10 @@ impl Attention {
             }
         }
         let slot = checker.slot(self.cache)?;
-        let is_cache = matches!(slot.kind, SlotKind::CacheF32 | SlotKind::CacheInt8);
+        if slot.kind == SlotKind::CacheInt4 && cfg!(not(feature = "narrow-states")) {
+            return Err(OpFault::NarrowState);
+        }
+        let is_cache = matches!(slot.kind, SlotKind::CacheF32 | SlotKind::CacheInt8 | SlotKind::CacheInt4);
         let slides = slot.keep == Keep::SinkAndWindow;
         let fits = is_cache
             && (slot.heads, slot.head_dim) == (kv_heads, head_dim)
@@ -189,8 +199,23 @@ struct Store<'s> {
 }
 
 enum Parts<'s> {
-    F32 { keys: &'s mut [f32], values: &'s mut [f32] },
-    Int8 { key_scales: &'s mut [f32], value_scales: &'s mut [f32], keys: &'s mut [i8], values: &'s mut [i8] },
+    F32 {
+        keys: &'s mut [f32],
+        values: &'s mut [f32],
+    },
+    Int8 {
+        key_scales: &'s mut [f32],
+        value_scales: &'s mut [f32],
+        keys: &'s mut [i8],
+        values: &'s mut [i8],
+    },
+    #[cfg(feature = "narrow-states")]
+    Int4 {
+        key_scales: &'s mut [u16],
+        value_scales: &'s mut [u16],
+        keys: &'s mut [int4::Codes],
+        values: &'s mut [int4::Codes],
+    },
 }
 
 impl<'s> Store<'s> {
@@ -198,7 +223,7 @@ impl<'s> Store<'s> {
         let (heads, capacity, head_dim) = (slot.heads as usize, slot.capacity as usize, slot.head_dim as usize);
         let positions = heads * capacity;
         let parts = match slot.kind {
-            SlotKind::Numbers => return None,
+            SlotKind::Numbers | SlotKind::NumbersF16 => return None,
             SlotKind::CacheF32 => {
                 let keys = take(&mut bytes, positions * head_dim)?;
                 let values = take(&mut bytes, positions * head_dim)?;
@@ -210,6 +235,17 @@ impl<'s> Store<'s> {
                 let keys = take(&mut bytes, positions * head_dim)?;
                 let values = take(&mut bytes, positions * head_dim)?;
                 Parts::Int8 { key_scales, value_scales, keys, values }
+            }
+            #[cfg(not(feature = "narrow-states"))]
+            SlotKind::CacheInt4 => return None,
+            #[cfg(feature = "narrow-states")]
+            SlotKind::CacheInt4 => {
+                let groups = positions * head_dim.div_ceil(GROUP);
+                let key_scales = take(&mut bytes, groups)?;
+                let value_scales = take(&mut bytes, groups)?;
+                let keys = take(&mut bytes, groups)?;
+                let values = take(&mut bytes, groups)?;
+                Parts::Int4 { key_scales, value_scales, keys, values }
             }
         };
         Some(Store { heads, capacity, head_dim, parts })
@@ -228,6 +264,16 @@ impl<'s> Store<'s> {
                 keys: cut(keys, cells)?,
                 values: cut(values, cells)?,
             },
+            #[cfg(feature = "narrow-states")]
+            Parts::Int4 { key_scales, value_scales, keys, values } => {
+                let groups = positions.checked_mul(self.head_dim.div_ceil(GROUP))?;
+                Parts::Int4 {
+                    key_scales: cut(key_scales, groups)?,
+                    value_scales: cut(value_scales, groups)?,
+                    keys: cut(keys, groups)?,
+                    values: cut(values, groups)?,
+                }
+            }
         };
         Some(Store { heads, parts, ..*self })
     }
@@ -249,6 +295,13 @@ impl<'s> Store<'s> {
                     *key_scales.get_mut(at)? = round_head(k, keys.get_mut(cells.clone())?);
                     *value_scales.get_mut(at)? = round_head(v, values.get_mut(cells)?);
                 }
+                #[cfg(feature = "narrow-states")]
+                Parts::Int4 { key_scales, value_scales, keys, values } => {
+                    let count = head_dim.div_ceil(GROUP);
+                    let groups = at * count..(at + 1) * count;
+                    round_groups(k, keys.get_mut(groups.clone())?, key_scales.get_mut(groups.clone())?);
+                    round_groups(v, values.get_mut(groups.clone())?, value_scales.get_mut(groups)?);
+                }
             }
         }
         Some(())
@@ -258,7 +311,17 @@ impl<'s> Store<'s> {
         match &self.parts {
             Parts::F32 { keys, values } => Cache::F32 { keys, values },
             Parts::Int8 { key_scales, value_scales, keys, values } => Cache::Int8 { key_scales, value_scales, keys, values },
+            #[cfg(feature = "narrow-states")]
+            Parts::Int4 { key_scales, value_scales, keys, values } => Cache::Int4(kernels::Int4 { key_scales, value_scales, keys, values }),
         }
+    }
+}
+
+/// Rounds one head to 4 bits.
+#[cfg(feature = "narrow-states")]
+fn round_groups(x: &[f32], codes: &mut [int4::Codes], scales: &mut [u16]) {
+    for (x, (codes, scale)) in x.chunks(GROUP).zip(codes.iter_mut().zip(scales)) {
+        *scale = int4::round_group(x, codes);
     }
 }
 

@@ -77,6 +77,18 @@ impl<'c, 'a> Checker<'c, 'a> {
         let slot = self.slot(id)?;
         if slot.kind == SlotKind::Numbers && Some(slot.capacity) == count { Ok(()) } else { Err(OpFault::Slot) }
     }
+
+    /// The next slot, which must be `count` numbers of a recurrent state, in single or half precision.
+    pub(crate) fn state(&mut self, id: u32, count: Option<u32>) -> Result<(), OpFault> {
+        let slot = self.slot(id)?;
+        match slot.kind {
+            _ if Some(slot.capacity) != count => Err(OpFault::Slot),
+            SlotKind::Numbers => Ok(()),
+            SlotKind::NumbersF16 if cfg!(feature = "narrow-states") => Ok(()),
+            SlotKind::NumbersF16 => Err(OpFault::NarrowState),
+            _ => Err(OpFault::Slot),
+        }
+    }
 }
 
 /// An operation's operands, one after the other.

@@ -5,7 +5,7 @@ use super::run::{Batch, LANES, Stretch, WORTH_SHARING};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
-use crate::kernels::{self, Rows, RowsMut};
+use crate::kernels::{self, Rows};
 use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
@@ -53,20 +53,24 @@ impl Conv1d {
         let (channels, taps, silu) = (self.x.len as usize, self.taps as usize, self.silu);
         let weight = Rows::new(tensors.array(self.weight)?, taps, channels, channels)?;
         let bias = Batch::maybe_array(tensors, self.bias)?;
-        batch.each_stretch(self.state, |Stretch { kernels, team, frames, state, .. }| {
-            let [mut x] = frames.columns([self.x.range()])?;
-            let mut state = RowsMut::new(state, taps.saturating_sub(1), channels, channels)?;
-            let size = if x.rows() * channels < WORTH_SHARING { 1 } else { team.size() };
-            let parts = shares(channels.div_ceil(LANES), size).map(|part| {
-                let range = part.start * LANES..channels.min(part.end * LANES);
-                let bias = match bias {
-                    Some(bias) => Some(bias.get(range.clone())?),
-                    None => None,
-                };
-                let conv = kernels::Conv1d { weight: weight.columns(range.clone())?, bias, taps, silu };
-                Some((conv, state.take_columns(range.len())?, x.take_columns(range.len())?))
-            });
-            team.share(parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))
+        batch.each_stretch(self.state, channels, |Stretch { kernels, team, frames, states, .. }| {
+            let [mut rows] = frames.columns([self.x.range()])?;
+            let tokens = rows.rows().checked_div(states.len())?;
+            for state in states {
+                let (mut x, mut state) = (rows.take_rows(tokens)?, state.reborrow().into_f32()?);
+                let size = if tokens * channels < WORTH_SHARING { 1 } else { team.size() };
+                let parts = shares(channels.div_ceil(LANES), size).map(|part| {
+                    let range = part.start * LANES..channels.min(part.end * LANES);
+                    let bias = match bias {
+                        Some(bias) => Some(bias.get(range.clone())?),
+                        None => None,
+                    };
+                    let conv = kernels::Conv1d { weight: weight.columns(range.clone())?, bias, taps, silu };
+                    Some((conv, state.take_columns(range.len())?, x.take_columns(range.len())?))
+                });
+                team.share(parts, |(conv, state, x)| kernels.conv1d(&conv, state, x))?;
+            }
+            Some(())
         })
     }
 

@@ -91,10 +91,13 @@ impl DiagSsm {
             },
             gap: 1.0,
         };
-        batch.each_stretch(self.state, |Stretch { kernels, frames, state, gap, .. }| {
+        let cells = ssm.a.len();
+        batch.each_stretch(self.state, cells, |Stretch { kernels, frames, states, gap, .. }| {
             let [x, mut out] = frames.columns([self.x.range(), self.out.range()])?;
+            let tokens = x.rows().checked_div(states.len())?;
             for t in 0..x.rows() {
-                kernels.diag_step(&kernels::DiagSsm { x: x.row(t), gap, ..ssm }, state, out.row_mut(t));
+                let mut state = states.get_mut(t.checked_div(tokens)?)?.reborrow().into_f32()?;
+                kernels.diag_step(&kernels::DiagSsm { x: x.row(t), gap, ..ssm }, state.row_mut(0), out.row_mut(t));
             }
             Some(())
         })

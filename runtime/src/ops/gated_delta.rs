@@ -1,7 +1,7 @@
 //! Gated delta rule (Gated DeltaNet), one step.
 
 use super::check::{Checker, divide, finite};
-use super::run::Batch;
+use super::run::{Batch, Stretch};
 use super::{Access, SlotId, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
@@ -74,17 +74,24 @@ impl GatedDelta {
         if self.q.len != self.k.len || self.b.len != heads || self.out.len != self.v.len || self.eps < 0.0 {
             return Err(OpFault::Shape);
         }
-        checker.numbers(self.state, self.v.len.checked_mul(key_dim))
+        checker.state(self.state, self.v.len.checked_mul(key_dim))
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let tensors = batch.tensors;
         let (decay, dt_bias) = (tensors.array(self.decay)?, tensors.array(self.dt_bias)?);
         let (key_heads, scale, beta_scale, eps) = (self.key_heads as usize, self.scale, self.beta_scale, self.eps);
-        batch.each_with_state(self.state, |kernels, mut frame, state, _| {
-            let [q, k, v, a, b, out] = frame.split([self.q, self.k, self.v, self.a, self.b, self.out])?;
-            let delta = kernels::GatedDelta { q, k, v, a, b, decay, dt_bias, key_heads, scale, beta_scale, eps };
-            kernels.gated_delta_step(&delta, state, out);
+        let head_cells =
+            (self.v.len as usize).checked_div(self.a.len as usize)?.checked_mul((self.k.len as usize).checked_div(key_heads)?)?;
+        batch.each_stretch(self.state, head_cells, |Stretch { kernels, frames, states, .. }| {
+            let [q, k, v, a, b, mut out] = frames.columns([self.q, self.k, self.v, self.a, self.b, self.out].map(Span::range))?;
+            let tokens = q.rows().checked_div(states.len())?;
+            for t in 0..q.rows() {
+                let state = states.get_mut(t.checked_div(tokens)?)?;
+                let [q, k, v, a, b] = [&q, &k, &v, &a, &b].map(|rows| rows.row(t));
+                let delta = kernels::GatedDelta { q, k, v, a, b, decay, dt_bias, key_heads, scale, beta_scale, eps };
+                kernels.gated_delta_step(&delta, state.reborrow(), out.row_mut(t));
+            }
             Some(())
         })
     }

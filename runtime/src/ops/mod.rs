@@ -17,6 +17,7 @@ mod every;
 mod frame;
 mod gated_delta;
 mod gru;
+mod hadamard;
 mod head;
 mod linear;
 mod lstm;
@@ -43,6 +44,7 @@ pub use every::Every;
 pub use frame::Frame;
 pub use gated_delta::GatedDelta;
 pub use gru::Gru;
+pub use hadamard::Hadamard;
 pub use head::{CappedHead, Head};
 pub use linear::Linear;
 pub use lstm::Lstm;
@@ -197,4 +199,6 @@ operations! {
     Delay,
     /// A frame of a low rate, part by part.
     DepthToTime,
+    /// Walsh-Hadamard transform, block by block.
+    Hadamard,
 }

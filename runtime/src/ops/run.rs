@@ -1,7 +1,11 @@
 //! What operations work on: a few tokens' frames, the stream's state, and working memory.
 
 use super::Span;
-use crate::kernels::{KernelTable, RowsMut};
+#[cfg(feature = "narrow-states")]
+use crate::artifact::SlotKind;
+use crate::kernels::{KernelTable, RowsMut, StateMut};
+use crate::mem::numbers_mut;
+use crate::plan::slot_bytes;
 use crate::prepared::Tensors;
 use crate::team::{Crew, shares};
 use core::num::NonZeroUsize;
@@ -9,6 +13,8 @@ use core::ops::Range;
 
 /// Channels that kernels handle together: parts end where they do.
 pub(crate) const LANES: usize = 16;
+/// Streams whose states a recurrence gets at once: these views lie on the stack.
+const STREAMS: usize = if cfg!(feature = "std") { 16 } else { 1 };
 /// Numbers below which waking another thread takes longer than the work.
 pub(crate) const WORTH_SHARING: usize = 4096;
 
@@ -103,14 +109,14 @@ pub(crate) struct Batch<'b, 'a> {
 /// One token's frame.
 pub(crate) struct TokenFrame<'f>(&'f mut [f32]);
 
-/// The tokens of one stream for which a recurrence runs as one.
-pub(crate) struct Stretch<'f> {
+/// The tokens for which a recurrence runs as one: several of a stream, or one of each of several.
+pub(crate) struct Stretch<'f, 's> {
     pub(crate) kernels: &'f KernelTable,
     pub(crate) team: Crew<'f>,
-    /// (tokens, width of a frame)
+    /// (streams * tokens, width of a frame)
     pub(crate) frames: RowsMut<'f>,
-    /// The numbers of the state slot.
-    pub(crate) state: &'f mut [f32],
+    /// (streams): the state slot of each.
+    pub(crate) states: &'s mut [StateMut<'f>],
     /// Time from each token to the next, in steps of the model's own rate.
     pub(crate) gap: f32,
 }
@@ -184,7 +190,20 @@ impl<'b, 'a> Batch<'b, 'a> {
         let slot = tensors.slot(slot)?;
         let at = usize::try_from(slot.at).ok()?;
         let len = (slot.capacity as usize).checked_mul(4)?;
-        crate::mem::numbers_mut(state.get_mut(at..at.checked_add(len)?)?)
+        numbers_mut(state.get_mut(at..at.checked_add(len)?)?)
+    }
+
+    /// A state slot as rows of `width` numbers.
+    fn slot_rows<'s>(tensors: Tensors<'_, '_>, state: &'s mut [u8], slot: u32, width: usize) -> Option<StateMut<'s>> {
+        let slot = tensors.slot(slot)?;
+        let (at, len) = (usize::try_from(slot.at).ok()?, usize::try_from(slot_bytes(&slot)?).ok()?);
+        let bytes = state.get_mut(at..at.checked_add(len)?)?;
+        let rows = (slot.capacity as usize).checked_div(width)?;
+        #[cfg(feature = "narrow-states")]
+        if slot.kind == SlotKind::NumbersF16 {
+            return RowsMut::new(numbers_mut(bytes)?, rows, width, width).map(StateMut::F16);
+        }
+        RowsMut::new(numbers_mut(bytes)?, rows, width, width).map(StateMut::F32)
     }
 
     /// An optional array tensor: outer `None` if it should be there and is not.
@@ -220,26 +239,64 @@ impl<'b, 'a> Batch<'b, 'a> {
         Some((self.kernels, frame, state))
     }
 
-    /// Runs `steps` on the tokens of each stream, with the numbers of a state slot: on all at once, or token by token where the times
-    /// between them differ.
-    pub(crate) fn each_stretch(&mut self, slot: u32, mut steps: impl FnMut(Stretch<'_>) -> Option<()>) -> Option<()> {
-        let stride = self.stride.get();
+    /// Runs `steps` on the tokens of each stream, with a state slot as rows of `width` numbers: on all tokens at once, or token by token
+    /// where the times between them differ. Streams with a token each come several at a time, and from several threads.
+    pub(crate) fn each_stretch(&mut self, slot: u32, width: usize, steps: impl Fn(Stretch<'_, '_>) -> Option<()> + Sync) -> Option<()> {
+        let (stride, kernels, tensors) = (self.stride.get(), self.kernels, self.tensors);
+        if STREAMS > 1 && self.streams.len() > 1 && self.tokens == 1 && self.gaps.seconds.is_empty() {
+            return self.each_stretch_of_streams(slot, width, steps);
+        }
         let at_once = if self.gaps.seconds.is_empty() { self.tokens } else { 1 };
         let mut row = 0;
         for stream in self.streams.iter_mut() {
-            let state = Self::slot_numbers(self.tensors, stream.state, slot)?;
+            let mut state = Self::slot_rows(tensors, stream.state, slot, width)?;
             for _ in 0..self.tokens.checked_div(at_once)? {
                 steps(Stretch {
-                    kernels: self.kernels,
+                    kernels,
                     team: self.team,
                     frames: frame_rows(self.frames.get_mut(row * stride..)?, at_once, stride)?,
-                    state,
+                    states: &mut [state.reborrow()],
                     gap: self.gaps.gap(row),
                 })?;
                 row += at_once;
             }
         }
         Some(())
+    }
+
+    /// [`Batch::each_stretch`] of several streams with a token each: threads share streams, not channels.
+    fn each_stretch_of_streams(&mut self, slot: u32, width: usize, steps: impl Fn(Stretch<'_, '_>) -> Option<()> + Sync) -> Option<()> {
+        let (stride, kernels, tensors) = (self.stride.get(), self.kernels, self.tensors);
+        let numbers = tensors.slot(slot).map_or(0, |slot| slot.capacity as usize).saturating_mul(self.streams.len());
+        let size = if numbers < WORTH_SHARING { 1 } else { self.team.size() };
+        let mut rest = (&mut *self.streams, &mut *self.frames);
+        let parts = shares(rest.0.len(), size).map(|part| {
+            let numbers = part.len().checked_mul(stride)?.min(rest.1.len());
+            let (streams, streams_after) = core::mem::take(&mut rest.0).split_at_mut_checked(part.len())?;
+            let (frames, frames_after) = core::mem::take(&mut rest.1).split_at_mut_checked(numbers)?;
+            rest = (streams_after, frames_after);
+            Some((streams, frames))
+        });
+        let failed = core::sync::atomic::AtomicBool::new(false);
+        self.team.share(parts, |(streams, frames)| {
+            for (streams, frames) in streams.chunks_mut(STREAMS).zip(frames.chunks_mut(STREAMS * stride)) {
+                let rows = streams.len();
+                let mut slots = streams.iter_mut().filter_map(|stream| Self::slot_rows(tensors, stream.state, slot, width));
+                let mut found = 0;
+                let mut states: [StateMut<'_>; STREAMS] =
+                    core::array::from_fn(|_| slots.next().inspect(|_| found += 1).unwrap_or_default());
+                let done = match (states.get_mut(..rows), frame_rows(frames, rows, stride)) {
+                    (Some(states), Some(frames)) if found == rows => {
+                        steps(Stretch { kernels, team: Crew::ALONE, frames, states, gap: 1.0 })
+                    }
+                    _ => None,
+                };
+                if done.is_none() {
+                    failed.store(true, core::sync::atomic::Ordering::Relaxed);
+                }
+            }
+        })?;
+        (!failed.into_inner()).then_some(())
     }
 
     /// Runs `step` on each token's frame and its row, in any order.

@@ -67,7 +67,7 @@ impl Scan {
         if !fits {
             return Err(OpFault::Shape);
         }
-        checker.numbers(self.state, cells)
+        checker.state(self.state, cells)
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
@@ -78,31 +78,37 @@ impl Scan {
         let a = Rows::new(a, d_state, channels, channels)?;
         // Heads have a b and c of their own; the channels of one head share them.
         let (units, unit) = if heads > 1 { (heads, channels.checked_div(heads)?) } else { (channels.div_ceil(LANES), LANES) };
-        batch.each_stretch(self.state, |Stretch { kernels, team, frames, state, gap }| {
+        batch.each_stretch(self.state, channels, |Stretch { kernels, team, frames, states, gap }| {
             // Without a gate an empty operand stands for it.
             let z = self.z.map_or(0..0, Span::range);
-            let [x, dt, b, c, z, mut y] =
+            let [x, dt, b, c, z, mut out] =
                 frames.columns([self.x.range(), self.dt.range(), self.b.range(), self.c.range(), z, self.out.range()])?;
-            let [x, dt, b, c, z] = [x, dt, b, c, z].map(RowsMut::into_rows);
-            let mut h = RowsMut::new(state, d_state, channels, channels)?;
-            let parts = shares(units, team.size()).map(|part| {
-                let range = part.start * unit..channels.min(part.end * unit);
-                let per_head = if heads > 1 { part.start * d_state..part.end * d_state } else { 0..d_state };
-                let scan = kernels::Scan {
-                    x: x.columns(range.clone())?,
-                    dt: dt.columns(range.clone())?,
-                    dt_bias: dt_bias.get(range.clone())?,
-                    a: a.columns(range.clone())?,
-                    b: b.columns(per_head.clone())?,
-                    c: c.columns(per_head)?,
-                    d: d.get(range.clone())?,
-                    z: if self.z.is_some() { Some(z.columns(range.clone())?) } else { None },
-                    heads: if heads > 1 { part.len() } else { 1 },
-                    gap,
-                };
-                Some((scan, h.take_columns(range.len())?, y.take_columns(range.len())?))
-            });
-            team.share(parts, |(scan, h, y)| kernels.scan(&scan, h, y))
+            let all = [x, dt, b, c, z].map(RowsMut::into_rows);
+            let tokens = out.rows().checked_div(states.len())?;
+            for (stream, h) in states.iter_mut().enumerate() {
+                let rows = stream * tokens..(stream + 1) * tokens;
+                let [Some(x), Some(dt), Some(b), Some(c), Some(z)] = all.map(|all| all.some_rows(rows.clone())) else { return None };
+                let (mut h, mut y) = (h.reborrow(), out.take_rows(tokens)?);
+                let parts = shares(units, team.size()).map(|part| {
+                    let range = part.start * unit..channels.min(part.end * unit);
+                    let per_head = if heads > 1 { part.start * d_state..part.end * d_state } else { 0..d_state };
+                    let scan = kernels::Scan {
+                        x: x.columns(range.clone())?,
+                        dt: dt.columns(range.clone())?,
+                        dt_bias: dt_bias.get(range.clone())?,
+                        a: a.columns(range.clone())?,
+                        b: b.columns(per_head.clone())?,
+                        c: c.columns(per_head)?,
+                        d: d.get(range.clone())?,
+                        z: if self.z.is_some() { Some(z.columns(range.clone())?) } else { None },
+                        heads: if heads > 1 { part.len() } else { 1 },
+                        gap,
+                    };
+                    Some((scan, h.take_columns(range.len())?, y.take_columns(range.len())?))
+                });
+                team.share(parts, |(scan, h, y)| kernels.scan(&scan, h, y))?;
+            }
+            Some(())
         })
     }
 

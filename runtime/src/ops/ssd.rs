@@ -7,6 +7,7 @@ use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::{self, RowsMut};
 use crate::team::shares;
+use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 /// State-space dual recurrence. Bias, softplus and bounds of the step size are inside, and so is the skip `d * x`.
@@ -72,7 +73,7 @@ impl Ssd {
         if self.dt_lo.is_nan() || self.dt_hi.is_nan() {
             return Err(OpFault::Value);
         }
-        checker.numbers(self.state, self.x.len.checked_mul(d_state))
+        checker.state(self.state, self.x.len.checked_mul(d_state))
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
@@ -82,13 +83,13 @@ impl Ssd {
         let head_dim = (self.x.len as usize).checked_div(heads)?;
         let head_cells = (self.b.len as usize).checked_div(groups)?.checked_mul(head_dim)?;
         let heads_per_group = heads.checked_div(groups)?;
-        batch.each_stretch(self.state, |Stretch { kernels, team, frames, mut state, gap }| {
+        batch.each_stretch(self.state, head_cells, |Stretch { kernels, team, frames, states, gap }| {
             let [x, dt, b, c, mut y] = frames.columns([self.x, self.dt, self.b, self.c, self.out].map(Span::range))?;
             let [x, dt, b, c] = [x, dt, b, c].map(RowsMut::into_rows);
-            let parts = shares(heads, team.size()).map(|part| {
+            let of_heads = |part: Range<usize>| {
                 let range = part.start * head_dim..part.end * head_dim;
-                let ssd = kernels::Ssd {
-                    x: x.columns(range.clone())?,
+                Some(kernels::Ssd {
+                    x: x.columns(range)?,
                     dt: dt.columns(part.clone())?,
                     dt_bias: dt_bias.get(part.clone())?,
                     a: a.get(part.clone())?,
@@ -101,12 +102,22 @@ impl Ssd {
                     dt_lo: self.dt_lo,
                     dt_hi: self.dt_hi,
                     gap,
-                };
-                let (mine, rest) = core::mem::take(&mut state).split_at_mut_checked(part.len().checked_mul(head_cells)?)?;
-                state = rest;
-                Some((ssd, mine, y.take_columns(range.len())?))
-            });
-            team.share(parts, |(ssd, state, y)| kernels.ssd(&ssd, state, y))
+                })
+            };
+            match states {
+                [state] if team.size() > 1 => {
+                    let mut state = state.reborrow();
+                    let parts = shares(heads, team.size()).map(|part| {
+                        let width = part.len() * head_dim;
+                        Some((of_heads(part.clone())?, state.take_rows(part.len())?, y.take_columns(width)?))
+                    });
+                    team.share(parts, |(ssd, state, y)| kernels.ssd(&ssd, &mut [state], y))
+                }
+                states => {
+                    kernels.ssd(&of_heads(0..heads)?, states, y);
+                    Some(())
+                }
+            }
         })
     }
 

@@ -15,16 +15,33 @@ struct Budget {
 }
 
 /// What the least firmware for a target takes besides its model.
-#[derive(Deserialize)]
-struct Overhead {
+#[derive(Default, Deserialize)]
+pub(crate) struct Overhead {
     target: String,
     core: String,
     /// Code and tables, every operation included.
-    flash_bytes: u64,
+    pub(crate) flash_bytes: u64,
     /// Variables.
-    static_bytes: u64,
+    pub(crate) static_bytes: u64,
     /// The deepest chain of calls, proven from the program.
-    stack_bytes: u64,
+    pub(crate) stack_bytes: u64,
+}
+
+/// Cores that the table knows.
+pub(crate) const CORES: [&str; 4] = ["Cortex-M0", "Cortex-M4F", "Cortex-M33", "Cortex-M55"];
+
+impl Overhead {
+    /// That of a core; without one, the most of any.
+    pub(crate) fn of(core: Option<&str>) -> Self {
+        let all = serde_json::from_str::<Budget>(BUDGET).map(|budget| budget.firmware).unwrap_or_default();
+        let named = all.into_iter().filter(|o| core.is_none_or(|core| o.core.eq_ignore_ascii_case(core)));
+        named.fold(Overhead::default(), |a, b| Overhead {
+            flash_bytes: a.flash_bytes.max(b.flash_bytes),
+            static_bytes: a.static_bytes.max(b.static_bytes),
+            stack_bytes: a.stack_bytes.max(b.stack_bytes),
+            ..b
+        })
+    }
 }
 
 /// A firmware for one stream.
@@ -86,6 +103,15 @@ impl Firmware {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_core_is_in_the_table() {
+        let most = Overhead::of(None);
+        for core in CORES {
+            let one = Overhead::of(Some(core));
+            assert!(one.core == core && one.flash_bytes > 0 && one.flash_bytes <= most.flash_bytes, "{core}");
+        }
+    }
 
     #[test]
     fn the_table_is_readable_and_added_to_the_models_numbers() {

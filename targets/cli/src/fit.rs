@@ -4,9 +4,9 @@ use crate::frames::{Frames, Wanted};
 use crate::text::TextCodec;
 use anyhow::{Context, Result, anyhow};
 use brooklet::ops::Op;
+use brooklet_quantize::Recipe;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
 use brooklet_quantize::graph::{Graph, Input};
-use brooklet_quantize::{Checkpoint, Recipe, families};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
@@ -17,19 +17,23 @@ const MOST_NAMED: usize = 12;
 /// Makes the file `out` within `max_kl` of the float model; measures on the file `calibration`, whose sample times `time_column` may
 /// name, or on what suits the model.
 pub(crate) fn run(
-    checkpoint: &Checkpoint,
+    graph: &Graph<'_>,
     recipe: &Recipe,
     max_kl: f64,
     calibration: Option<&Path>,
     time_column: Option<&str>,
     out: &Path,
 ) -> Result<Fitted> {
-    let graph = families::build(checkpoint).map_err(plainly)?;
-    let calibration = read(&graph, calibration, time_column)?;
+    let calibration = read(graph, calibration, time_column)?;
+    show(|progress| quantize_within(graph, recipe, max_kl, calibration.as_ref(), out, progress)).map_err(plainly)
+}
+
+/// Shows how far `work` is.
+pub(crate) fn show<T>(work: impl FnOnce(&mut dyn FnMut(FitProgress<'_>)) -> T) -> T {
     let bar = ProgressBar::new(0);
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let (bytes, counts) = (style("{bar:32} {bytes}/{total_bytes}  {msg}"), style("{bar:32} {pos}/{len}  measuring {msg}"));
-    let fitted = quantize_within(&graph, recipe, max_kl, calibration.as_ref(), out, &mut |progress| {
+    let done = work(&mut |progress| {
         let (style, done, total, message) = match progress {
             FitProgress::Writing(p) => (&bytes, p.done_bytes, p.total_bytes, p.tensor),
             FitProgress::Measuring { what, done, total } => (&counts, done as u64, total as u64, what),
@@ -40,11 +44,11 @@ pub(crate) fn run(
         bar.set_message(message.to_owned());
     });
     bar.finish_and_clear();
-    fitted.map_err(plainly)
+    done
 }
 
 /// The stream in `path`: a text or a recording. Without one, English for models that carry a tokenizer, else nothing.
-fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
+pub(crate) fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&str>) -> Result<Option<Calibration>> {
     match (&graph.input, path) {
         (Input::Tokens { vocab, bos, eos }, _) => {
             let codec = |name: &str| TextCodec::new(graph.tokenizer.as_deref(), *vocab, *bos, *eos, name);

@@ -192,8 +192,10 @@ fn print_ops(model: &Model<'_>, out: &mut dyn Write) -> io::Result<()> {
 fn describe(slot: &Slot) -> String {
     let kind = match slot.kind {
         SlotKind::Numbers => return format!("{} numbers", slot.capacity),
+        SlotKind::NumbersF16 => return format!("{} numbers in f16", slot.capacity),
         SlotKind::CacheF32 => "f32",
         SlotKind::CacheInt8 => "int8",
+        SlotKind::CacheInt4 => "int4",
     };
     let full = match slot.keep {
         Keep::Stop => "then steps are refused".to_owned(),

@@ -1,8 +1,10 @@
 //! `brooklet`: makes `.brook` files, looks into them, runs them, measures them. One file per verb.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod assets;
 mod bench;
+mod calibrate;
 mod classes;
 mod csv_lines;
 mod demo;
@@ -19,6 +21,7 @@ mod interrupt;
 mod model_file;
 mod npy;
 mod output;
+mod passes;
 mod quantize;
 mod run;
 mod sampler;

@@ -22,6 +22,8 @@ impl ModelFile {
             bail!("{0}: a folder, not a .brook file; if it is a checkpoint, first make one with `brooklet quantize {0}`", path.display());
         }
         let file = MappedFile::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+        // All of it is about to be checked.
+        file.fetch();
         Ok(ModelFile { path: path.to_owned(), file })
     }
 

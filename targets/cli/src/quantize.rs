@@ -1,16 +1,23 @@
 //! `brooklet quantize`: from a checkpoint to one `.brook` file.
 
+use crate::allocate;
+use crate::calibrate;
 #[cfg(feature = "download")]
 use crate::download;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
 use crate::output::write_file;
+use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
+use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::Fitted;
-use brooklet_quantize::{Cache, Checkpoint, Recipe, Report};
+use brooklet_quantize::graph::{Card, Graph};
+use brooklet_quantize::methods::Method;
+use brooklet_quantize::passes::Choice;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -23,6 +30,9 @@ Examples:
   brooklet quantize model.gguf --format q8
   brooklet quantize ibm-granite/granite-4.0-h-350m
   brooklet quantize path/to/checkpoint --context 4096 --stop --cache f32 --report report.json
+  brooklet quantize path/to/checkpoint --fit 24MiB --calibration sample.txt --report report.html
+  brooklet quantize path/to/checkpoint --bits 4.25 --plan
+  brooklet quantize examples/models/watch --flash 512KiB --ram 64KiB --core cortex-m4f
   brooklet quantize path/to/checkpoint --format q8 --max-kl 0.001 --calibration sample.txt";
 
 #[derive(clap::Args)]
@@ -35,10 +45,10 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "OUT.brook")]
     output: Option<PathBuf>,
     /// How the matrices are stored: f32, f16, q8, q6, q5, q4, q3, or t2 for weights trained as -1, 0 and 1
-    #[arg(long, default_value = "q4", value_parser = format)]
+    #[arg(long, default_value = "q4", value_parser = format, conflicts_with_all = ["fit", "bits", "flash", "max_ppl_ratio"])]
     format: Format,
     /// How the embedding is stored; without it, q8 for models of fewer bits, else as the others
-    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    #[arg(long, value_name = "FORMAT", value_parser = format, conflicts_with_all = ["fit", "bits", "flash", "max_ppl_ratio"])]
     embedding: Option<Format>,
     /// Positions that attention looks back over
     #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
@@ -49,21 +59,41 @@ pub(crate) struct Args {
     /// Refuse steps beyond the context instead of forgetting
     #[arg(long)]
     stop: bool,
-    /// How attention's keys and values are stored
-    #[arg(long, default_value = "int8", value_parser = ["int8", "f32"])]
-    cache: String,
+    /// How attention's keys and values are stored: int8, int4 or f32; without it int8, or with --ram the finest that fits
+    #[arg(long, value_parser = cache_format)]
+    cache: Option<CacheFormat>,
+    /// How recurrent states are kept between steps: f32, or f16 for half the memory and its traffic; without it f32, or with --ram the finest
+    /// that fits
+    #[arg(long, value_parser = state_format)]
+    state: Option<StateFormat>,
     /// Keep matrices in finer formats until the mean divergence from the float model is at most this
-    #[arg(long, value_name = "NATS", value_parser = nats)]
+    #[arg(long, value_name = "NATS", value_parser = nats, group = "bound")]
     max_kl: Option<f64>,
-    /// What --max-kl measures on, text or a CSV recording; without it, a built-in text or noise around the input's normalisation
-    #[arg(long, value_name = "FILE", requires = "max_kl")]
+    #[command(flatten)]
+    budget: allocate::Options,
+    /// How codes of fewer than 8 bits are chosen: nearest, weighted (by each input's importance) or gptq (inputs together)
+    #[arg(long, value_parser = ["nearest", "weighted", "gptq"], conflicts_with = "max_kl")]
+    method: Option<String>,
+    /// Steps of the calibration that --method runs the model on; without it, as many as suit its size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    calibration_steps: Option<u32>,
+    /// Go on from what an interrupted run of the same command left in OUT.brook.parts
+    #[arg(long)]
+    resume: bool,
+    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate, hadamard
+    #[arg(long, value_name = "WHICH", default_value = "none")]
+    passes: passes::Wanted,
+    /// What --method, --max-kl, --passes auto and budgets run on, text or a CSV recording; without it, a built-in text or noise around the
+    /// input's normalisation
+    #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
     /// Column of the calibration recording with each sample's time, in seconds
     #[arg(long, value_name = "NAME", requires = "calibration")]
     time_column: Option<String>,
-    /// Also write sizes and errors of all tensors to this file
+    /// Also write sizes and errors of all tensors to this file; for a budget what was chosen and why, as a page if the name ends in .html.
+    /// Can be given twice
     #[arg(long, value_name = "REPORT.json")]
-    report: Option<PathBuf>,
+    report: Vec<PathBuf>,
     /// Print every tensor
     #[arg(short, long)]
     verbose: bool,
@@ -77,6 +107,18 @@ pub(crate) fn format(text: &str) -> Result<Format, String> {
     found.ok_or_else(|| format!("choose one of {}", known.join(", ")))
 }
 
+/// Reads the name of a state's format.
+pub(crate) fn state_format(text: &str) -> Result<StateFormat, String> {
+    let known = [StateFormat::F32, StateFormat::F16];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose f32 or f16".to_owned())
+}
+
+/// Reads the name of a cache's format.
+pub(crate) fn cache_format(text: &str) -> Result<CacheFormat, String> {
+    let known = [CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4];
+    known.into_iter().find(|format| format.name() == text).ok_or_else(|| "choose int8, int4 or f32".to_owned())
+}
+
 fn nats(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|x: &f64| *x > 0.0 && x.is_finite()).ok_or_else(|| "must be a number of nats per step above 0".to_owned())
 }
@@ -86,8 +128,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if sink.is_some_and(|sink| sink >= args.context) {
         bail!("--sink {}: must be smaller than --context {}, or no position is left for what is new", args.sink, args.context);
     }
-    let recipe =
-        Recipe { format: args.format, embedding: args.embedding, cache: Cache { context: args.context, sink, int8: args.cache == "int8" } };
+    let cache = Cache { context: args.context, sink, format: args.cache.unwrap_or(CacheFormat::Int8) };
+    let recipe = Recipe { format: args.format, embedding: args.embedding, state: args.state.unwrap_or_default(), cache };
     let checkpoint = open(&args.checkpoint)?;
     let out = match &args.output {
         Some(path) => path.clone(),
@@ -96,15 +138,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for note in checkpoint.notes().map_err(plainly)? {
         writeln!(io::stderr(), "note: {note}")?;
     }
+    let source = calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() };
+    let how = calibrate::How {
+        method: if args.max_kl.is_some() { Method::Nearest } else { method(args) },
+        steps: args.calibration_steps.map(|n| n as usize),
+    };
+    let chosen = passes::choose(args.passes, &checkpoint, &recipe, source, how, &out)?;
+    let mut graph = families::build(&checkpoint).map_err(plainly)?;
+    chosen.passes.apply(&mut graph);
+    passes::print(&mut io::stdout().lock(), &chosen)?;
+    if args.budget.is_given() {
+        return run_budget(args, &graph, &recipe, how, &out);
+    }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
-            let fitted = fit::run(&checkpoint, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
+            let fitted = fit::run(&graph, &recipe, max_kl, args.calibration.as_deref(), args.time_column.as_deref(), &out)?;
             (fitted.report.clone(), Some(fitted))
         }
-        None => (write_plain(&checkpoint, &recipe, &out)?, None),
+        None if how.method == Method::Nearest => (write_plain(&graph, &recipe, &out)?, None),
+        None => (calibrate::run(&graph, &recipe, source, how, args.resume, &out)?, None),
     };
-    if let Some(path) = &args.report {
-        write_report(path, &out, &report, fitted.as_ref())?;
+    for path in &args.report {
+        write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
     print(args, &out, &report, fitted.as_ref())
 }
@@ -119,13 +174,51 @@ fn open(place: &Path) -> Result<Checkpoint> {
     Checkpoint::open(place).map_err(plainly)
 }
 
+/// Makes the best file within a budget, or shows what it would be.
+fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::How, out: &Path) -> Result<()> {
+    let wishes = allocate::Wishes {
+        how,
+        resume: args.resume,
+        cache: args.cache,
+        state: args.state,
+        source: calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() },
+    };
+    let chosen = allocate::run(graph, recipe, &args.budget, &wishes, out)?;
+    for path in &args.report {
+        write_allocation(path, &graph.card, &chosen)?;
+    }
+    allocate::print(&mut io::stdout().lock(), &chosen, args.budget.plan || args.verbose)?;
+    match &chosen.report {
+        Some(report) => print(args, out, report, None),
+        None => Ok(()),
+    }
+}
+
+/// Writes what was chosen as a page or, for any other name, as JSON.
+fn write_allocation(path: &Path, card: &Card, chosen: &Allocation) -> Result<()> {
+    let is_page = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("html"));
+    let text = if is_page { report::html(card, chosen) } else { format!("{:#}\n", report::to_json(card, chosen)) };
+    write_file(path, |out| Ok(out.write_all(text.as_bytes())?))
+}
+
+/// What was asked for; without that, what suits the format and what there is to calibrate on.
+fn method(args: &Args) -> Method {
+    match args.method.as_deref() {
+        Some("nearest") => Method::Nearest,
+        Some("weighted") => Method::Weighted,
+        Some(_) => Method::Gptq,
+        None if args.calibration.is_some() => Method::Gptq,
+        None => Method::Nearest,
+    }
+}
+
 /// Makes the file as the recipe says.
-fn write_plain(checkpoint: &Checkpoint, recipe: &Recipe, out: &Path) -> Result<Report> {
+fn write_plain(graph: &Graph<'_>, recipe: &Recipe, out: &Path) -> Result<Report> {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{bar:32} {bytes}/{total_bytes}  {msg}") {
         bar.set_style(style);
     }
-    let report = brooklet_quantize::quantize(checkpoint, recipe, out, &mut |progress| {
+    let report = lower::write_graph(graph, recipe, out, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
         bar.set_message(progress.tensor.to_owned());
@@ -196,11 +289,11 @@ fn by_format(report: &Report) -> BTreeMap<&'static str, Sum> {
 }
 
 /// An error relative to the weights.
-fn percent(error: f32) -> String {
+pub(crate) fn percent(error: f32) -> String {
     if error == 0.0 { "-".to_owned() } else { format!("{:.3} %", 100.0 * error) }
 }
 
-fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>) -> Result<()> {
+fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitted>, chosen: &Choice) -> Result<()> {
     let tensors: Vec<_> = report
         .tensors
         .iter()
@@ -214,5 +307,6 @@ fn write_report(path: &Path, model: &Path, report: &Report, fitted: Option<&Fitt
     if let Some(fitted) = fitted {
         report["divergence"] = fit::json(fitted);
     }
+    report["passes"] = passes::json(chosen);
     write_file(path, |out| Ok(writeln!(out, "{report:#}")?))
 }

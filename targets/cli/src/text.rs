@@ -2,8 +2,13 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::Model;
-use brooklet::artifact::InputSpec;
+use brooklet::artifact::{Content, InputSpec};
+use flate2::read::ZlibDecoder;
+use std::io::Read;
 use tokenizers::{DecoderWrapper, Tokenizer};
+
+/// Most text that a packed tokenizer may hold: the largest vocabularies take a quarter of it.
+const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// What a text model reads and writes.
 pub(crate) struct TextCodec {
@@ -33,9 +38,12 @@ impl TextCodec {
         };
         let Some(section) = tokenizer else { return Self::new(None, vocab, bos, eos, name) };
         let artifact = model.artifact();
-        let bytes = artifact.section(section).and_then(|s| artifact.bytes_of(&s));
-        let bytes = bytes.ok_or_else(|| anyhow!("{name}: the tokenizer's section is missing; quantize the checkpoint again"))?;
-        Self::new(Some(bytes), vocab, bos, eos, name)
+        let found = artifact.section(section).and_then(|s| Some((s.content, artifact.bytes_of(&s)?)));
+        let (content, bytes) = found.ok_or_else(|| anyhow!("{name}: the tokenizer's section is missing; quantize the checkpoint again"))?;
+        match content {
+            Content::PackedTokenizer => Self::new(Some(&unpacked(bytes, name)?), vocab, bos, eos, name),
+            _ => Self::new(Some(bytes), vocab, bos, eos, name),
+        }
     }
 
     /// The codec of a `tokenizer.json`, or without one, of bytes; `name` is the model, for messages.
@@ -171,9 +179,22 @@ fn byte_of(letter: char) -> Option<u8> {
     }
 }
 
+/// The text of a packed tokenizer; `name` is the model, for messages.
+fn unpacked(stream: &[u8], name: &str) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let read = ZlibDecoder::new(stream).take(MAX_TOKENIZER_BYTES + 1).read_to_end(&mut text);
+    read.map_err(|e| anyhow!("{name}: the tokenizer cannot be unpacked: {e}; quantize the checkpoint again"))?;
+    if text.len() as u64 > MAX_TOKENIZER_BYTES {
+        bail!("{name}: the tokenizer unpacks to more than {} MiB; the file is damaged or made to do harm", MAX_TOKENIZER_BYTES >> 20);
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Kind, TextCodec, TextDecoder, byte_of, take_whole};
+    use super::{Kind, MAX_TOKENIZER_BYTES, TextCodec, TextDecoder, byte_of, take_whole, unpacked};
+    use flate2::write::ZlibEncoder;
+    use std::io::Write;
     use tokenizers::Tokenizer;
 
     fn byte_level(vocab: &[&str]) -> Kind {
@@ -233,5 +254,19 @@ mod tests {
             whole += &take_whole(&mut bytes);
             assert_eq!(whole, text);
         }
+    }
+
+    #[test]
+    fn a_packed_tokenizer_is_bounded_and_whole() {
+        let packed = |text: &[u8]| {
+            let mut stream = ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            stream.write_all(text).unwrap();
+            stream.finish().unwrap()
+        };
+        assert_eq!(unpacked(&packed(b"{}"), "m").unwrap(), b"{}");
+        assert!(unpacked(&packed(b"{}")[..4], "m").unwrap_err().to_string().contains("cannot be unpacked"));
+        assert!(unpacked(b"no stream", "m").is_err());
+        let bomb = packed(&vec![b' '; MAX_TOKENIZER_BYTES as usize + 1]);
+        assert!(unpacked(&bomb, "m").unwrap_err().to_string().contains("more than 64 MiB"));
     }
 }

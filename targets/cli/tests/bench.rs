@@ -75,6 +75,27 @@ fn errors_say_what_to_do() {
 }
 
 #[test]
+fn narrow_states_and_caches_move_fewer_bytes() {
+    let bytes = |more: &[&str]| -> [f64; 2] {
+        let found = json(&[&["bench", "--shape", "mamba-1m", "-n", "2", "--runs", "1", "--prompt", "2", "--json"], more].concat());
+        [number(&found, "/memory/state_bytes"), number(&found, "/speeds/0/depths/0/bytes_per_step/state_bytes")]
+    };
+    let ([single, single_moved], [half, half_moved]) = (bytes(&[]), bytes(&["--state", "f16"]));
+    // Windows of convolutions stay.
+    assert!(half > 0.5 * single && half < 0.7 * single && half_moved < 0.7 * single_moved, "{single} {half}");
+    let checkpoint = format!("{FIXTURES}/granite-rope");
+    let [single, four] = ["f32", "int4"].map(|cache| {
+        let out = path(&format!("bench-cache-{cache}.brook"));
+        ok(&["quantize", &checkpoint, "-o", &out, "--cache", cache]);
+        number(
+            &json(&["bench", &out, "-n", "2", "--runs", "1", "--prompt", "2", "--json", "--context", "1k"]),
+            "/curves/0/points/0/state_bytes",
+        )
+    });
+    assert!(four < single, "{four} {single}");
+}
+
+#[test]
 fn depths_threads_and_backends_are_measured() {
     let found = json(&[
         "bench",

@@ -451,6 +451,34 @@ fn eval_scores_the_second_halves_of_windows() {
 }
 
 #[test]
+fn eval_follows_a_model_that_writes_by_itself() {
+    let dir = folder("free-running");
+    let letters = write(&dir, "digits.txt", "0123456789".repeat(10));
+    let out = dir.join("half.brook").to_str().expect("a plain path").to_owned();
+    let checkpoint = format!("{FIXTURES}/granite-rope");
+    let [single, half] = ["f32", "f16"].map(|state| {
+        let out = out.replace("half", state);
+        ok(&["quantize", &checkpoint, "-o", &out, "--format", "f32", "--state", state, "--cache", "f32", "--stop", "--context", "200"]);
+        out
+    });
+    let eval = |model: &str, more: &[&str]| -> Value {
+        let args = ["eval", model, "--against", &single, "--text", &letters, "--window", "8", "--free-running", "150", "--json"];
+        serde_json::from_str(&ok(&[&args, more].concat())).expect("JSON")
+    };
+    assert_eq!(eval(&single, &[])["mean_kl_nats"], 0.0);
+    let found = eval(&half, &["--windows", "2", "--seed", "5"]);
+    assert!(found["mean_kl_nats"].as_f64().is_some_and(|kl| kl > 0.0 && kl < 1e-3), "{found}");
+    assert_eq!((found["streams"].as_u64(), found["blocks"][19]["to"].as_u64()), (Some(2), Some(150)));
+    let again = eval(&half, &["--windows", "2", "--seed", "5", "--threads", "1"]);
+    assert_eq!(found, again, "the seed decides everything");
+    let error = run(&["eval", &half, "--text", &letters, "--free-running", "5"]).err;
+    assert!(error.contains("--against"), "{error}");
+    let error =
+        run(&["eval", &half, "--against", &single, "--text", &letters, "--free-running", "5", "--window", "80", "--windows", "2"]).err;
+    assert!(error.contains("--window"), "{error}");
+}
+
+#[test]
 fn eval_judges_recordings_window_by_window() {
     let dir = folder("recordings");
     write(&dir, "a.csv", frame_lines().join("\n"));

@@ -12,7 +12,8 @@ use embedded_storage::nor_flash::NorFlash;
 pub struct Limits {
     /// Outputs beyond this, in either direction, are saturated.
     pub output: f32,
-    /// Numbers of the state beyond this, in either direction, are saturated.
+    /// Numbers of the state beyond this, in either direction, are saturated. Those that a model keeps in half precision are where that
+    /// ends, at 65504.
     pub state: f32,
     /// Outputs that repeat to the bit in this many steps are stuck; 0 if they may. An input that stands still can do this too.
     pub stuck_steps: u32,
@@ -201,6 +202,7 @@ impl Health {
                 }
             }
         }
+        is_saturated |= state.halves(model).flatten().any(|bits| bits & 0x7fff >= LARGEST_HALF);
         if is_saturated {
             count(&mut self.counters.states_saturated);
         }
@@ -279,6 +281,9 @@ impl Health {
         Some(Fault::OutputsStuck { steps })
     }
 }
+
+/// The bits of 65504, the largest number in half precision.
+const LARGEST_HALF: u16 = 0x7bff;
 
 enum Worst {
     Fine,

@@ -4,7 +4,7 @@ mod support;
 
 use brooklet::{Line, Model, Session, State, kernels};
 use brooklet_device::{Fault, Healed, Health, Limits, Region, Remedy, Restored, SnapshotStore, Verdict};
-use brooklet_quantize::{Cache, Recipe};
+use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures};
 use support::{MockFlash, Torn, fixture};
 
@@ -31,7 +31,7 @@ fn store() -> SnapshotStore<MockFlash<1, 4, 1024>> {
 
 #[test]
 fn every_family_is_well_on_ordinary_input() {
-    let recipe = Recipe { cache: Cache { context: 16, sink: Some(2), int8: true }, ..Recipe::default() };
+    let recipe = Recipe { cache: Cache { context: 16, sink: Some(2), format: CacheFormat::Int8 }, ..Recipe::default() };
     for dir in family_fixtures() {
         let file = File::quantized(&dir, &recipe);
         let model = file.model();

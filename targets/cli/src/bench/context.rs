@@ -11,6 +11,7 @@ use crate::sampler::SplitMix64;
 use crate::sheet::{grouped, short};
 use anyhow::Result;
 use brooklet::artifact::{Slot, SlotKind};
+use brooklet::kernels::quant::GROUP;
 use brooklet::{Line, Model, Session, State};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -24,6 +25,8 @@ const DEEPEST_PREFILL: u64 = 8192;
 pub(crate) const STEPS: usize = 16;
 /// Scale of the random keys and values: codes up to 127 become numbers around 1.
 const SCALE: f32 = 0.01;
+/// The same as the bits of a half.
+const SCALE_HALF: u16 = 0x211f;
 
 /// What was found.
 #[derive(Serialize)]
@@ -153,28 +156,31 @@ fn fill_caches(model: &Model<'_>, state: &mut [u8], position: u64) {
     }
 }
 
-/// A cache is laid out in parts, each (heads, capacity, width): scales of keys and of values if it has 8 bits, keys, values.
+/// A cache is laid out in parts, each (heads, capacity, width): scales of keys and of values if they are rounded, keys, values.
 fn fill_cache(slot: &Slot, state: &mut [u8], position: u64, random: &mut SplitMix64) {
     let codes = slot.head_dim as usize;
+    let groups = codes.div_ceil(GROUP);
     let widths: &[usize] = match slot.kind {
-        SlotKind::Numbers => &[],
+        SlotKind::Numbers | SlotKind::NumbersF16 => &[],
         SlotKind::CacheF32 => &[4 * codes; 2],
         SlotKind::CacheInt8 => &[4, 4, codes, codes],
+        SlotKind::CacheInt4 => &[2 * groups, 2 * groups, GROUP / 2 * groups, GROUP / 2 * groups],
+    };
+    let scales = match slot.kind {
+        SlotKind::CacheInt4 => [SCALE_HALF; 4].map(u16::to_le_bytes).concat(),
+        _ => [SCALE; 2].map(f32::to_le_bytes).concat(),
     };
     let (capacity, heads) = (slot.capacity as usize, slot.heads as usize);
     let from = capacity.min(position as usize);
     let mut at = slot.at as usize;
     for (part, width) in widths.iter().enumerate() {
-        let is_codes = slot.kind == SlotKind::CacheInt8 && part >= 2;
+        let is_codes = part >= 2;
         for head in 0..heads {
             let bytes = &mut state[at + (head * capacity + from) * width..at + (head + 1) * capacity * width];
             for word in bytes.chunks_mut(8) {
-                let noise = if is_codes {
-                    random.next().to_le_bytes()
-                } else {
-                    [SCALE; 2].map(f32::to_le_bytes).concat().try_into().unwrap_or_default()
-                };
-                word.copy_from_slice(&noise[..word.len()]);
+                let noise = random.next().to_le_bytes();
+                let source = if is_codes { &noise[..] } else { &scales };
+                word.copy_from_slice(&source[..word.len()]);
             }
         }
         at += (heads * capacity * width).next_multiple_of(brooklet::mem::BUFFER_ALIGN);

@@ -54,8 +54,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (Some(path), _) => (path.clone(), path.display().to_string()),
         (None, &[shape]) => {
             let path = args.keep.clone().unwrap_or_else(|| folder.path().join("random.brook"));
-            random_weights::draw(shape, args.format, args.embedding(), cache_positions(args), &path)?;
-            (path, format!("{shape} {}", args.format.name()))
+            random_weights::draw(shape, args.recipe(), cache_positions(args), &path)?;
+            (path, args.random_name(shape))
         }
         _ => bail!("--shape: several shapes can only be compared with --context"),
     };
@@ -104,8 +104,8 @@ fn compare_contexts(args: &Args, engine: &Engine, folder: &Path) -> Result<Compa
     }
     for shape in args.shapes() {
         let path = folder.join("random.brook");
-        random_weights::draw(shape, args.format, args.embedding(), Some(deepest + steps as u64), &path)?;
-        curves.push(measure(format!("{shape} {}", args.format.name()), &path)?);
+        random_weights::draw(shape, args.recipe(), Some(deepest + steps as u64), &path)?;
+        curves.push(measure(args.random_name(shape), &path)?);
     }
     Ok(Comparison { kernels: engine.kernels.name(), threads: engine.threads(), steps, runs: args.runs, curves })
 }

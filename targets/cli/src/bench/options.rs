@@ -1,9 +1,10 @@
 //! What `bench` is asked for.
 
-use crate::quantize::format;
+use crate::quantize::{cache_format, format, state_format};
 use brooklet::artifact::MAX_CONTEXT;
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::shapes::SHAPES;
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use std::path::PathBuf;
@@ -38,10 +39,16 @@ pub(crate) struct Args {
     shape: Vec<String>,
     /// Format of the random weights
     #[arg(long, default_value = "q4", conflicts_with = "model", value_parser = format)]
-    pub(super) format: Format,
+    format: Format,
     /// How random weights store the embedding and the head [default: q6 for formats of fewer bits, else as the others]
     #[arg(long, value_name = "FORMAT", conflicts_with = "model", value_parser = format)]
     embedding: Option<Format>,
+    /// How a shape's recurrent states are kept between steps: f32 or f16
+    #[arg(long, value_name = "FORMAT", default_value = "f32", conflicts_with = "model", value_parser = state_format)]
+    state: StateFormat,
+    /// How a shape's attention keeps keys and values: int8, int4 or f32
+    #[arg(long, value_name = "FORMAT", default_value = "int8", conflicts_with = "model", value_parser = cache_format)]
+    cache: CacheFormat,
     /// Keep the file of random weights, for other commands
     #[arg(long, value_name = "FILE", requires = "shape", conflicts_with_all = ["model", "context"])]
     pub(super) keep: Option<PathBuf>,
@@ -107,10 +114,30 @@ pub(crate) enum Backends {
 }
 
 impl Args {
-    /// How random weights store the embedding and the head: where others keep six bits for them, the figures are for as many.
-    pub(super) fn embedding(&self) -> Option<Format> {
+    /// How random weights are stored, and what steps keep. Where others use six bits for the embedding and the head, the figures are for as
+    /// many.
+    pub(super) fn recipe(&self) -> Recipe {
         let below_six = matches!(self.format, Format::Q5 | Format::Q4 | Format::Q3 | Format::T2);
-        self.embedding.or(below_six.then_some(Format::Q6))
+        let usual = Recipe::default();
+        Recipe {
+            format: self.format,
+            embedding: self.embedding.or(below_six.then_some(Format::Q6)),
+            state: self.state,
+            cache: Cache { format: self.cache, ..usual.cache },
+        }
+    }
+
+    /// What a file of random weights is called.
+    pub(super) fn random_name(&self, shape: &str) -> String {
+        let usual = Recipe::default();
+        let mut name = format!("{shape} {}", self.format.name());
+        if self.state != usual.state {
+            name += &format!(", {} state", self.state.name());
+        }
+        if self.cache != usual.cache.format {
+            name += &format!(", {} cache", self.cache.name());
+        }
+        name
     }
 
     /// The shapes to time; none with a model.

@@ -1,15 +1,14 @@
 //! Models of random weights in published shapes: speed needs a config, not a download.
 
 use anyhow::Result;
-use brooklet::kernels::quant::Format;
 use brooklet_quantize::{Cache, Recipe, shapes};
 use indicatif::ProgressBar;
 use std::path::Path;
 
-/// Writes the shape `shape` to `path`, with attention caches of `cache_positions`.
-pub(crate) fn draw(shape: &str, format: Format, embedding: Option<Format>, cache_positions: Option<u64>, path: &Path) -> Result<()> {
+/// Writes the shape `shape` to `path`, with attention caches of `cache_positions` if that is given.
+pub(crate) fn draw(shape: &str, choices: Recipe, cache_positions: Option<u64>, path: &Path) -> Result<()> {
     let checkpoint = shapes::shape(shape)?;
-    let mut recipe = Recipe { format, embedding, ..Recipe::default() };
+    let mut recipe = choices;
     if let Some(positions) = cache_positions {
         recipe.cache = Cache { context: u32::try_from(positions)?, ..recipe.cache };
     }

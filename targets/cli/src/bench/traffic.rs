@@ -2,6 +2,7 @@
 
 use brooklet::Model;
 use brooklet::artifact::{Artifact, SlotKind};
+use brooklet::kernels::quant::GROUP;
 use brooklet::ops::{Every, Moe, Op, Policy, Router, SlotId, TensorId};
 use brooklet::plan::slot_bytes;
 use serde::Serialize;
@@ -115,6 +116,7 @@ fn once(artifact: &Artifact<'_>, op: &Op, position: u64) -> Traffic {
         | Op::Activate(_)
         | Op::ScaleBy(_)
         | Op::Fill(_)
+        | Op::Hadamard(_)
         | Op::Every(_) => Traffic::default(),
     }
 }
@@ -131,10 +133,12 @@ fn state_bytes(artifact: &Artifact<'_>, slot: SlotId) -> u64 {
 fn filled_bytes(artifact: &Artifact<'_>, slot: SlotId, positions: u64) -> u64 {
     let Some(slot) = artifact.header().slots.get(slot) else { return 0 };
     let per_head = match slot.kind {
-        SlotKind::Numbers => 0,
+        SlotKind::Numbers | SlotKind::NumbersF16 => 0,
         SlotKind::CacheF32 => 4 * u64::from(slot.head_dim),
         // One scale per head.
         SlotKind::CacheInt8 => u64::from(slot.head_dim) + 4,
+        // One scale of two bytes and 16 bytes of codes per group.
+        SlotKind::CacheInt4 => u64::from(slot.head_dim).div_ceil(GROUP as u64) * (GROUP as u64 / 2 + 2),
     };
     2 * positions.min(u64::from(slot.capacity)) * u64::from(slot.heads) * per_head
 }

@@ -1,5 +1,6 @@
 //! `brooklet eval`: how good a model is.
 
+mod free_running;
 mod outputs;
 mod perplexity;
 mod recordings;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   brooklet eval model-q4.brook --text heldout.txt --against model-f32.brook
+  brooklet eval model-f16-state.brook --text heldout.txt --against model-f32.brook --free-running 10000 --windows 4
   brooklet eval watch.brook --recordings recordings/ --json
   brooklet eval model.brook --tokens tokens.json --logits out.npy
   brooklet eval watch.brook --frames recording.csv --logits out.npy --prefill
@@ -27,12 +29,18 @@ pub(crate) struct Args {
     /// Tokens of a window; the first half is only read, the second half is scored
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 24), requires = "text")]
     window: u32,
-    /// Most windows to score; without it, all of the text
+    /// Most windows to score; without it, all of the text. With --free-running the number of streams, 1 without it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "text")]
     windows: Option<u32>,
     /// Model to compare with on the same text (the float one): prints the mean KL divergence and the ratio
     #[arg(long, value_name = "OTHER.brook", requires = "text")]
     against: Option<PathBuf>,
+    /// Let the model write so many tokens behind a window of the text, read by both models: prints the divergence over the position
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24), requires = "against")]
+    free_running: Option<u32>,
+    /// The same seed lets the model write the same text
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "free_running")]
+    seed: u64,
     /// Folder of labelled recordings: prints accuracies and the confusion matrix
     #[arg(long, value_name = "DIR", group = "what")]
     recordings: Option<PathBuf>,
@@ -69,6 +77,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let threads = args.threads.map_or(0, usize::from);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("threads cannot be started; try --threads 1")?;
+    if let (Some(text), Some(against), Some(tokens)) = (&args.text, &args.against, args.free_running) {
+        let (prompt, streams) = (args.window as usize, args.windows.map_or(1, |n| n as usize));
+        let work = free_running::Work { tokens: tokens as usize, prompt, streams, seed: args.seed };
+        return pool.install(|| free_running::run(&args.model, text, against, &work, args.json));
+    }
     if let Some(text) = &args.text {
         let against = args.against.as_deref();
         let (window, windows) = (args.window as usize, args.windows.map_or(usize::MAX, |n| n as usize));

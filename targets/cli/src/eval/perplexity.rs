@@ -13,7 +13,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 /// Tokens handled at once; both models' outputs for this many are held.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// Sums over scored tokens, in nats.
 #[derive(Clone, Copy, Default)]
@@ -29,20 +29,9 @@ pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, agai
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
-    let codec = TextCodec::of(&model, &file.name())?;
     let other_file = against.map(ModelFile::open).transpose()?;
     let other = other_file.as_ref().map(ModelFile::model).transpose()?;
-    if let Some(other) = &other
-        && other.outputs() != model.outputs()
-    {
-        bail!(
-            "the models have vocabularies of {} and {}; only models of the same vocabulary can be compared",
-            model.outputs(),
-            other.outputs()
-        );
-    }
-    let bytes = std::fs::read(text).with_context(|| format!("{}: cannot be read", text.display()))?;
-    let tokens = codec.encode(&bytes, false).with_context(|| text.display().to_string())?;
+    let (_, tokens) = tokens_of(&model, &file.name(), other.as_ref(), text)?;
     let count = (tokens.len() / window).min(windows);
     if count == 0 {
         bail!("{}: {} tokens do not fill one window of {window}; choose a smaller --window or a longer text", text.display(), tokens.len());
@@ -74,6 +63,23 @@ pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, agai
         kl: a.kl + b.kl,
     });
     print(&total, count, window, other.is_some(), json)
+}
+
+/// The codec of `model`, whose file is `name`, and the tokens of a text, which must be those of `other` as well.
+pub(super) fn tokens_of(model: &Model<'_>, name: &str, other: Option<&Model<'_>>, text: &Path) -> Result<(TextCodec, Vec<u32>)> {
+    let codec = TextCodec::of(model, name)?;
+    if let Some(other) = other
+        && other.outputs() != model.outputs()
+    {
+        bail!(
+            "the models have vocabularies of {} and {}; only models of the same vocabulary can be compared",
+            model.outputs(),
+            other.outputs()
+        );
+    }
+    let bytes = std::fs::read(text).with_context(|| format!("{}: cannot be read", text.display()))?;
+    let tokens = codec.encode(&bytes, false).with_context(|| text.display().to_string())?;
+    Ok((codec, tokens))
 }
 
 fn print(total: &Sums, windows: usize, window: usize, has_other: bool, json: bool) -> Result<()> {
@@ -154,7 +160,7 @@ fn log_probability(logits: &[f32], token: u32) -> f64 {
 }
 
 /// Kullback-Leibler divergence of the predictions `q` from the predictions `p`, in nats.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
+pub(super) fn divergence(p: &[f32], q: &[f32]) -> f64 {
     let (p_total, q_total) = (log_total(p), log_total(q));
     let term = |(&p, &q): (&f32, &f32)| {
         let (p, q) = (f64::from(p) - p_total, f64::from(q) - q_total);

@@ -1,0 +1,100 @@
+//! Packed matrices in a folder beside the output, until the file is whole: an interrupted run goes on from them.
+//!
+//! A part's key covers everything that its codes follow from: what the run was asked for, and the numbers of its own matrix and of all
+//! matrices before it. A part with another key is not taken.
+
+use crate::error::Error;
+use crate::methods::Packed;
+use brooklet::kernels::quant::Format;
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"brkpart1";
+/// Magic, key, format, error, checksum.
+const HEAD_BYTES: usize = 8 + 8 + 4 + 4 + 4;
+
+/// The parts of one run.
+pub struct Parts {
+    dir: PathBuf,
+    /// Of everything so far.
+    key: u64,
+    /// Keys of the parts that belong to this run.
+    keys: HashMap<usize, u64>,
+}
+
+impl Parts {
+    /// The folder for the parts of `out`. Without `resume` it begins empty.
+    pub fn open(out: &Path, run: u64, resume: bool) -> Result<Self, Error> {
+        let mut name = out.as_os_str().to_owned();
+        name.push(".parts");
+        let dir = PathBuf::from(name);
+        if !resume {
+            remove(&dir)?;
+        }
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+        Ok(Parts { dir, key: run, keys: HashMap::new() })
+    }
+
+    /// Takes matrix `tensor` into the key of what follows; gives the part back that was made of it under the same key.
+    pub fn find(&mut self, tensor: usize, weights: &[f32]) -> Option<(Format, Packed)> {
+        self.key = hash(hash(self.key, &(tensor as u64).to_le_bytes()), bytemuck::cast_slice(weights));
+        self.keys.insert(tensor, self.key);
+        self.read(tensor)
+    }
+
+    /// The part of a matrix that [`Parts::find`] was asked for in this run.
+    pub fn read(&self, tensor: usize) -> Option<(Format, Packed)> {
+        let key = self.keys.get(&tensor)?;
+        let bytes = std::fs::read(self.path(tensor)).ok()?;
+        let (head, bytes) = bytes.split_at_checked(HEAD_BYTES)?;
+        let word = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
+        let fits = head.starts_with(MAGIC) && head.get(8..16)? == key.to_le_bytes() && word(24)? == crc32fast::hash(bytes);
+        let format = *Format::ALL.get(word(16)? as usize)?;
+        fits.then(|| Some((format, Packed { bytes: bytes.to_vec(), relative_error: f32::from_bits(word(20)?) })))?
+    }
+
+    /// Keeps a matrix that [`Parts::find`] did not find.
+    pub fn keep(&self, tensor: usize, format: Format, packed: &Packed) -> Result<(), Error> {
+        let path = self.path(tensor);
+        let io = |e| Error::io(&path, e);
+        let number = Format::ALL.iter().position(|&f| f == format).unwrap_or(0) as u32;
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir).map_err(io)?;
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        head.extend_from_slice(MAGIC);
+        head.extend_from_slice(&self.keys.get(&tensor).copied().unwrap_or_default().to_le_bytes());
+        for word in [number, packed.relative_error.to_bits(), crc32fast::hash(&packed.bytes)] {
+            head.extend_from_slice(&word.to_le_bytes());
+        }
+        file.write_all(&head).and_then(|()| file.write_all(&packed.bytes)).map_err(io)?;
+        file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
+        Ok(())
+    }
+
+    /// Removes the folder: the file is whole.
+    pub fn done(self) -> Result<(), Error> {
+        remove(&self.dir)
+    }
+
+    fn path(&self, tensor: usize) -> PathBuf {
+        self.dir.join(format!("{tensor}.part"))
+    }
+}
+
+fn remove(dir: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(dir, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Goes on with a 64-bit FNV-1a hash, eight bytes at a time.
+pub(super) fn hash(so_far: u64, bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let all = words.iter().chain(std::iter::once(&last)).map(|word| u64::from_le_bytes(*word));
+    // The rotation brings high bits back to where the product spreads them.
+    all.chain([bytes.len() as u64])
+        .fold(so_far ^ 0xcbf2_9ce4_8422_2325, |hash, word| (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29))
+}

@@ -1,0 +1,516 @@
+//! From stretch to stretch: what each matrix multiplies when all before it are packed already.
+
+use super::record::{Inputs, listen, place, recording};
+use super::small_model::{Filling, SmallModel};
+use super::stretch::{Stretch, matrices, stretches};
+use crate::error::Error;
+use crate::fit::{Calibration, Image};
+use crate::graph::{Graph, Input, Operand, Values};
+use crate::methods::{self, Method, Metric, Packed, Packer, takes_metric};
+use crate::recipe::Cache;
+use brooklet::kernels::quant::{Format, Matrix};
+use brooklet::mem::{Line, lines_from};
+use brooklet::ops::{Access, Op};
+use brooklet::{Model, Session, State};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::path::Path;
+
+/// Steps of a segment, each from an empty state.
+const SEGMENT_STEPS: usize = 512;
+/// Segments whose recordings are held at once, whatever the number of threads: what is summed does not depend on it.
+const AT_ONCE: usize = 8;
+/// Steps that the runtime handles at once.
+const BATCH: usize = 64;
+/// How much more an error of a tied embedding matters as the model's input than as its head: of the mean importance.
+const INPUT_SHARE: f32 = 1.0;
+
+/// A matrix whose inputs are known.
+pub struct Target<'w> {
+    /// Its number among the graph's tensors.
+    pub tensor: usize,
+    /// Rows.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// (rows, cols)
+    pub weights: &'w [f32],
+    /// What it multiplies.
+    pub metric: &'w Metric,
+}
+
+impl Target<'_> {
+    /// Packs it; for several formats, make one [`Packer`] of the metric.
+    pub fn pack(&self, method: Method, format: Format) -> Packed {
+        Packer::new(self.metric, method).pack(format, self.rows, self.cols, self.weights)
+    }
+}
+
+/// How far a walk has come.
+#[derive(Clone, Copy, Debug)]
+pub struct WalkProgress<'a> {
+    /// What is looked at: a tensor, or nothing while the model runs.
+    pub what: &'a str,
+    /// Stretches done, and all of them.
+    pub done: usize,
+    /// Stretches of all passes.
+    pub total: usize,
+}
+
+/// Chooses the codes of matrices: the format and bytes with which the walk goes on.
+pub trait Visitor {
+    /// Codes that were chosen before; asked once for every matrix, in the order of the walk.
+    fn known(&mut self, _tensor: usize, _weights: &[f32]) -> Result<Option<(Format, Vec<u8>)>, Error> {
+        Ok(None)
+    }
+
+    /// Codes for a matrix that is not known.
+    fn choose(&mut self, target: &Target<'_>) -> Result<(Format, Vec<u8>), Error>;
+}
+
+/// Runs the model on up to `steps` steps of a stream, stretch by stretch; `visitor` packs each matrix whose format in `formats` takes a
+/// metric, and those behind it see what it did.
+pub fn walk(
+    graph: &Graph<'_>,
+    cache: Cache,
+    formats: &[Option<Format>],
+    calibration: &Calibration,
+    steps: usize,
+    visitor: &mut dyn Visitor,
+    progress: &mut dyn FnMut(WalkProgress<'_>),
+) -> Result<(), Error> {
+    calibration.check(graph, Path::new("calibration"))?;
+    let pieces = stretches(graph);
+    let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
+    let segment_steps = SEGMENT_STEPS.min(cache.context as usize).max(1);
+    let segments = calibration.spread(channels, steps.div_ceil(segment_steps), segment_steps);
+    if segments.is_empty() {
+        return Err(Error::invalid(Path::new("calibration"), "stream", "holds no steps; give a longer one"));
+    }
+    let takes = |t: usize| formats[t].is_some_and(takes_metric);
+    let shared: HashSet<usize> = shared(graph, &pieces).into_iter().filter(|&t| takes(t)).collect();
+    let mut count = Count { done: 0, total: pieces.len(), progress };
+    let walk = Walk { graph, cache, calibration, segments, pieces };
+    walk.go(formats, &shared, visitor, &mut count).map(drop)
+}
+
+/// Matrices that several operations use, each in another stretch or as the embedding.
+fn shared(graph: &Graph<'_>, pieces: &[Stretch]) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    let mut shared = Vec::new();
+    let first = pieces.first().map_or(0, |p| p.ops.start);
+    for ops in std::iter::once(0..first).chain(pieces.iter().map(|p| p.ops.clone())) {
+        let own: HashSet<usize> = graph.ops[ops].iter().flat_map(|op| matrices(graph, op)).collect();
+        shared.extend(own.iter().filter(|t| !seen.insert(**t)));
+    }
+    shared
+}
+
+/// Stretches done, told to whoever wants to know.
+struct Count<'p> {
+    done: usize,
+    total: usize,
+    progress: &'p mut dyn FnMut(WalkProgress<'_>),
+}
+
+impl Count<'_> {
+    fn report(&mut self, what: &str) {
+        (self.progress)(WalkProgress { what, done: self.done, total: self.total });
+    }
+}
+
+struct Walk<'g, 'a> {
+    graph: &'g Graph<'a>,
+    cache: Cache,
+    calibration: &'g Calibration,
+    segments: Vec<Range<usize>>,
+    pieces: Vec<Stretch>,
+}
+
+/// What enters a stretch, per segment: (steps, width).
+type Hidden = Vec<Vec<f32>>;
+
+impl Walk<'_, '_> {
+    /// What some matrices multiply in the float model.
+    fn float_metrics(&self, wanted: &HashSet<usize>, count: &mut Count<'_>) -> Result<HashMap<usize, Metric>, Error> {
+        count.total += self.pieces.len();
+        let mut metrics: HashMap<usize, Metric> = HashMap::new();
+        let table = self.table();
+        let mut hidden = match table {
+            Some(table) => self.look_up(table, Format::F32, &self.packed_plainly(table, Format::F32)?)?,
+            None => Hidden::new(),
+        };
+        for piece in 0..self.pieces.len() {
+            count.report("");
+            let (small, own) = self.small_model(piece);
+            let image = small.image(|_| Filling::Plain(Format::F32))?;
+            let mut listened: Vec<usize> = own.iter().copied().filter(|t| wanted.contains(t)).collect();
+            listened.push(small.sink);
+            let head = self.head(piece);
+            hidden = self.run(piece, &small, &image, &listened, &hidden, |tensor, inputs| {
+                let tensor = if tensor == small.sink { head.filter(|t| wanted.contains(t)) } else { Some(tensor) };
+                if let Some(tensor) = tensor {
+                    let cols = self.graph.tensors[tensor].cols;
+                    metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
+                }
+            })?;
+            count.done += 1;
+        }
+        if let Some(metric) = table.and_then(|t| metrics.get_mut(&t)) {
+            // The embedding's rows are the model's input too, where all columns matter alike.
+            metric.add_even(INPUT_SHARE);
+        }
+        Ok(metrics)
+    }
+
+    fn go(
+        &self,
+        formats: &[Option<Format>],
+        shared: &HashSet<usize>,
+        visitor: &mut dyn Visitor,
+        count: &mut Count<'_>,
+    ) -> Result<Hidden, Error> {
+        let takes = |t: usize| formats[t].is_some_and(takes_metric);
+        let mut packed: HashMap<usize, (Format, Vec<u8>)> = HashMap::new();
+        // What several places use is packed where it comes first, for all of them: what these multiply is seen in a float run.
+        let mut early: Option<HashMap<usize, Metric>> = None;
+        let mut hidden = Hidden::new();
+        if let Some(table) = self.table() {
+            let known = if takes(table) { visitor.known(table, &self.weights(table)?)? } else { None };
+            let chosen = match known {
+                Some(known) => known,
+                None if takes(table) => {
+                    if shared.contains(&table) {
+                        early = Some(self.float_metrics(shared, count)?);
+                    }
+                    let looked_up = Metric::new(self.graph.tensors[table].cols);
+                    let metric = early.as_ref().and_then(|early| early.get(&table)).unwrap_or(&looked_up);
+                    self.choose(table, metric, visitor, count)?
+                }
+                None => {
+                    let format = formats[table].unwrap_or(Format::F32);
+                    (format, self.packed_plainly(table, format)?)
+                }
+            };
+            hidden = self.look_up(table, chosen.0, &chosen.1)?;
+            packed.insert(table, chosen);
+        }
+        for piece in 0..self.pieces.len() {
+            count.report("");
+            let (small, own) = self.small_model(piece);
+            let head = self.head(piece);
+            // Those that nobody has chosen yet.
+            let mut open: Vec<usize> = Vec::new();
+            for tensor in own.iter().copied().chain(head).filter(|t| takes(*t)) {
+                if !packed.contains_key(&tensor) {
+                    match visitor.known(tensor, &self.weights(tensor)?)? {
+                        Some(known) => drop(packed.insert(tensor, known)),
+                        None => open.push(tensor),
+                    }
+                }
+            }
+            if early.is_none() && open.iter().any(|t| shared.contains(t)) {
+                early = Some(self.float_metrics(shared, count)?);
+            }
+            for wave in waves(self.graph, &self.pieces[piece].ops, &open) {
+                let mut metrics: HashMap<usize, Metric> = HashMap::new();
+                let listens = |t: &usize| if head == Some(*t) { small.sink } else { *t };
+                let listened: Vec<usize> = wave.iter().filter(|t| !shared.contains(t)).map(listens).collect();
+                if !listened.is_empty() {
+                    let image = small.image(|t| filling(t, formats, &packed, &open))?;
+                    self.run(piece, &small, &image, &listened, &hidden, |tensor, inputs| {
+                        let tensor = if tensor == small.sink { head.unwrap_or(tensor) } else { tensor };
+                        let cols = self.graph.tensors[tensor].cols;
+                        metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
+                    })?;
+                }
+                for tensor in wave {
+                    let unseen = Metric::new(self.graph.tensors[tensor].cols);
+                    let before = early.as_ref().and_then(|early| early.get(&tensor));
+                    let metric = metrics.remove(&tensor);
+                    let metric = before.or(metric.as_ref()).unwrap_or(&unseen);
+                    let chosen = self.choose(tensor, metric, visitor, count)?;
+                    packed.insert(tensor, chosen);
+                }
+            }
+            if piece + 1 < self.pieces.len() || cfg!(test) {
+                let image = small.image(|t| filling(t, formats, &packed, &[]))?;
+                hidden = self.run(piece, &small, &image, &[small.sink], &hidden, |_, _| {})?;
+            }
+            // What no later stretch uses is the visitor's alone.
+            packed.retain(|t, _| shared.contains(t));
+            count.done += 1;
+        }
+        count.report("");
+        Ok(hidden)
+    }
+
+    fn choose(&self, tensor: usize, metric: &Metric, visitor: &mut dyn Visitor, count: &mut Count<'_>) -> Result<(Format, Vec<u8>), Error> {
+        let decl = &self.graph.tensors[tensor];
+        count.report(&decl.name);
+        let weights = self.weights(tensor)?;
+        visitor.choose(&Target { tensor, rows: decl.rows, cols: decl.cols, weights: &weights, metric })
+    }
+
+    fn weights(&self, tensor: usize) -> Result<Vec<f32>, Error> {
+        match &self.graph.tensors[tensor].values {
+            Values::Matrix(_, load) => load(),
+            Values::Array(_) | Values::Turns(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn packed_plainly(&self, tensor: usize, format: Format) -> Result<Vec<u8>, Error> {
+        let decl = &self.graph.tensors[tensor];
+        Ok(methods::pack(format, decl.rows, decl.cols, &self.weights(tensor)?).bytes)
+    }
+
+    /// The embedding, where tokens go in.
+    fn table(&self) -> Option<usize> {
+        if let Some(Op::Embed(embed)) = self.graph.ops.first() { Some(embed.table as usize) } else { None }
+    }
+
+    /// The head's matrix, if the stretch ends the model.
+    fn head(&self, piece: usize) -> Option<usize> {
+        let last = self.pieces[piece].ops.end == self.graph.ops.len();
+        match self.graph.ops.last() {
+            Some(Op::Head(head)) if last => Some(head.w as usize),
+            Some(Op::CappedHead(capped)) if last => Some(capped.head.w as usize),
+            _ => None,
+        }
+    }
+
+    /// The model of a stretch, and its matrices; the head's is not among them.
+    fn small_model(&self, piece: usize) -> (SmallModel<'_>, Vec<usize>) {
+        let stretch = &self.pieces[piece];
+        let mut own: Vec<usize> = Vec::new();
+        for op in self.graph.ops[stretch.ops.clone()].iter().filter(|op| !matches!(op, Op::Head(_) | Op::CappedHead(_))) {
+            let new: Vec<usize> = matrices(self.graph, op).into_iter().filter(|t| !own.contains(t)).collect();
+            own.extend(new);
+        }
+        let steps = self.segments.first().map_or(1, ExactSizeIterator::len);
+        (SmallModel::new(self.graph, stretch, &own, self.cache, steps), own)
+    }
+
+    /// The first hidden values of a token model.
+    fn look_up(&self, table: usize, format: Format, bytes: &[u8]) -> Result<Hidden, Error> {
+        let (Some(Op::Embed(embed)), Calibration::Tokens(tokens)) = (self.graph.ops.first(), self.calibration) else {
+            return Ok(Hidden::new());
+        };
+        let decl = &self.graph.tensors[table];
+        let lines = lines_from(bytes);
+        let matrix = Matrix::from_bytes(format, decl.rows, decl.cols, &Line::bytes(&lines)[..bytes.len()]);
+        let matrix = matrix.map_err(|e| Error::invalid(Path::new(&decl.name), "embedding", format!("cannot be read back: {e:?}")))?;
+        let of = |segment: &Range<usize>| {
+            let mut rows = vec![0.0; segment.len() * decl.cols];
+            for (row, &token) in rows.chunks_exact_mut(decl.cols).zip(&tokens[segment.clone()]) {
+                matrix.unpack_row(token as usize, row);
+                row.iter_mut().for_each(|x| *x *= embed.scale);
+            }
+            rows
+        };
+        Ok(self.segments.iter().map(of).collect())
+    }
+
+    /// Runs a stretch over all segments; `heard` gets the inputs of the matrices that are listened to, segment by segment, and what
+    /// leaves the stretch comes back, if its sink is among them.
+    fn run(
+        &self,
+        piece: usize,
+        small: &SmallModel<'_>,
+        image: &Image,
+        listened: &[usize],
+        hidden: &Hidden,
+        mut heard: impl FnMut(usize, &[f32]),
+    ) -> Result<Hidden, Error> {
+        let model = image.model()?;
+        let places = |&tensor: &usize| Some((place(&model.artifact().matrix(tensor as u32)?)?, tensor));
+        let places: Vec<(usize, usize)> = listened.iter().filter_map(places).collect();
+        let is_first = self.pieces[piece].ops.start == 0;
+        let (calibration, segments, entering) = (self.calibration, &self.segments, small.entering);
+        let mut left = Hidden::new();
+        let numbers: Vec<usize> = (0..segments.len()).collect();
+        for some in numbers.chunks(AT_ONCE) {
+            let recorded: Vec<Result<Inputs, Error>> = some
+                .par_iter()
+                .map(|&i| {
+                    let segment = &segments[i];
+                    let samples = match calibration {
+                        Calibration::Frames { samples, .. } if is_first => &samples[segment.start * entering..segment.end * entering],
+                        _ => &hidden[i],
+                    };
+                    let seconds = match calibration {
+                        Calibration::Frames { seconds: Some(seconds), .. } => Some(&seconds[segment.clone()]),
+                        _ => None,
+                    };
+                    let (done, inputs) = listen(&places, || stream(&model, samples, seconds));
+                    done.map(|()| inputs)
+                })
+                .collect();
+            for inputs in recorded {
+                let mut inputs = inputs?;
+                for tensor in listened {
+                    if let Some(inputs) = inputs.get(tensor) {
+                        heard(*tensor, inputs);
+                    }
+                }
+                left.extend(inputs.remove(&small.sink));
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// Matrices of a stretch that are `open`, in groups that do not see each other's rounding: what one multiplies depends on those of the
+/// groups before alone.
+fn waves(graph: &Graph<'_>, ops: &Range<usize>, open: &[usize]) -> Vec<Vec<usize>> {
+    let mut waves: Vec<Vec<usize>> = Vec::new();
+    // Values that follow from the latest wave's products.
+    let mut new: HashSet<usize> = HashSet::new();
+    for op in &graph.ops[ops.clone()] {
+        let own: Vec<usize> = matrices(graph, op).into_iter().filter(|t| open.contains(t)).collect();
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
+        let _ = op.map(|v: Operand, access| {
+            if access != Access::Write {
+                reads.push(v.value);
+            }
+            if access != Access::Read {
+                writes.push(v.value);
+            }
+        });
+        let mut follows = reads.iter().any(|v| new.contains(v));
+        if !own.is_empty() {
+            if follows || waves.is_empty() {
+                waves.push(Vec::new());
+                new.clear();
+            }
+            let seen: HashSet<usize> = waves.iter().flatten().copied().collect();
+            if let Some(wave) = waves.last_mut() {
+                wave.extend(own.into_iter().filter(|t| !seen.contains(t)));
+            }
+            follows = true;
+        }
+        if follows {
+            new.extend(writes);
+        }
+    }
+    waves
+}
+
+/// How a matrix enters a stretch: those that are `open` in float, those packed as they are, the others as the recipe says.
+fn filling<'p>(tensor: usize, formats: &[Option<Format>], packed: &'p HashMap<usize, (Format, Vec<u8>)>, open: &[usize]) -> Filling<'p> {
+    match packed.get(&tensor) {
+        Some((format, bytes)) => Filling::Packed(*format, bytes),
+        None if open.contains(&tensor) => Filling::Plain(Format::F32),
+        None => Filling::Plain(formats[tensor].unwrap_or(Format::F32)),
+    }
+}
+
+/// Feeds a stretch from an empty state.
+fn stream(model: &Model<'_>, samples: &[f32], seconds: Option<&[f32]>) -> Result<(), Error> {
+    let lines = |bytes: usize| vec![Line::ZERO; bytes.div_ceil(size_of::<Line>())];
+    let (mut state, mut scratch) = (lines(model.state_bytes()), lines(model.scratch_bytes(BATCH)));
+    let mut state = State::new(model, Line::bytes_mut(&mut state))?;
+    let mut session = Session::new(model, recording(), &mut state, Line::bytes_mut(&mut scratch))?;
+    let mut each = |_: usize, _: &[f32]| {};
+    // A stretch that does not know the time has no use for it.
+    match seconds.filter(|_| model.plan().takes_gaps) {
+        Some(seconds) => session.prefill_frames_after_each(samples, seconds, &mut each)?,
+        None => session.prefill_frames_each(samples, &mut each)?,
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lower::write_formats;
+    use crate::{Checkpoint, Recipe, families};
+    use brooklet::artifact::InputSpec;
+    use brooklet::mem::MappedFile;
+    use brooklet::ops::{CappedHead, Head};
+
+    /// Rounds to the nearest, and remembers what the head multiplied.
+    struct Nearest<'f> {
+        formats: &'f [Option<Format>],
+        seen: Vec<usize>,
+    }
+
+    impl Visitor for Nearest<'_> {
+        fn choose(&mut self, target: &Target<'_>) -> Result<(Format, Vec<u8>), Error> {
+            self.seen.push(target.tensor);
+            let format = self.formats[target.tensor].unwrap();
+            Ok((format, methods::pack(format, target.rows, target.cols, target.weights).bytes))
+        }
+    }
+
+    /// What the head of a whole file multiplies, by segment.
+    fn whole(file: &[u8], calibration: &Calibration, segments: &[Range<usize>]) -> Vec<Vec<f32>> {
+        let lines = lines_from(file);
+        let model = Model::from_bytes(&Line::bytes(&lines)[..file.len()]).unwrap();
+        let head = model.header().program.iter().flatten().last().unwrap().head().unwrap().w;
+        let places = [(place(&model.artifact().matrix(head).unwrap()).unwrap(), 0)];
+        let buffers = |bytes: usize| vec![Line::ZERO; bytes.div_ceil(64)];
+        let of = |segment: &Range<usize>| {
+            let (mut state, mut scratch) = (buffers(model.state_bytes()), buffers(model.scratch_bytes(BATCH)));
+            let mut state = State::new(&model, Line::bytes_mut(&mut state)).unwrap();
+            let mut session = Session::new(&model, recording(), &mut state, Line::bytes_mut(&mut scratch)).unwrap();
+            let each: &mut dyn FnMut(usize, &[f32]) = &mut |_, _| {};
+            let (done, mut inputs) = listen(&places, || match (calibration, model.header().input) {
+                (Calibration::Tokens(tokens), _) => session.prefill_tokens_each(&tokens[segment.clone()], each),
+                (Calibration::Frames { samples, seconds }, InputSpec::Frames { .. }) => {
+                    let channels = model.channels().unwrap();
+                    let samples = &samples[segment.start * channels..segment.end * channels];
+                    match seconds {
+                        Some(seconds) => session.prefill_frames_after_each(samples, &seconds[segment.clone()], each),
+                        None => session.prefill_frames_each(samples, each),
+                    }
+                }
+                _ => unreachable!(),
+            });
+            done.unwrap();
+            inputs.remove(&0).unwrap()
+        };
+        segments.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_walk_gives_the_bits_of_the_whole_model() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families");
+        let mut dirs: Vec<_> = std::fs::read_dir(root).unwrap().map(|e| e.unwrap().path()).collect();
+        dirs.sort();
+        for dir in dirs {
+            let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+            let checkpoint = Checkpoint::open(&dir).unwrap();
+            let graph = families::build(&checkpoint).unwrap();
+            for format in [Format::F32, Format::Q4] {
+                let cache = Cache { context: 128, sink: None, int8: true };
+                let recipe = Recipe { format, embedding: Some(Format::F32), cache };
+                let mut formats = recipe.formats(&graph);
+                if let Some(Op::Head(Head { w, .. }) | Op::CappedHead(CappedHead { head: Head { w, .. }, .. })) = graph.ops.last() {
+                    formats[*w as usize] = Some(Format::F32);
+                }
+                let out = tempfile::tempdir().unwrap();
+                let path = out.path().join("whole.brook");
+                write_formats(&graph, &recipe, &formats, &path, &mut |_| {}).unwrap();
+                let file = MappedFile::open(&path).unwrap();
+                let takes_gaps = Model::from_bytes(file.bytes()).unwrap().plan().takes_gaps;
+                let calibration = Calibration::noise(&graph, takes_gaps, 96);
+                let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
+                let segments = calibration.spread(channels, 2, 48);
+
+                let walk = Walk { graph: &graph, cache, calibration: &calibration, segments: segments.clone(), pieces: stretches(&graph) };
+                let mut visitor = Nearest { formats: &formats, seen: Vec::new() };
+                let mut count = Count { done: 0, total: 0, progress: &mut |_| {} };
+                let shared: HashSet<usize> =
+                    shared(&graph, &walk.pieces).into_iter().filter(|&t| formats[t].is_some_and(takes_metric)).collect();
+                let left = walk.go(&formats, &shared, &mut visitor, &mut count).unwrap();
+                assert_eq!(left, whole(file.bytes(), &calibration, &segments), "{name}");
+
+                let wanted = formats.iter().filter(|f| f.is_some_and(takes_metric)).count();
+                assert_eq!(visitor.seen.len(), wanted, "{name}: matrices were left out");
+                println!("{name}: {} in {} pieces, {wanted} matrices", format.name(), walk.pieces.len());
+            }
+        }
+    }
+}

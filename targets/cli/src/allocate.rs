@@ -1,0 +1,178 @@
+//! `brooklet quantize --fit`, `--bits`, `--flash`, `--max-ppl-ratio`: what the budget is, and what was chosen for it.
+
+use crate::calibrate::{How, Source};
+use crate::export::size;
+use crate::firmware::{CORES, Overhead};
+use crate::fit::{plainly, read, show};
+use crate::quantize::percent;
+use crate::sheet::{grouped, short};
+use anyhow::{Result, bail};
+use brooklet::kernels::quant::Format;
+use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
+use brooklet_quantize::calibrate::{CalibrateProgress, write_calibrated};
+use brooklet_quantize::fit::FitProgress;
+use brooklet_quantize::graph::Graph;
+use brooklet_quantize::methods::Method;
+use brooklet_quantize::report::{bits_per_weight, uniform_loss_at};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat, lower};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Formats of firmware: whole numbers that its kernels multiply, without those of the feature `planes`. Half floats would be several times slower there.
+const FIRMWARE_FORMATS: [Format; 2] = [Format::Q4, Format::Q8];
+/// Whole floats tell nothing more than halves, and take twice the room.
+const FORMATS: [Format; 7] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8, Format::F16];
+/// How far linked firmware may be from what is foretold: `cargo xtask size` allows as much.
+const FORETOLD_WITHIN: f64 = 1.02;
+/// Matrices that are shown one by one; `--plan` and `--verbose` show all.
+const MOST_NAMED: usize = 12;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Find the best file of at most this size, everything included, such as 24MiB
+    #[arg(long, value_name = "SIZE", value_parser = size, group = "bound")]
+    fit: Option<u64>,
+    /// Find the best file of at most so many bits for each weight, everything included
+    #[arg(long, value_name = "BITS", group = "bound")]
+    bits: Option<f64>,
+    /// Find the best file for a microcontroller with so much flash, the firmware's code included
+    #[arg(long, value_name = "SIZE", value_parser = size, group = "bound")]
+    flash: Option<u64>,
+    /// RAM for state and scratch; with --flash all of it, the firmware's stack and variables included
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "bound", conflicts_with = "max_kl")]
+    ram: Option<u64>,
+    /// Core that --flash and --ram are for; without it, what fits every one of them fits
+    #[arg(long, value_name = "CORE", value_parser = CORES, ignore_case = true, requires = "flash")]
+    core: Option<String>,
+    /// Find the smallest file whose perplexity on the calibration text is at most so many times the float model's
+    #[arg(long, value_name = "RATIO", group = "bound")]
+    max_ppl_ratio: Option<f64>,
+    /// Keep what is measured of each matrix in this file, and take from there what was measured before: for a second budget
+    #[arg(long, value_name = "LEDGER.json", requires = "bound", conflicts_with = "max_kl")]
+    ledger: Option<PathBuf>,
+    /// Show what would be chosen for a budget, and make no file
+    #[arg(long, requires = "bound", conflicts_with = "max_kl")]
+    pub(crate) plan: bool,
+}
+
+impl Options {
+    /// The budget, and what firmware takes of it besides the model; `None` if there is none.
+    fn goal(&self) -> Option<(Goal, Option<Overhead>)> {
+        if let Some(bytes) = self.flash {
+            let overhead = Overhead::of(self.core.as_deref());
+            let code_bytes = (overhead.flash_bytes as f64 * FORETOLD_WITHIN).ceil() as u64;
+            return Some((Goal::Flash { bytes, code_bytes }, Some(overhead)));
+        }
+        let goal = self.fit.map(Goal::Bytes).or(self.bits.map(Goal::BitsPerWeight));
+        goal.or(self.max_ppl_ratio.map(Goal::PerplexityRatio)).map(|goal| (goal, None))
+    }
+
+    /// Whether there is a budget.
+    pub(crate) fn is_given(&self) -> bool {
+        self.goal().is_some()
+    }
+}
+
+/// What the user said besides the budget.
+pub(crate) struct Wishes<'w> {
+    /// How the result's codes are chosen.
+    pub(crate) how: How,
+    /// Whether to go on from an interrupted run.
+    pub(crate) resume: bool,
+    /// How attention's cache is kept, if it was said.
+    pub(crate) cache: Option<CacheFormat>,
+    /// How states are kept, if it was said.
+    pub(crate) state: Option<StateFormat>,
+    /// What is measured on.
+    pub(crate) source: Source<'w>,
+}
+
+impl Wishes<'_> {
+    /// Recipes to choose from, finest first: without a word about it, RAM decides what a stream's memory holds; without RAM, the usual.
+    fn recipes(&self, recipe: &Recipe, is_bounded: bool) -> Vec<Recipe> {
+        if !is_bounded {
+            return vec![*recipe];
+        }
+        let caches = self.cache.map_or(vec![CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4], |cache| vec![cache]);
+        let states = self.state.map_or(vec![StateFormat::F32, StateFormat::F16], |state| vec![state]);
+        let of = |(state, format)| Recipe { state, cache: Cache { format, ..recipe.cache }, ..*recipe };
+        states.iter().flat_map(|&state| caches.iter().map(move |&format| (state, format))).map(of).collect()
+    }
+}
+
+/// Chooses and, unless only a plan is asked for, makes the file `out`.
+pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes<'_>, out: &Path) -> Result<Allocation> {
+    let Some((goal, overhead)) = options.goal() else { bail!("no budget") };
+    let calibration = read(graph, wishes.source.file, wishes.source.time_column)?;
+    let recipes = wishes.recipes(recipe, options.ram.is_some());
+    let firmware_bytes = |o: &Overhead| ((o.static_bytes + o.stack_bytes) as f64 * FORETOLD_WITHIN).ceil() as u64;
+    let request = Request {
+        goal,
+        recipes: &recipes,
+        ram: options.ram.map(|bytes| Ram { bytes, firmware_bytes: overhead.as_ref().map_or(0, firmware_bytes) }),
+        formats: if overhead.is_some() { &FIRMWARE_FORMATS } else { &FORMATS },
+        calibration: calibration.as_ref(),
+        ledger: options.ledger.as_deref(),
+        plan_only: options.plan,
+    };
+    let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
+    let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
+        match calibrated {
+            // Files that are only measured are rounded to the nearest: what a matrix is worth beside the others hardly depends on the method.
+            Some(calibration) if path == out => {
+                let parts = wishes.how.options(graph, calibration, wishes.resume);
+                let (report, failed) = write_calibrated(graph, recipe, formats, parts, path, &mut |p| progress(of_calibration(p)))?;
+                if let Some(error) = failed {
+                    eprintln!("the model could not be run to its end ({error}); matrices behind that are rounded to the nearest");
+                }
+                Ok(report)
+            }
+            _ => lower::write_formats(graph, recipe, formats, path, &mut |p| progress(FitProgress::Writing(p))),
+        }
+    };
+    show(|progress| allocate(graph, &request, out, &mut write, progress)).map_err(plainly)
+}
+
+fn of_calibration(progress: CalibrateProgress<'_>) -> FitProgress<'_> {
+    match progress {
+        CalibrateProgress::Walking(p) => FitProgress::Measuring { what: p.what, done: p.done, total: p.total },
+        CalibrateProgress::Writing(p) => FitProgress::Writing(p),
+    }
+}
+
+/// What was chosen, and what it costs.
+pub(crate) fn print(out: &mut dyn Write, a: &Allocation, everything: bool) -> Result<()> {
+    let mut parts: Vec<_> = a.parts.iter().collect();
+    parts.sort_by(|x, y| y.choice().loss.total_cmp(&x.choice().loss));
+    let loss_of_all: f64 = a.predicted.max(f64::MIN_POSITIVE);
+    let named = if everything { parts.len() } else { parts.len().min(MOST_NAMED) };
+    writeln!(out, "{:<6} {:>16} {:>12} {:>10} {:>7}  matrix, by share of the loss", "format", "shape", "bytes", "loss", "share")?;
+    for part in &parts[..named] {
+        let (choice, shape) = (part.choice(), format!("{} x {}", part.shape.0, part.shape.1));
+        let more = if part.tensors.len() > 1 { format!(" and {} more", part.tensors.len() - 1) } else { String::new() };
+        let share = percent((choice.loss / loss_of_all) as f32);
+        let format = choice.format.name();
+        writeln!(out, "{format:<6} {shape:>16} {:>12} {:>10.2e} {share:>7}  {}{more}", choice.bytes, choice.loss, part.name)?;
+    }
+    if named < parts.len() {
+        writeln!(out, "and {} more; --verbose shows them all", parts.len() - named)?;
+    }
+    writeln!(out)?;
+    let what = if a.is_relative_error { "squared error over variance" } else { "KL" };
+    let room = a
+        .limit_bytes
+        .map_or(String::new(), |limit| format!(", {:.1} % of {}", 100.0 * a.file_bytes as f64 / limit.max(1) as f64, grouped(limit)));
+    writeln!(out, "file       {} bytes{room}; {:.2} bits per weight", grouped(a.file_bytes), bits_per_weight(a))?;
+    writeln!(out, "RAM        {} bytes of state and scratch", grouped(a.ram_bytes))?;
+    writeln!(out, "loss       {:.3e} measured, {:.3e} foretold ({what} from float, per step)", a.measured.mean, a.predicted)?;
+    if let Some((perplexity, ratio)) = a.measured.perplexity {
+        writeln!(out, "perplexity {perplexity:.3} on the calibration text, {ratio:.5} times the float model's")?;
+    }
+    if let Some(uniform) = uniform_loss_at(a, a.file_bytes) {
+        writeln!(out, "mixing     {:.0} % less loss than one format at this size", 100.0 * (1.0 - a.measured.mean / uniform))?;
+    }
+    if a.is_finest && a.limit_bytes.is_some() {
+        writeln!(out, "every matrix is in its finest format: the rest of the {} stays empty", short(a.limit_bytes.unwrap_or(0)))?;
+    }
+    Ok(writeln!(out)?)
+}
