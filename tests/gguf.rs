@@ -4,9 +4,47 @@
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat};
 use brooklet_tests::{File, Sequence, fixtures, read_npy, stream};
 use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
+
+/// Writes another text under a metadata key; all behind it moves.
+fn set_text(bytes: &mut Vec<u8>, key: &str, text: &str) {
+    let at = bytes.windows(key.len()).position(|w| w == key.as_bytes()).unwrap() + key.len() + 4;
+    let old = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    bytes.splice(at..at + 8 + old, [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat());
+}
+
+/// Two small vocabularies, with llama.cpp's ids of the same texts by every way to split.
+#[test]
+fn tokens_are_those_of_llama_cpp() {
+    let folder = fixtures().join("gguf");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("tokens.json")).unwrap()).unwrap();
+    let texts: Vec<&str> = json["texts"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+    let cases = json["ids"].as_object().unwrap();
+    assert_eq!(cases.len(), 13);
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.gguf");
+    for (pre, ids) in cases {
+        let mut bytes = std::fs::read(folder.join(if pre == "llama" { "tokens-spm.gguf" } else { "tokens-bpe.gguf" })).unwrap();
+        if pre != "llama" {
+            // The name makes room: the data must stay where it is.
+            set_text(&mut bytes, "tokenizer.ggml.pre", pre);
+            set_text(&mut bytes, "general.name", &"x".repeat(64 + "gpt-2".len() - pre.len()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let tokenizer = Tokenizer::from_bytes(checkpoint.tokenizer().unwrap().unwrap()).unwrap();
+        for (text, want) in texts.iter().zip(ids.as_array().unwrap()) {
+            let want: Vec<u32> = want.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+            assert_eq!(tokenizer.encode(*text, false).unwrap().get_ids(), want, "{pre}: {text:?}");
+        }
+        // What begins a text: SentencePiece and some ways to split add a first token, if the file names one.
+        let first = tokenizer.encode("A", true).unwrap().get_ids()[0];
+        assert_eq!(first == 1, pre == "llama", "{pre}");
+    }
+}
 
 const FLOAT: Recipe = Recipe {
     format: Format::F32,

@@ -114,7 +114,8 @@ impl<'g> Vocabulary<'g> {
 
     /// What puts the first and the last token around a text.
     fn post_processor(&self, adds_bos: bool, default_ids: [Option<usize>; 2]) -> Result<Value, Error> {
-        let adds = [self.gguf.flag(ADD_BOS)?.unwrap_or(adds_bos), self.gguf.flag(ADD_EOS)?.unwrap_or(false)];
+        let asked = [self.gguf.flag(ADD_BOS)?, self.gguf.flag(ADD_EOS)?];
+        let adds = [asked[0].unwrap_or(adds_bos), asked[1].unwrap_or(false)];
         let mut special = Map::new();
         let mut single = vec![json!({ "Sequence": { "id": "A", "type_id": 0 } })];
         for (i, key) in ["tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"].into_iter().enumerate() {
@@ -123,6 +124,9 @@ impl<'g> Vocabulary<'g> {
             }
             let default = default_ids[i].and_then(|id| Some((id, *self.tokens.get(id)?)));
             let Some((id, token)) = self.token_of(key)?.or(default) else {
+                if asked[i].is_none() {
+                    continue;
+                }
                 return Err(self.gguf.error(key, "is missing, and every text is to have it"));
             };
             special.insert(token.to_owned(), json!({ "id": token, "ids": [id], "tokens": [token] }));
