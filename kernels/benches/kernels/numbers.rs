@@ -5,11 +5,6 @@ pub(crate) fn numbers(count: usize) -> Vec<f32> {
     (0..count as u32).map(|i| hash(i) as i32 as f32 / i32::MAX as f32).collect()
 }
 
-/// `count` numbers between -1 and -0.1: decays.
-pub(crate) fn decays(count: usize) -> Vec<f32> {
-    numbers(count).into_iter().map(|x| -0.1 - 0.9 * x.abs()).collect()
-}
-
 /// A multiplicative hash.
 pub(crate) fn hash(i: u32) -> u32 {
     i.wrapping_add(1).wrapping_mul(2_654_435_761).rotate_left(13).wrapping_mul(0x85eb_ca6b)

@@ -1,6 +1,6 @@
 //! Recurrences and the convolutions before them.
 
-use crate::numbers::{decays, numbers};
+use crate::numbers::numbers;
 use brooklet_kernels::{Conv1d, GatedDelta, KernelTable, Rows, RowsMut, Scan, Ssd, StateMut, available};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
@@ -127,4 +127,9 @@ fn gated_delta(group: &mut BenchmarkGroup<'_, WallTime>, heads: usize, dim: usiz
     each_state(group, &format!("{heads}x{dim}x{dim}"), heads * dim * dim, (heads, dim * dim), |table, state| {
         table.gated_delta_step(&delta, state, &mut y);
     });
+}
+
+/// `count` numbers between -1 and -0.1: decays.
+fn decays(count: usize) -> Vec<f32> {
+    numbers(count).into_iter().map(|x| -0.1 - 0.9 * x.abs()).collect()
 }
