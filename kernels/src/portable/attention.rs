@@ -80,7 +80,7 @@ pub(crate) const LARGEST: f32 = 16_383.0;
 /// `scores[j] = scale * q . keys[j]`.
 #[inline(always)]
 fn score_rounded(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32]) {
-    let head_dim = q.len();
+    let head_dim = q.len().max(1);
     for (group, q) in q.chunks(QUERY_GROUP).enumerate() {
         let mut codes = [0; QUERY_GROUP];
         let scale = round_group(q, &mut codes) * scale;
@@ -100,12 +100,12 @@ fn score_rounded(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32])
 /// `out = sum_j weights[j] * values[j]`.
 #[inline(always)]
 fn sum_rounded(cache: &Rounded<'_>, weights: &mut [f32], out: &mut [f32]) {
-    let head_dim = out.len();
+    let head_dim = out.len().max(1);
     out.fill(0.0);
     for (weight, &value_scale) in weights.iter_mut().zip(cache.value_scales) {
         *weight *= value_scale;
     }
-    for (weights, values) in weights.chunks(WEIGHT_GROUP).zip(cache.values.chunks(WEIGHT_GROUP * head_dim)) {
+    for (weights, values) in weights.chunks(WEIGHT_GROUP).zip(cache.values.chunks((WEIGHT_GROUP * head_dim).max(1))) {
         let mut codes = [0; WEIGHT_GROUP];
         let scale = round_group(weights, &mut codes);
         let codes = codes.get(..weights.len()).unwrap_or_default();
