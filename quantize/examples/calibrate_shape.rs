@@ -7,7 +7,7 @@ use brooklet_quantize::calibrate::{CalibrateProgress, Options, write_calibrated}
 use brooklet_quantize::fit::Calibration;
 use brooklet_quantize::graph::Input;
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::{Cache, Recipe, families, shapes};
+use brooklet_quantize::{Recipe, families, shapes};
 use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let graph = families::build(&checkpoint)?;
     let vocab = if let Input::Tokens { vocab, .. } = graph.input { vocab } else { return Err("the shape takes no tokens".into()) };
     let calibration = Calibration::Tokens((0..steps as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) % vocab).collect());
-    let recipe = Recipe { format: Format::Q4, embedding: None, cache: Cache { context: 2048, sink: Some(4), int8: true } };
+    let recipe = Recipe { format: Format::Q4, ..Recipe::default() };
     let out = tempfile::tempdir()?;
     let options = Options { method: Method::Gptq, calibration: &calibration, steps, resume: false };
     let (start, mut last) = (Instant::now(), usize::MAX);

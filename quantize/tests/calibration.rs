@@ -4,7 +4,7 @@ use brooklet::kernels::quant::Format;
 use brooklet_quantize::calibrate::{CalibrateProgress, Options, write_calibrated};
 use brooklet_quantize::fit::Calibration;
 use brooklet_quantize::methods::{Method, Metric, Packer, pack, unpack};
-use brooklet_quantize::{Cache, Checkpoint, Recipe, families};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,8 @@ proptest! {
     }
 }
 
-const RECIPE: Recipe = Recipe { format: Format::Q4, embedding: Some(Format::Q4), cache: Cache { context: 128, sink: Some(4), int8: true } };
+const CACHE: Cache = Cache { context: 128, sink: Some(4), format: CacheFormat::Int8 };
+const RECIPE: Recipe = Recipe { format: Format::Q4, embedding: Some(Format::Q4), state: StateFormat::F32, cache: CACHE };
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(name)

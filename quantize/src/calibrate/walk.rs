@@ -81,6 +81,9 @@ pub fn walk(
     progress: &mut dyn FnMut(WalkProgress<'_>),
 ) -> Result<(), Error> {
     calibration.check(graph, Path::new("calibration"))?;
+    if !formats.iter().flatten().any(|&format| takes_metric(format)) {
+        return Ok(());
+    }
     let pieces = stretches(graph);
     let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
     let segment_steps = SEGMENT_STEPS.min(cache.context as usize).max(1);
@@ -425,6 +428,7 @@ fn stream(model: &Model<'_>, samples: &[f32], seconds: Option<&[f32]>) -> Result
 mod tests {
     use super::*;
     use crate::lower::write_formats;
+    use crate::recipe::{CacheFormat, StateFormat};
     use crate::{Checkpoint, Recipe, families};
     use brooklet::artifact::InputSpec;
     use brooklet::mem::MappedFile;
@@ -484,8 +488,8 @@ mod tests {
             let checkpoint = Checkpoint::open(&dir).unwrap();
             let graph = families::build(&checkpoint).unwrap();
             for format in [Format::F32, Format::Q4] {
-                let cache = Cache { context: 128, sink: None, int8: true };
-                let recipe = Recipe { format, embedding: Some(Format::F32), cache };
+                let cache = Cache { context: 128, sink: None, format: CacheFormat::Int8 };
+                let recipe = Recipe { format, embedding: Some(Format::F32), state: StateFormat::F32, cache };
                 let mut formats = recipe.formats(&graph);
                 if let Some(Op::Head(Head { w, .. }) | Op::CappedHead(CappedHead { head: Head { w, .. }, .. })) = graph.ops.last() {
                     formats[*w as usize] = Some(Format::F32);
