@@ -13,6 +13,7 @@ use brooklet::mem::{Line, lines_from};
 use brooklet::ops::{Access, Op};
 use brooklet::{Model, Session, State};
 use rayon::prelude::*;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
@@ -206,9 +207,11 @@ impl Walk<'_, '_> {
             // Those that nobody has chosen yet.
             let mut open: Vec<usize> = Vec::new();
             for tensor in own.iter().copied().chain(head).filter(|t| takes(*t)) {
-                if !packed.contains_key(&tensor) {
+                if let Entry::Vacant(entry) = packed.entry(tensor) {
                     match visitor.known(tensor, &self.weights(tensor)?)? {
-                        Some(known) => drop(packed.insert(tensor, known)),
+                        Some(known) => {
+                            entry.insert(known);
+                        }
                         None => open.push(tensor),
                     }
                 }
