@@ -47,12 +47,8 @@ proptest! {
     }
 }
 
-const RECIPE: Recipe = Recipe {
-    format: Format::Q4,
-    embedding: Some(Format::Q4),
-    state: StateFormat::F32,
-    cache: Cache { context: 128, sink: Some(4), format: CacheFormat::Int8 },
-};
+const CACHE: Cache = Cache { context: 128, sink: Some(4), format: CacheFormat::Int8 };
+const RECIPE: Recipe = Recipe { format: Format::Q4, embedding: Some(Format::Q4), state: StateFormat::F32, cache: CACHE };
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/families").join(name)

@@ -13,6 +13,7 @@ use brooklet::mem::{Line, lines_from};
 use brooklet::ops::{Access, Op};
 use brooklet::{Model, Session, State};
 use rayon::prelude::*;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::Path;
@@ -81,6 +82,9 @@ pub fn walk(
     progress: &mut dyn FnMut(WalkProgress<'_>),
 ) -> Result<(), Error> {
     calibration.check(graph, Path::new("calibration"))?;
+    if !formats.iter().flatten().any(|&format| takes_metric(format)) {
+        return Ok(());
+    }
     let pieces = stretches(graph);
     let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
     let segment_steps = SEGMENT_STEPS.min(cache.context as usize).max(1);
@@ -203,9 +207,11 @@ impl Walk<'_, '_> {
             // Those that nobody has chosen yet.
             let mut open: Vec<usize> = Vec::new();
             for tensor in own.iter().copied().chain(head).filter(|t| takes(*t)) {
-                if !packed.contains_key(&tensor) {
+                if let Entry::Vacant(entry) = packed.entry(tensor) {
                     match visitor.known(tensor, &self.weights(tensor)?)? {
-                        Some(known) => drop(packed.insert(tensor, known)),
+                        Some(known) => {
+                            entry.insert(known);
+                        }
                         None => open.push(tensor),
                     }
                 }

@@ -44,7 +44,7 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, source: Source<'_>, how: H
     let (layers, bytes) =
         (style("{bar:32} {pos}/{len} parts of the model, {eta} left  {msg}"), style("{bar:32} {bytes}/{total_bytes}  {msg}"));
     let options = how.options(graph, &calibration, resume);
-    let written = write_calibrated(graph, recipe, &recipe.formats(&graph), options, out, &mut |progress| {
+    let written = write_calibrated(graph, recipe, &recipe.formats(graph), options, out, &mut |progress| {
         let (style, done, total, message) = match progress {
             CalibrateProgress::Walking(p) => (&layers, p.done as u64, p.total as u64, p.what),
             CalibrateProgress::Writing(p) => (&bytes, p.done_bytes, p.total_bytes, p.tensor),
