@@ -112,6 +112,15 @@ fn chosen<'a>(build: &dyn Fn() -> Result<Graph<'a>, Error>, format: Format) -> P
     choice.passes
 }
 
+/// A divergence is one of probabilities.
+#[test]
+fn auto_refuses_measured_values() {
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("rnn-gru-unit")).unwrap();
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let refused = choose(&|| families::build(&checkpoint), &FLOAT, None, Path::new("model.brook"), &mut |_, _, _| unreachable!());
+    assert!(refused.unwrap_err().to_string().contains("--passes"));
+}
+
 #[test]
 fn rotations_are_kept_where_they_pay() {
     for tied in [false, true] {

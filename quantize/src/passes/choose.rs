@@ -4,7 +4,7 @@
 use super::{Done, Passes};
 use crate::error::Error;
 use crate::fit::{Calibration, Trials};
-use crate::graph::Graph;
+use crate::graph::{Graph, Output};
 use crate::lower::Report;
 use crate::recipe::Recipe;
 use std::path::Path;
@@ -60,7 +60,12 @@ pub fn choose<'a>(
     out: &Path,
     write: &mut dyn FnMut(Passes, &Graph<'_>, &Path) -> Result<Report, Error>,
 ) -> Result<Choice, Error> {
-    Trials::with(&build()?, recipe, calibration, out, |trials| {
+    let plain = build()?;
+    if let Output::Values { .. } = plain.output {
+        let problem = "auto compares probabilities, and the model gives measured values; name the passes, or leave the option out";
+        return Err(Error::invalid(out, "option --passes", problem));
+    }
+    Trials::with(&plain, recipe, calibration, out, |trials| {
         let mut choice = Choice { passes: Passes::NONE, trials: Vec::new(), steps: trials.steps() };
         let mut best = f64::INFINITY;
         for (add, must_bring) in ADDITIONS {

@@ -22,7 +22,7 @@ pub(super) fn insert(graph: &mut Graph<'_>) -> usize {
         let others_read_it =
             of_x().any(|touch| touch.op < i && touch.access == Access::Read && matches!(graph.ops[touch.op], Op::Linear(_)));
         // Behind a plain norm lies the stream itself, which turns off line.
-        let writer = of_x().filter(|touch| touch.op < i && touch.access != Access::Read).next_back();
+        let writer = of_x().rfind(|touch| touch.op < i && touch.access != Access::Read);
         let of_stream =
             writer.is_none_or(|touch| matches!(&graph.ops[touch.op], Op::Norm(norm) if norm.gate.is_none() && norm.groups == 1));
         if !read_later && !others_read_it && !of_stream {
