@@ -440,6 +440,10 @@ fn safetensors_17_configs_that_lie() {
                 serde_json::json!(-1),
                 serde_json::json!("x"),
             ] {
+                // No experts at all is a dense model, which this one can be taken for.
+                if *key == "num_local_experts" && value == 0 {
+                    continue;
+                }
                 let mut config = config.clone();
                 config[*key] = value.clone();
                 let dir = tempfile::tempdir().unwrap();

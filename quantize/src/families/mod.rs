@@ -268,8 +268,14 @@ fn head_matrix<'a>(g: &mut Graph<'a>, checkpoint: &'a Checkpoint, table: TensorI
 /// Sizes from config keys that the families spell alike.
 fn layers(checkpoint: &Checkpoint) -> Result<usize, Error> {
     let config = &checkpoint.config;
-    match config.maybe_size("num_hidden_layers")? {
-        Some(n) => Ok(n),
-        None => config.size("n_layer"),
+    let (key, layers) = match config.maybe_size("num_hidden_layers")? {
+        Some(n) => ("num_hidden_layers", n),
+        None => ("n_layer", config.size("n_layer")?),
+    };
+    // Before anything is sized by it; weights that are drawn have no names.
+    let tensors = checkpoint.names().count();
+    if tensors > 0 && layers > tensors {
+        return Err(config.error(key, format!("is {layers}, and there are only {tensors} tensors")));
     }
+    Ok(layers)
 }

@@ -398,7 +398,9 @@ impl Reader<'_> {
         })?;
         let start = self.at;
         match kind.bytes() {
-            Some(bytes) => drop(self.skip((count * bytes) as u64, &thing)?),
+            Some(bytes) => {
+                self.skip((count * bytes) as u64, &thing)?;
+            }
             None => {
                 for _ in 0..count {
                     self.text(&thing)?;
