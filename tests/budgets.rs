@@ -14,7 +14,7 @@ const FORMATS: [Format; 7] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Fo
 
 /// One of the repository's family fixtures.
 fn checkpoint(name: &str) -> Checkpoint {
-    Checkpoint::open(&fixtures().join("families").join(name)).unwrap()
+    Checkpoint::open(fixtures().join("families").join(name)).unwrap()
 }
 
 /// A short stream for a model of tokens; sensor models get noise.

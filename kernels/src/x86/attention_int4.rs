@@ -32,7 +32,7 @@ impl<'a> Plane<'a> {
         // SAFETY: 16 readable bytes each; the loads ask for no alignment.
         let (bytes, levels) =
             unsafe { (_mm_loadu_si128(self.codes[at].as_ptr().cast()), _mm_loadu_si128(NONLINEAR_TABLE.as_ptr().cast())) };
-        let bytes = if part % 2 == 0 { bytes } else { _mm_srli_epi16::<4>(bytes) };
+        let bytes = if part.is_multiple_of(2) { bytes } else { _mm_srli_epi16::<4>(bytes) };
         let levels = _mm_shuffle_epi8(levels, _mm_and_si128(bytes, _mm_set1_epi8(15)));
         let scale = _mm512_cvtph_ps(_mm256_set1_epi16(self.scales[at] as i16));
         _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(levels)), scale)
