@@ -26,7 +26,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // The library crates and the board-free firmware on top of them, with the features that firmware takes.
         must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app"]))?;
         // What it may take besides.
-        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet", "--features", "planes,narrow-states"]))?;
+        let features = "brooklet/planes,brooklet/narrow-states,brooklet/hadamard";
+        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app", "--features", features]))?;
         println!("brooklet builds for {target} without std and without alloc");
     }
     Ok(())

@@ -13,10 +13,12 @@ const MOST_GRAINS: u64 = 1 << 19;
 /// The choice of every unit, by number, that fits in `capacity_bytes` with the least loss, and of those the smallest; `None` if nothing fits.
 pub(super) fn choose(units: &[Vec<Choice>], capacity_bytes: u64) -> Option<Vec<usize>> {
     let least: Vec<u64> = units.iter().map(|choices| choices.iter().map(|c| c.bytes).min()).collect::<Option<_>>()?;
-    let most: u64 = units.iter().filter_map(|choices| choices.iter().map(|c| c.bytes).max()).sum();
-    let room_bytes = capacity_bytes.min(most).checked_sub(least.iter().sum())?;
-    let grain_bytes = room_bytes.div_ceil(MOST_GRAINS).next_multiple_of(LINE_BYTES).max(LINE_BYTES);
-    let room = (room_bytes / grain_bytes) as usize;
+    let room_bytes = capacity_bytes.checked_sub(least.iter().sum())?;
+    let most_above = |(choices, least): (&Vec<Choice>, &u64)| choices.iter().map(|c| c.bytes - least).max();
+    let above: Vec<u64> = units.iter().zip(&least).filter_map(most_above).collect();
+    let grain_bytes = room_bytes.min(above.iter().sum()).div_ceil(MOST_GRAINS).next_multiple_of(LINE_BYTES).max(LINE_BYTES);
+    // No more than all the largest choices take.
+    let room = above.iter().map(|&bytes| grains(bytes, grain_bytes)).sum::<usize>().min((room_bytes / grain_bytes) as usize);
 
     // The least loss of the units so far in exactly so many grains above their smallest choices, (room + 1).
     let mut best = vec![f64::INFINITY; room + 1];
@@ -104,7 +106,7 @@ mod tests {
             if let Some(chosen) = choose(&units, capacity_bytes) {
                 let (loss, bytes) = total(&units, &chosen);
                 prop_assert!(bytes <= capacity_bytes);
-                let rounded_away = units.len() as u64 * (LINE_BYTES + (capacity_bytes >> 18));
+                let rounded_away = (units.len() as u64 + 1) * (LINE_BYTES + (capacity_bytes >> 18));
                 if let Some((best, _)) = by_trying(&units, capacity_bytes.saturating_sub(rounded_away)) {
                     prop_assert!(loss <= best);
                 }

@@ -136,7 +136,6 @@ fn errors_name_the_thing_and_end_with_a_failure() {
         ("", &["quantize", &checkpoint, "-o", &out, "--context", "4", "--sink", "4"], &["--sink 4", "--context 4"]),
         ("", &["quantize", &checkpoint, "-o", "none/out.brook"], &["none"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "0"], &["--max-kl", "above 0"]),
-        ("", &["quantize", &checkpoint, "-o", &out, "--calibration", &tokens], &["--max-kl"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", "none.txt"], &["none.txt", "cannot be read"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &no_tokens], &["words.json", "0x7b"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &empty], &["calibration", "no steps"]),
