@@ -6,6 +6,7 @@ use brooklet::mem::MappedFile;
 use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
 use brooklet_quantize::fit::{Calibration, FitProgress};
 use brooklet_quantize::graph::Graph;
+use brooklet_quantize::methods::Method;
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Error, Recipe, StateFormat, families, lower, report};
 use brooklet_tests::fixtures;
 use std::path::Path;
@@ -52,7 +53,8 @@ impl Ask<'_> {
 fn fit(graph: &Graph<'_>, ask: &Ask<'_>, out: &Path) -> Result<Allocation, Error> {
     let calibration = tokens(graph);
     let Ask { goal, recipes, ram, plan_only, ledger } = *ask;
-    let request = Request { goal, recipes, ram, formats: &FORMATS, calibration: calibration.as_ref(), ledger, plan_only };
+    let request =
+        Request { goal, recipes, ram, formats: &FORMATS, calibration: calibration.as_ref(), ledger, plan_only, method: Method::Nearest };
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, _: &mut dyn FnMut(FitProgress<'_>)| {
         lower::write_formats(graph, recipe, formats, path, &mut |_| {})
     };

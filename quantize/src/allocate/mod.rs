@@ -26,6 +26,7 @@ use crate::fit::meter::Profile;
 use crate::fit::{Calibration, FitProgress};
 use crate::graph::{Graph, Output};
 use crate::lower::{Layout, Report};
+use crate::methods::Method;
 use crate::recipe::Recipe;
 use brooklet::kernels::quant::Format;
 use effort::Effort;
@@ -58,6 +59,8 @@ pub struct Request<'r> {
     pub ledger: Option<&'r Path>,
     /// Only choose: no file is made.
     pub plan_only: bool,
+    /// How the file that is asked for is rounded; those that are only measured are rounded to the nearest.
+    pub method: Method,
 }
 
 /// Memory of a device.
@@ -92,6 +95,8 @@ pub struct Allocation {
     pub memory_loss: f64,
     /// What sums of parts are multiplied with to give a prediction.
     pub scale: f64,
+    /// Share of the loss of nearest rounding that the method of the file was expected to leave.
+    pub method_share: f64,
     /// Loss that was foretold, in nats per step.
     pub predicted: f64,
     /// Loss that was measured.
@@ -253,7 +258,8 @@ pub fn allocate<'w>(
         at_most(limit_bytes.unwrap_or(u64::MAX))?
     };
     let formats = sizes.formats_of(&choices, &chosen);
-    let predicted = fixed.loss + choices.iter().zip(&chosen).map(|(choices, &i)| choices[i].loss).sum::<f64>();
+    let method_share = if request.plan_only { 1.0 } else { request.method.share_of_nearest() };
+    let predicted = fixed.loss + method_share * choices.iter().zip(&chosen).map(|(choices, &i)| choices[i].loss).sum::<f64>();
     let (report, profile, need) = if request.plan_only {
         let (profile, need) = gauge.profile(&memory.recipe, &layout, &formats)?;
         (None, profile, need)
@@ -274,6 +280,7 @@ pub fn allocate<'w>(
         parts,
         memory_loss: fixed.loss,
         scale,
+        method_share,
         predicted,
         measured: profile.into(),
         curve,

@@ -45,6 +45,15 @@ impl Method {
             Method::Gptq => "gptq",
         }
     }
+
+    /// What this method leaves, by experience, of the loss that rounding to the nearest has. Twelve files of two trained hybrids, from 4.2 to
+    /// 6.7 bits per weight, kept 0.62 to 0.71 of it under GPTQ; weighting alone was not measured.
+    pub fn share_of_nearest(self) -> f64 {
+        match self {
+            Method::Nearest | Method::Weighted => 1.0,
+            Method::Gptq => 0.66,
+        }
+    }
 }
 
 /// Inputs below which a metric says which columns matter, but not how they go together.

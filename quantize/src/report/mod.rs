@@ -39,6 +39,7 @@ pub fn to_json(card: &Card, a: &Allocation) -> Value {
         "measured_loss": a.measured.mean,
         "memory_loss": a.memory_loss,
         "scale_of_parts": a.scale,
+        "method_share": a.method_share,
         "perplexity": a.measured.perplexity.map(|(perplexity, _)| perplexity),
         "perplexity_ratio": a.measured.perplexity.map(|(_, ratio)| ratio),
         "is_finest": a.is_finest,
@@ -56,12 +57,13 @@ pub fn bits_per_weight(a: &Allocation) -> f64 {
     8.0 * a.file_bytes as f64 / a.parameters.max(1) as f64
 }
 
-/// The loss of the best file in one format, at the bytes of the chosen one: a power law between the two nearest. `None` outside of them.
+/// The loss of the best file in one format, at the bytes of the chosen one, by the same method: a power law between the two nearest. `None`
+/// outside of them.
 pub fn uniform_loss_at(a: &Allocation, bytes: u64) -> Option<f64> {
     let mut uniform = a.uniform.clone();
     uniform.sort_by_key(|u| u.bytes);
     let pair = uniform.windows(2).find(|pair| pair[0].bytes <= bytes && bytes <= pair[1].bytes && pair[0].bytes < pair[1].bytes)?;
     let share = (bytes - pair[0].bytes) as f64 / (pair[1].bytes - pair[0].bytes) as f64;
     let loss = pair[0].loss.ln() + share * (pair[1].loss / pair[0].loss).ln();
-    loss.is_finite().then(|| loss.exp())
+    loss.is_finite().then(|| a.method_share * loss.exp())
 }

@@ -114,6 +114,7 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
         calibration: calibration.as_ref(),
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
+        method: if calibration.is_some() { wishes.how.method } else { Method::Nearest },
     };
     let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
