@@ -1,7 +1,7 @@
 //! From a matrix's numbers to codes and scales.
 //!
-//! [`rtn`] rounds each weight to the nearest code under searched scales, all weights alike or by importance; [`gptq`] rounds in the metric
-//! of the matrix's inputs ([`Metric`]), through its factors ([`factor`]), and ends with [`descent`]; [`table`] trains a matrix's own levels.
+//! `rtn` rounds each weight to the nearest code under searched scales, all weights alike or by importance; `gptq` rounds in the metric
+//! of the matrix's inputs ([`Metric`]), through its factors (`factor`), and ends with `descent`; `table` trains a matrix's own levels.
 
 mod descent;
 mod factor;
