@@ -241,6 +241,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// Runs `steps` on the tokens of each stream, with a state slot as rows of `width` numbers: on all tokens at once, or token by token
     /// where the times between them differ. Streams with a token each come several at a time, and from several threads.
+    #[inline(always)] // One operation each: nothing is there twice.
     pub(crate) fn each_stretch(&mut self, slot: u32, width: usize, steps: impl Fn(Stretch<'_, '_>) -> Option<()> + Sync) -> Option<()> {
         let (stride, kernels, tensors) = (self.stride.get(), self.kernels, self.tensors);
         if STREAMS > 1 && self.streams.len() > 1 && self.tokens == 1 && self.gaps.seconds.is_empty() {
