@@ -133,7 +133,7 @@ fn sum_rounded(cache: &Rounded<'_>, weights: &mut [f32], out: &mut [f32]) {
 }
 
 /// Rounds a group of numbers to codes of up to [`LARGEST`] and returns their scale.
-#[inline(always)]
+#[cfg_attr(not(target_os = "none"), inline(always))] // Back-ends compile it for their CPU; firmware has it once.
 fn round_group(x: &[f32], codes: &mut [i16]) -> f32 {
     let largest = x.iter().fold(0.0f32, |m, x| if x.abs() > m { x.abs() } else { m });
     if largest < SILENT {
@@ -147,7 +147,7 @@ fn round_group(x: &[f32], codes: &mut [i16]) -> f32 {
 }
 
 /// Replaces scores by `exp(score - max)` and returns their sum.
-#[inline(always)]
+#[cfg_attr(not(target_os = "none"), inline(always))] // Back-ends compile it for their CPU; firmware has it once.
 pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 {
     let max = scores.iter().fold(f32::NEG_INFINITY, |m, &s| if s > m { s } else { m });
     for score in scores.iter_mut() {
