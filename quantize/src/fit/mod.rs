@@ -144,7 +144,8 @@ pub fn quantize_within(
     let float_image = shelf.mix(&float_layout, &float)?;
     let float_model = float_image.model()?;
 
-    let count = segments(graph, &float_model);
+    let wanted = if decides(graph) { SEGMENTS_OF_DECIDERS } else { SEGMENTS };
+    let count = segments(wanted, MOST_MACS, &float_model);
     let noise;
     let calibration = match calibration {
         Some(given) => given,
@@ -237,10 +238,9 @@ pub(crate) fn decides(graph: &Graph<'_>) -> bool {
     graph.ops.iter().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)))
 }
 
-/// How many segments tell enough, and are not too much work.
-fn segments(graph: &Graph<'_>, float: &Model<'_>) -> usize {
-    let wanted = if decides(graph) { SEGMENTS_OF_DECIDERS } else { SEGMENTS };
-    let by_work = MOST_MACS / (float.plan().macs_per_step.max(1) * SEGMENT_STEPS as u64);
+/// How many segments of those wanted are not more work than `most_macs`, and no more outputs than can be held.
+fn segments(wanted: usize, most_macs: u64, float: &Model<'_>) -> usize {
+    let by_work = most_macs / (float.plan().macs_per_step.max(1) * SEGMENT_STEPS as u64);
     let by_memory = MOST_HELD_NUMBERS / (float.outputs().max(1) * SEGMENT_STEPS);
     wanted.min(by_work as usize).min(by_memory).max(FEW_SEGMENTS)
 }

@@ -3,7 +3,7 @@
 use super::calibration::{Calibration, SEGMENT_STEPS};
 use super::candidates::all_at_least;
 use super::meter::Meter;
-use super::{FEW_SEGMENTS, MOST_HELD_NUMBERS, MOST_MACS};
+use super::{MOST_MACS, SEGMENTS, segments};
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::lower::{self, Report};
@@ -33,7 +33,7 @@ impl Trials {
         let recipe = recipe.in_float();
         let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, &mut |_| {}))?.0;
         let float = Model::from_bytes(file.bytes())?;
-        let count = segments(&float);
+        let count = segments(SEGMENTS, WORK * MOST_MACS, &float);
         let calibration = match calibration {
             Some(given) => given.clone(),
             None => Calibration::noise(graph, float.plan().takes_gaps, count * SEGMENT_STEPS),
@@ -54,16 +54,8 @@ impl Trials {
     }
 }
 
-/// Segments to measure a file on: gains of a few percent must show.
-const SEGMENTS: usize = 32;
 /// Work that one measurement may take, in units of what a fit's may: there are few of them.
 const WORK: u64 = 4;
-
-fn segments(float: &Model<'_>) -> usize {
-    let by_work = WORK * MOST_MACS / (float.plan().macs_per_step.max(1) * SEGMENT_STEPS as u64);
-    let by_memory = MOST_HELD_NUMBERS / (float.outputs().max(1) * SEGMENT_STEPS);
-    SEGMENTS.min(by_work as usize).min(by_memory).max(FEW_SEGMENTS)
-}
 
 /// A file that is gone once it is closed.
 fn beside<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T, Error>) -> Result<(MappedFile, T), Error> {
