@@ -3,7 +3,7 @@
 use crate::calibrate::{How, Source};
 use crate::export::size;
 use crate::firmware::{CORES, Overhead};
-use crate::fit::{plainly, read, show};
+use crate::fit::{plainly, show};
 use crate::quantize::percent;
 use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
@@ -103,7 +103,7 @@ impl Wishes<'_> {
 /// Chooses and, unless only a plan is asked for, makes the file `out`.
 pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes<'_>, out: &Path) -> Result<Allocation> {
     let Some((goal, overhead)) = options.goal() else { bail!("no budget") };
-    let calibration = read(graph, wishes.source.file, wishes.source.time_column)?;
+    let calibration = wishes.how.stream(graph, wishes.source)?;
     let recipes = wishes.recipes(recipe, options.ram.is_some());
     let firmware_bytes = |o: &Overhead| ((o.static_bytes + o.stack_bytes) as f64 * FORETOLD_WITHIN).ceil() as u64;
     let request = Request {
@@ -114,7 +114,7 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
         calibration: calibration.as_ref(),
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
-        method: if calibration.is_some() { wishes.how.method } else { Method::Nearest },
+        method: wishes.how.method,
     };
     let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
