@@ -115,6 +115,9 @@ impl Arena {
     pub fn upload_at<T: DeviceRepr>(&mut self, place: Place, at: u64, data: &[T]) -> Result<(), Error> {
         let bytes = size_of_val(data);
         assert!(at + bytes as u64 <= place.bytes, "an upload of {bytes} bytes at {at} into a place of {}", place.bytes);
+        if bytes == 0 {
+            return Ok(());
+        }
         let from = (place.at + at) as usize;
         // SAFETY: any number is a row of bytes.
         let data = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), bytes) };
@@ -124,6 +127,9 @@ impl Arena {
 
     /// Sets a place to zero.
     pub fn clear(&mut self, place: Place) -> Result<(), Error> {
+        if place.bytes == 0 {
+            return Ok(());
+        }
         let from = place.at as usize;
         let mut part = self.memory.slice_mut(from..from + place.bytes as usize);
         self.device.stream().memset_zeros(&mut part).map_err(Error::driver("clearing memory"))
@@ -131,9 +137,17 @@ impl Arena {
 
     /// Copies the start of a place to `data` and waits for it.
     pub fn download<T: DeviceRepr>(&self, place: Place, data: &mut [T]) -> Result<(), Error> {
+        self.download_at(place, 0, data)
+    }
+
+    /// Copies what lies `at` bytes behind the start of a place to `data` and waits for it.
+    pub fn download_at<T: DeviceRepr>(&self, place: Place, at: u64, data: &mut [T]) -> Result<(), Error> {
         let bytes = size_of_val(data);
-        assert!(bytes as u64 <= place.bytes, "a download of {bytes} bytes from a place of {}", place.bytes);
-        let from = place.at as usize;
+        assert!(at + bytes as u64 <= place.bytes, "a download of {bytes} bytes at {at} from a place of {}", place.bytes);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let from = (place.at + at) as usize;
         // SAFETY: `DeviceRepr` are numbers, for which any bytes are valid.
         let data = unsafe { std::slice::from_raw_parts_mut(data.as_mut_ptr().cast::<u8>(), bytes) };
         let part = self.memory.slice(from..from + bytes);

@@ -45,4 +45,51 @@ impl Batch {
     pub fn rows(&self) -> u32 {
         self.tokens * self.streams
     }
+
+    /// One token of each stream. Without the times between tokens: what asks for single tokens does not know them.
+    pub fn token(&self, token: u32) -> Batch {
+        Batch {
+            frames: self.frames.plus(4 * u64::from(token) * u64::from(self.stride)),
+            gaps: Address::NULL,
+            // One stream has no distance to the next.
+            stride: if self.streams == 1 { self.stride } else { self.stride * self.tokens },
+            tokens: 1,
+            first: self.first + token * self.period,
+            ..*self
+        }
+    }
+
+    /// The tokens of one stream.
+    pub fn stream(&self, stream: u32) -> Batch {
+        let rows = u64::from(stream) * u64::from(self.tokens);
+        Batch {
+            frames: self.frames.plus(4 * rows * u64::from(self.stride)),
+            state: self.state.plus(u64::from(stream) * self.state_stride),
+            positions: self.positions.plus(8 * u64::from(stream)),
+            gaps: if self.gaps == Address::NULL { Address::NULL } else { self.gaps.plus(4 * rows) },
+            streams: 1,
+            ..*self
+        }
+    }
+
+    /// The tokens `first`, `first + period`, .. of the one stream, for a block whose first run is at step `start`.
+    pub fn every(&self, first: u32, period: u32, start: u32) -> Batch {
+        let tokens = (self.tokens - first).div_ceil(period);
+        Batch {
+            frames: self.frames.plus(4 * u64::from(first) * u64::from(self.stride)),
+            gaps: Address::NULL,
+            // A lone token has no distance to the next; several lie inside the frames, so that nothing overflows.
+            stride: if tokens == 1 { self.stride } else { self.stride * period },
+            tokens,
+            first: self.first + first,
+            start,
+            period,
+            ..*self
+        }
+    }
+
+    /// Where an operand begins in the first frame.
+    pub fn operand(&self, at: u32) -> Address {
+        self.frames.plus(4 * u64::from(at))
+    }
 }

@@ -47,6 +47,13 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
+    /// An operation that no kernel can do.
+    Unsupported {
+        /// Its number.
+        index: u32,
+        /// What is beyond the kernels.
+        what: &'static str,
+    },
     /// The model or its input: as on the CPU.
     Model(brooklet::Error),
 }
@@ -87,6 +94,7 @@ impl fmt::Display for Error {
             ),
             Error::Driver { what, fault } => write!(f, "{what}: {}; the GPU's driver refused it, use the CPU", said(fault)),
             Error::Archive { what } => write!(f, "the kernels in this build are damaged ({what}); build it again"),
+            Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}; use the CPU"),
             Error::Model(error) => write!(f, "{error}"),
         }
     }

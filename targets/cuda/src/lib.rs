@@ -14,8 +14,15 @@ pub mod batch;
 mod cubins;
 mod device;
 mod error;
+mod input;
 pub mod launch;
+mod model;
+mod session;
+mod tensors;
 
 pub use cudarc;
 pub use device::{Device, Module};
 pub use error::Error;
+pub use model::CudaModel;
+pub use session::{CudaSession, Options};
+pub use tensors::{Matrix, format_number};

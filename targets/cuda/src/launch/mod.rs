@@ -3,9 +3,32 @@
 //! A launcher loads its source's kernels once; its functions queue one kernel each on the device's stream. Addresses come from an
 //! [`crate::arena::Arena`], spans and shapes from a checked program.
 
+mod attention;
+mod diag_ssm;
+mod elementwise;
+mod gates;
+mod input;
+mod memory;
+mod moe;
+mod multiply;
 mod norm;
+mod route;
+mod walk;
 
+pub(crate) use attention::MAX_HEAD_DIM;
+pub use attention::{Attention, AttentionShape};
+pub use diag_ssm::{DiagShape, DiagSsm};
+pub use elementwise::{Elementwise, Pairwise};
+pub use gates::Gates;
+pub use input::{Input, StandIn};
+pub use memory::Memory;
+pub(crate) use moe::MAX_EXPERTS;
+pub use moe::{Moe, RouterShape};
+pub use multiply::{Multiply, Outcome, Rounded, Vectors, Which};
 pub use norm::{Gating, Norm, NormShape};
+pub use route::Route;
+pub(crate) use route::{ENTRY_BYTES, GATE_AT};
+pub use walk::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
 
 use crate::device::Device;
 use crate::error::Error;
