@@ -89,25 +89,24 @@ fn every_family_gives_the_cpus_outputs() {
             let want = stream(&model, kernels::detect(), &input, 16);
             let on_gpu = CudaModel::new(&device, &model).unwrap();
             let mut session = CudaSession::new(&on_gpu, Options { batch: 64, ..Options::default() }).unwrap();
-            let mut whole_bits = Vec::new();
-            feed(&mut session, 0, &input, 0..steps, &mut whole_bits);
+            let mut whole_outputs = Vec::new();
+            feed(&mut session, 0, &input, 0..steps, &mut whole_outputs);
             session.reset().unwrap();
             let by_step = stepped(&mut session, &input, 0..steps);
             session.reset().unwrap();
-            let mut in_parts_bits = Vec::new();
+            let mut in_parts_outputs = Vec::new();
             for at in (0..steps).step_by(7) {
-                feed(&mut session, 0, &input, at..steps.min(at + 7), &mut in_parts_bits);
+                feed(&mut session, 0, &input, at..steps.min(at + 7), &mut in_parts_outputs);
             }
-            let figures = [&whole_bits, &by_step, &in_parts_bits].map(|got| differences(got, &want, outputs));
+            let figures = [&whole_outputs, &by_step, &in_parts_outputs].map(|got| differences(got, &want, outputs));
             let worst = figures.iter().map(|steps| *steps.last().unwrap()).fold(0.0, f32::max);
             let middle = figures.iter().map(|steps| steps[steps.len() / 2]).fold(0.0, f32::max);
             // Random routers decide by a hair, and a token that takes another expert is another token: where a model decides, the middle step is judged.
             let judged = if decides(&model) { middle } else { worst };
             let is_close = judged <= bound;
-            let [whole, by_step, in_parts] = figures.map(|steps| *steps.last().unwrap());
-            let is_equal = [&whole_bits, &by_step, &in_parts_bits]
-                .iter()
-                .all(|got| got.iter().map(|x| x.to_bits()).eq(want.iter().map(|x| x.to_bits())));
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let is_equal = [&whole_outputs, &by_step, &in_parts_outputs].iter().all(|got| bits(got) == bits(&want));
+            let [whole, stepping, in_parts] = figures.map(|steps| *steps.last().unwrap());
             let mark = if !is_close {
                 "!!"
             } else if is_equal {
@@ -116,7 +115,7 @@ fn every_family_gives_the_cpus_outputs() {
                 "  "
             };
             println!(
-                "{mark} {name:30} {what:12} middle {middle:.1e}, worst: whole {whole:.1e}, stepping {by_step:.1e}, in parts {in_parts:.1e}"
+                "{mark} {name:30} {what:12} middle {middle:.1e}, worst: whole {whole:.1e}, stepping {stepping:.1e}, in parts {in_parts:.1e}"
             );
             if !is_close {
                 missed.push(format!("{name} {what}: {judged:e}"));
