@@ -53,21 +53,28 @@ template <int STATES, int LANES, int CHANNELS, int TILE> struct ScanTiles {
     float y[2][TILE][CHANNELS + 2];
 };
 
-// Two neighbouring numbers as they lie in memory.
-template <class T> struct __align__(2 * sizeof(T)) Pair {
-    T first, second;
+// Two neighbouring numbers as they lie in memory, in registers.
+template <class T> struct Pair;
+template <> struct Pair<float> {
+    float2 pair;
+    __device__ __forceinline__ float first() const { return pair.x; }
+    __device__ __forceinline__ float second() const { return pair.y; }
+    __device__ __forceinline__ void set(float first, float second) { pair = make_float2(first, second); }
+};
+template <> struct Pair<bf16> {
+    u32 pair;
+    __device__ __forceinline__ float first() const { return low_bf16(pair); }
+    __device__ __forceinline__ float second() const { return high_bf16(pair); }
+    __device__ __forceinline__ void set(float first, float second) { pair = pack_bf16(first, second); }
 };
 
-// Numbers `column` and `column + 1` of a row of `width`, zero where there are none. If `aligned`, both are there or neither.
-template <class T> static __device__ __forceinline__ Pair<T> load_pair(const T *row, int column, int width, bool aligned) {
+// The numbers at `at` and behind it, which is `at` itself if it is the last. If `aligned`, both lie in one word.
+template <class T> static __device__ __forceinline__ Pair<T> load_pair(const T *at, bool is_last, bool aligned) {
     Pair<T> pair;
-    from_f32(0.0f, pair.first);
-    from_f32(0.0f, pair.second);
     if (aligned) {
-        if (column < width) pair = *(const Pair<T> *)(row + column);
+        pair = *(const Pair<T> *)at;
     } else {
-        if (column < width) pair.first = row[column];
-        if (column + 1 < width) pair.second = row[column + 1];
+        pair.set(to_f32(at[0]), to_f32(at[is_last ? 0 : 1]));
     }
     return pair;
 }
@@ -153,12 +160,14 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
     const int column = thread % ACROSS * 2, row = thread / ACROSS, n = thread % BC_ACROSS * 2, bc_row = thread / BC_ACROSS;
     const bool serves = row < ROWS, serves_bc = bc_row < BC_ROWS;
     const T *x = p.x + first_row * p.x_stride + first, *dt = p.dt + first_row * p.dt_stride + first;
-    const T *z = p.z ? p.z + first_row * p.z_stride + first : (const T *)0;
+    // Without a gate x stands for it and goes unused.
+    const T *z = p.z ? p.z + first_row * p.z_stride + first : x;
     const T *b = p.b + first_row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + first_row * p.c_stride + blockIdx.y * p.d_state;
     T *y = p.y + first_row * p.y_stride + first;
     const float *gaps = p.gaps ? p.gaps + first_row : (const float *)0;
+    const int z_stride = p.z ? p.z_stride : p.x_stride;
     const u64 bytes = sizeof(T), both = 2 * sizeof(T);
-    const bool aligned = ((u64)x | (u64)dt | (u64)z | (u64)y | p.x_stride * bytes | p.dt_stride * bytes | p.z_stride * bytes | p.y_stride * bytes | channels * bytes) % both == 0;
+    const bool aligned = ((u64)x | (u64)dt | (u64)z | (u64)y | p.x_stride * bytes | p.dt_stride * bytes | z_stride * bytes | p.y_stride * bytes | channels * bytes) % both == 0;
     const bool bc_aligned = ((u64)b | (u64)c | p.b_stride * bytes | p.c_stride * bytes | p.d_state * bytes) % both == 0;
     float bias[2], skip[2];
 #pragma unroll
@@ -170,22 +179,30 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
     // What is under way: of the next tile but one all operands, of those before what is still needed.
     Pair<T> next_dt[ITEMS], next_x[ITEMS], next_z[ITEMS], next_b[BC_ITEMS], next_c[BC_ITEMS];
     Pair<T> x_now[ITEMS], z_now[ITEMS], x_last[ITEMS], z_last[ITEMS];
-    auto load = [&](int tile) {
-        const int t = tile * TILE;
+    // Nothing is asked of what is loaded before it is needed: where there is no token or channel, another is loaded and not used.
+    const int some_column = column < channels ? column : 0, some_n = n < p.d_state ? n : 0;
+    const bool is_last = some_column + 1 >= channels, is_last_n = some_n + 1 >= p.d_state;
+    auto load_as = [&](int tile, bool aligned, bool bc_aligned) {
+        const int t = tile * TILE, last = p.tokens - 1;
 #pragma unroll
         for (int k = 0; k < ITEMS; k++) {
-            int at = t + row + k * ROWS;
-            int width = serves && at < p.tokens ? channels : 0;
-            next_dt[k] = load_pair(dt + (i64)at * p.dt_stride, column, width, aligned);
-            next_x[k] = load_pair(x + (i64)at * p.x_stride, column, width, aligned);
-            if (z) next_z[k] = load_pair(z + (i64)at * p.z_stride, column, width, aligned);
+            i64 at = min(t + row + k * ROWS, last);
+            next_dt[k] = load_pair(dt + at * p.dt_stride + some_column, is_last, aligned);
+            next_x[k] = load_pair(x + at * p.x_stride + some_column, is_last, aligned);
+            next_z[k] = load_pair(z + at * z_stride + some_column, is_last, aligned);
         }
 #pragma unroll
         for (int k = 0; k < BC_ITEMS; k++) {
-            int at = t + bc_row + k * BC_ROWS;
-            int width = serves_bc && at < p.tokens ? p.d_state : 0;
-            next_b[k] = load_pair(b + (i64)at * p.b_stride, n, width, bc_aligned);
-            next_c[k] = load_pair(c + (i64)at * p.c_stride, n, width, bc_aligned);
+            i64 at = min(t + bc_row + k * BC_ROWS, last);
+            next_b[k] = load_pair(b + at * p.b_stride + some_n, is_last_n, bc_aligned);
+            next_c[k] = load_pair(c + at * p.c_stride + some_n, is_last_n, bc_aligned);
+        }
+    };
+    auto load = [&](int tile) {
+        if (aligned && bc_aligned) {
+            load_as(tile, true, true);
+        } else {
+            load_as(tile, false, false);
         }
     };
     auto prepare = [&](int tile) {
@@ -196,12 +213,12 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
             float step[2] = {0.0f, 0.0f}; // Behind the last token nothing decays and nothing enters.
             if (t + r < p.tokens) {
                 float gap = gaps ? gaps[t + r] : 1.0f;
-                step[0] = softplus(to_f32(next_dt[k].first) + bias[0]) * gap;
-                step[1] = softplus(to_f32(next_dt[k].second) + bias[1]) * gap;
+                step[0] = softplus(next_dt[k].first() + bias[0]) * gap;
+                step[1] = softplus(next_dt[k].second() + bias[1]) * gap;
             }
             if (serves) {
                 s.step[slot][column][r] = step[0], s.step[slot][column + 1][r] = step[1];
-                s.input[slot][column][r] = step[0] * to_f32(next_x[k].first), s.input[slot][column + 1][r] = step[1] * to_f32(next_x[k].second);
+                s.input[slot][column][r] = step[0] * next_x[k].first(), s.input[slot][column + 1][r] = step[1] * next_x[k].second();
             }
             x_last[k] = x_now[k], z_last[k] = z_now[k];
             x_now[k] = next_x[k], z_now[k] = next_z[k];
@@ -210,7 +227,8 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
         for (int k = 0; k < BC_ITEMS; k++) {
             int r = bc_row + k * BC_ROWS;
             if (!serves_bc) continue;
-            float wide_b[2] = {to_f32(next_b[k].first), to_f32(next_b[k].second)}, wide_c[2] = {to_f32(next_c[k].first), to_f32(next_c[k].second)};
+            const bool first_valid = n < p.d_state, second_valid = n + 1 < p.d_state;
+            float wide_b[2] = {first_valid ? next_b[k].first() : 0.0f, second_valid ? next_b[k].second() : 0.0f}, wide_c[2] = {first_valid ? next_c[k].first() : 0.0f, second_valid ? next_c[k].second() : 0.0f};
             if constexpr (STATES == 2) {
                 *(float4 *)s.bc[slot][r][n / 2] = make_float4(wide_b[0], wide_b[1], wide_c[0], wide_c[1]);
             } else {
@@ -230,17 +248,16 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
             int r = row + k * ROWS;
             if (!serves || t + r >= p.tokens || column >= channels) continue;
             float2 sum = *(const float2 *)&s.y[slot][r][column];
-            sum.x += skip[0] * to_f32(x[k].first), sum.y += skip[1] * to_f32(x[k].second);
-            if (p.z) sum.x *= silu(to_f32(z[k].first)), sum.y *= silu(to_f32(z[k].second));
+            sum.x += skip[0] * x[k].first(), sum.y += skip[1] * x[k].second();
+            if (p.z) sum.x *= silu(z[k].first()), sum.y *= silu(z[k].second());
             Pair<T> out;
-            from_f32(sum.x, out.first);
-            from_f32(sum.y, out.second);
+            out.set(sum.x, sum.y);
             T *to = y + (i64)(t + r) * p.y_stride + column;
             if (aligned) {
                 *(Pair<T> *)to = out;
             } else {
-                to[0] = out.first;
-                if (column + 1 < channels) to[1] = out.second;
+                from_f32(sum.x, to[0]);
+                if (column + 1 < channels) from_f32(sum.y, to[1]);
             }
         }
     };

@@ -8,10 +8,9 @@
 //   y[i]  = exp(cum[i]) c[i] S  +  sum_{j <= i} (c[i] . b[j]) exp(cum[i] - cum[j]) dt[j] x[j]
 //   S'    = exp(cum[last]) S    +  sum_j exp(cum[last] - cum[j]) dt[j] b[j] x[j]
 //
-// Four matrix products, on tensor cores (mma.sync m16n8k16, bf16 operands, f32 sums). A block walks its chunks in order with the state in
-// registers: each warp owns 16 channels of a head and all of d_state. Held transposed, (channels, d_state), the f32 sums of the last
-// product have just the place in the registers where the first product wants its operand, so the state never leaves them; x is loaded
-// once for two products in the same way. Only the masked scores (c . b) pass through shared memory, for all warps to read.
+// Four matrix products, on tensor cores (mma.sync m16n8k16, bf16 operands, f32 sums). A block of eight warps walks the chunks of a head in
+// order. The state stays in registers as f32, (channels, d_state): a warp has 16 channels and half of d_state. What passes through shared
+// memory for all warps to read are the masked scores (c . b), with d on their diagonal, and the state rounded to bf16.
 //
 // Where heads alone do not fill the machine, a sequence is cut into segments, each walked by a block of its own: every block first walks
 // its segment for the state alone from zero (one product of the four), publishes it, adds up what those before it published, and then
@@ -83,16 +82,15 @@ static __device__ __forceinline__ void multiply_parts(float (&sum)[4], const u32
 
 // ---- tiles ----------------------------------------------------------------------------------------------------------------------
 
-// Tiles are moved by four warps; `copier` numbers their threads.
-#define COPIERS 128
+// Threads of a block.
+#define THREADS 256
 
 // A tile (ROWS, WIDTH) of f32 into bf16 parts, `part` numbers apart, one row every WIDTH + 8 numbers (so that ldmatrix meets no bank
 // twice). What lies beyond `rows` or `width` becomes zero. If `aligned`, `from`, `stride` and `width` are multiples of 16 bytes.
 template <int PARTS, int ROWS, int WIDTH>
-static __device__ __forceinline__ void fill_tile(bf16 *to, int part, const float *from, int stride, int rows, int width, bool aligned,
-                                                 int copier) {
-    const int ACROSS = WIDTH / 4, APART = COPIERS > ACROSS ? COPIERS / ACROSS : 1;
-    const int column = copier % ACROSS * 4, first = copier / ACROSS;
+static __device__ __forceinline__ void fill_tile(bf16 *to, int part, const float *from, int stride, int rows, int width, bool aligned) {
+    const int ACROSS = WIDTH / 4, APART = THREADS > ACROSS ? THREADS / ACROSS : 1;
+    const int column = (int)threadIdx.x % ACROSS * 4, first = (int)threadIdx.x / ACROSS;
     const float *source = from + (i64)first * stride + column;
 #pragma unroll 8
     for (int row = first; row < ROWS; row += APART) {
@@ -119,9 +117,9 @@ static __device__ __forceinline__ void fill_tile(bf16 *to, int part, const float
 
 // The same for bf16; asynchronous if `aligned`.
 template <int PARTS, int ROWS, int WIDTH>
-static __device__ __forceinline__ void fill_tile(bf16 *to, int, const bf16 *from, int stride, int rows, int width, bool aligned, int copier) {
-    const int ACROSS = WIDTH / 8, APART = COPIERS / ACROSS;
-    const int column = copier % ACROSS * 8, first = copier / ACROSS;
+static __device__ __forceinline__ void fill_tile(bf16 *to, int, const bf16 *from, int stride, int rows, int width, bool aligned) {
+    const int ACROSS = WIDTH / 8, APART = THREADS / ACROSS;
+    const int column = (int)threadIdx.x % ACROSS * 8, first = (int)threadIdx.x / ACROSS;
     const bf16 *source = from + (i64)first * stride + column;
     to += first * (WIDTH + 8) + column;
     if (aligned) {
@@ -154,34 +152,29 @@ template <int CHUNK> struct Steps {
     float entry[CHUNK];  // 2^cum
 };
 
-// Shared memory of a block: a ring of tiles, scores of two chunks (one, if all warps do the same), steps of three.
-// (targets/cuda/src/launch/ssd.rs has the same sizes.)
-template <int N, int CHUNK, int PARTS> struct SsdTile {
+// Shared memory of a block. (targets/cuda/src/launch/ssd.rs has the same sizes.)
+template <int N, int CHUNK, int PARTS> struct SsdShared {
     bf16 b[PARTS][CHUNK][N + 8], c[PARTS][CHUNK][N + 8], x[PARTS][CHUNK][CHANNELS + 8];
-};
-template <int N, int CHUNK, int STAGES, int PARTS, bool TEAMS> struct SsdShared {
-    SsdTile<N, CHUNK, PARTS> tiles[STAGES];
-    bf16 scores[TEAMS ? 2 : 1][PARTS][CHUNK][CHUNK + 8];
-    Steps<CHUNK> steps[3];
+    bf16 scores[PARTS][CHUNK][CHUNK + 8];
+    bf16 state[PARTS][CHANNELS][N + 8];
+    Steps<CHUNK> steps[2];
 };
 
 // Grid (segments * heads, parts, streams), segments outermost; a part is `16 * ceil(ceil(head_dim / 16) / parts)` channels, at most 64.
-// d_state is at most N. All blocks must fit on the machine at once if there are several segments.
-//
-// Without TEAMS, block 128: every warp does its share of the scores, then its channels. With TEAMS, block 256: four warps do the channels
-// of a chunk while the other four fetch tiles and make the scores of the next.
-template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static __device__ __forceinline__ void ssd_prefill(const Ssd<T> &p) {
-    const int PARTS = SPLIT ? 2 : 1, NT = N / 8, TOKENS = CHUNK / 16;
-    typedef SsdShared<N, CHUNK, STAGES, PARTS, TEAMS> Shared;
+// Block THREADS. d_state is at most N. All blocks must fit on the machine at once if there are several segments.
+template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline__ void ssd_prefill(const Ssd<T> &p) {
+    const int PARTS = SPLIT ? 2 : 1, TOKENS = CHUNK / 16;
+    const int HALF = N / 2, NT = HALF / 8;                          // of d_state a warp keeps
+    const int SHARE = CHANNELS * TOKENS / 8;                         // channels of y a warp makes, for 16 tokens
     extern __shared__ __align__(16) unsigned char shared[];
+    typedef SsdShared<N, CHUNK, PARTS> Shared;
     Shared &s = *(Shared *)shared;
 
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, copier = threadIdx.x % COPIERS;
-    const bool is_maker = !TEAMS || threadIdx.x >= COPIERS, is_walker = !TEAMS || threadIdx.x < COPIERS;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int width = (p.head_dim + 15) / 16, part_width = (width + gridDim.y - 1) / gridDim.y * 16, first_channel = blockIdx.y * part_width;
     const int valid_channels = min(part_width, p.head_dim - first_channel);
-    const int channel = warp * 16; // the first of this warp's channels of the part
-    const bool has_channels = channel < valid_channels;
+    const int channel = warp % 4 * 16, first_n = warp / 4 * HALF; // of the state this warp keeps
+    const bool has_state = channel < valid_channels;
 
     const int segment = blockIdx.x / p.heads, head = blockIdx.x % p.heads, group = head / (p.heads / p.groups);
     const u64 first_row = (u64)blockIdx.z * p.tokens;
@@ -198,24 +191,20 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
     const int chunks = (p.tokens + CHUNK - 1) / CHUNK;
     const int begin = (int)((i64)chunks * segment / p.segments), end = (int)((i64)chunks * (segment + 1) / p.segments);
 
-    float h[NT][4]; // the state, transposed: channel lane / 4 (+ 8 in the upper two), n = 8 tile + 2 (lane % 4) + {0, 1}
-    float raw[2];   // step sizes before softplus, of tokens 2 lane and 2 lane + 1 of the chunk to prepare next
+    float h[NT][4]; // the state: channel lane / 4 (+ 8 in the upper two), n = first_n + 8 tile + 2 (lane % 4) + {0, 1}
+    float raw[2];   // in the first warp: step sizes before softplus, of tokens 2 lane and 2 lane + 1 of the chunk to prepare next
     float total = 0.0f; // log2 of the segment's decay
 
-    // Makers start copying a chunk.
-    auto fetch = [&](int chunk) {
-        if (chunk < end) {
-            SsdTile<N, CHUNK, PARTS> &tile = s.tiles[(chunk - begin) % STAGES];
-            i64 t = (i64)chunk * CHUNK;
-            int rows = p.tokens - (int)t;
-            fill_tile<PARTS, CHUNK, N>(&tile.b[0][0][0], CHUNK * (N + 8), b + t * p.b_stride, p.b_stride, rows, p.d_state, bc_aligned, copier);
-            fill_tile<PARTS, CHUNK, CHANNELS>(&tile.x[0][0][0], CHUNK * (CHANNELS + 8), x + t * p.x_stride, p.x_stride, rows, valid_channels,
-                                              x_aligned, copier);
-            fill_tile<PARTS, CHUNK, N>(&tile.c[0][0][0], CHUNK * (N + 8), c + t * p.c_stride, p.c_stride, rows, p.d_state, bc_aligned, copier);
-        }
+    auto fetch = [&](int chunk, bool with_c) {
+        if (chunk >= end) return;
+        i64 t = (i64)chunk * CHUNK;
+        int rows = p.tokens - (int)t;
+        fill_tile<PARTS, CHUNK, N>(&s.b[0][0][0], CHUNK * (N + 8), b + t * p.b_stride, p.b_stride, rows, p.d_state, bc_aligned);
+        fill_tile<PARTS, CHUNK, CHANNELS>(&s.x[0][0][0], CHUNK * (CHANNELS + 8), x + t * p.x_stride, p.x_stride, rows, valid_channels, x_aligned);
+        if (with_c) fill_tile<PARTS, CHUNK, N>(&s.c[0][0][0], CHUNK * (N + 8), c + t * p.c_stride, p.c_stride, rows, p.d_state, bc_aligned);
         commit_copies();
     };
-    // The first maker warp reads and prepares step sizes.
+    // The first warp reads and prepares step sizes.
     auto fetch_steps = [&](int chunk) {
         if (warp != 0) return;
 #pragma unroll
@@ -226,7 +215,7 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
     };
     auto prepare_steps = [&](int chunk) {
         if (warp != 0 || chunk >= end) return;
-        Steps<CHUNK> &steps = s.steps[(chunk - begin) % 3];
+        Steps<CHUNK> &steps = s.steps[chunk % 2];
         float step[2], cum[2];
 #pragma unroll
         for (int k = 0; k < 2; k++) {
@@ -253,12 +242,10 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
             *(float2 *)&steps.entry[2 * lane] = make_float2(exp2_approx(cum[0]), exp2_approx(cum[1]));
         }
     };
-    // Scores of a chunk, a square of 16 x 16 at a time: (c . b) for j <= i, times decay and step size.
+    // Scores, a square of 16 x 16 at a time: (c . b) for j <= i, times decay and step size, and the skip on the diagonal.
     auto make_scores = [&](int chunk) {
-        const SsdTile<N, CHUNK, PARTS> &tile = s.tiles[(chunk - begin) % STAGES];
-        const Steps<CHUNK> &steps = s.steps[(chunk - begin) % 3];
-        auto &scores = s.scores[TEAMS ? (chunk - begin) % 2 : 0];
-        for (int square = warp; square < TOKENS * (TOKENS + 1) / 2; square += 4) {
+        const Steps<CHUNK> &steps = s.steps[chunk % 2];
+        for (int square = warp; square < TOKENS * (TOKENS + 1) / 2; square += 8) {
             int i0 = square >= 6 ? 3 : square >= 3 ? 2 : square >= 1 ? 1 : 0;
             int j0 = (square - i0 * (i0 + 1) / 2) * 16;
             i0 *= 16;
@@ -268,8 +255,8 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
                 u32 left[PARTS][4], right[PARTS][4];
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) {
-                    load_matrices(left[part], &tile.c[part][i0 + lane % 16][k * 16 + lane / 16 * 8]);
-                    load_matrices(right[part], &tile.b[part][j0 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
+                    load_matrices(left[part], &s.c[part][i0 + lane % 16][k * 16 + lane / 16 * 8]);
+                    load_matrices(right[part], &s.b[part][j0 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
                 }
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
@@ -289,33 +276,104 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
                     int i = i0 + lane / 4 + r * 8;
                     float low = (dots[0][m][2 * r] + dots[1][m][2 * r]) * exp2_approx(cum_i[r] - cum_j.x) * step_j.x;
                     float high = (dots[0][m][2 * r + 1] + dots[1][m][2 * r + 1]) * exp2_approx(cum_i[r] - cum_j.y) * step_j.y;
+                    low = j < i ? low : j == i ? low + d : 0.0f;
+                    high = j + 1 < i ? high : j + 1 == i ? high + d : 0.0f;
                     u32 packed[PARTS];
-                    split<PARTS>(packed, j <= i ? low : 0.0f, j + 1 <= i ? high : 0.0f);
+                    split<PARTS>(packed, low, high);
 #pragma unroll
-                    for (int part = 0; part < PARTS; part++) *(u32 *)&scores[part][i][j] = packed[part];
+                    for (int part = 0; part < PARTS; part++) *(u32 *)&s.scores[part][i][j] = packed[part];
                 }
             }
         }
     };
-
-    // x of this warp's channels: as the left operand (channels, tokens) or, halved, as the right one (tokens, channels).
-    typedef u32 Inputs[TOKENS][PARTS][4];
-    auto load_x = [&](Inputs &out, int chunk) {
-        const SsdTile<N, CHUNK, PARTS> &tile = s.tiles[(chunk - begin) % STAGES];
+    // y of a chunk: this warp's 16 tokens and SHARE channels.
+    auto make_y = [&](int chunk) {
+        const Steps<CHUNK> &steps = s.steps[chunk % 2];
+        const int i0 = warp % TOKENS * 16, share = warp / TOKENS * SHARE;
+        if (share >= valid_channels) return;
+        float sum[SHARE / 8][4] = {};
 #pragma unroll
-        for (int k = 0; k < TOKENS; k++) {
+        for (int k = 0; k < N / 16; k++) {
+            u32 left[PARTS][4];
 #pragma unroll
-            for (int part = 0; part < PARTS; part++) {
-                load_transposed(out[k][part], &tile.x[part][k * 16 + lane % 8 + lane / 16 * 8][channel + lane / 8 % 2 * 8]);
+            for (int part = 0; part < PARTS; part++) load_matrices(left[part], &s.c[part][i0 + lane % 16][k * 16 + lane / 16 * 8]);
+#pragma unroll
+            for (int m = 0; m < SHARE / 8; m += 2) {
+                u32 right[PARTS][4];
+#pragma unroll
+                for (int part = 0; part < PARTS; part++) {
+                    load_matrices(right[part], &s.state[part][share + m * 8 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
+                }
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    u32 b0[PARTS], b1[PARTS];
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++) b0[part] = right[part][2 * half], b1[part] = right[part][2 * half + 1];
+                    multiply_parts<PARTS>(sum[m + half], left, b0, b1);
+                }
+            }
+        }
+        float entry[2] = {steps.entry[i0 + lane / 4], steps.entry[i0 + lane / 4 + 8]};
+#pragma unroll
+        for (int m = 0; m < SHARE / 8; m++) {
+#pragma unroll
+            for (int k = 0; k < 4; k++) sum[m][k] *= entry[k / 2];
+        }
+#pragma unroll
+        for (int j = 0; j < TOKENS; j++) {
+            if (j * 16 > i0) break;
+            u32 left[PARTS][4];
+#pragma unroll
+            for (int part = 0; part < PARTS; part++) load_matrices(left[part], &s.scores[part][i0 + lane % 16][j * 16 + lane / 16 * 8]);
+#pragma unroll
+            for (int m = 0; m < SHARE / 8; m += 2) {
+                u32 right[PARTS][4];
+#pragma unroll
+                for (int part = 0; part < PARTS; part++) {
+                    load_transposed(right[part], &s.x[part][j * 16 + lane % 8 + lane / 8 % 2 * 8][share + m * 8 + lane / 16 * 8]);
+                }
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    u32 b0[PARTS], b1[PARTS];
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++) b0[part] = right[part][2 * half], b1[part] = right[part][2 * half + 1];
+                    multiply_parts<PARTS>(sum[m + half], left, b0, b1);
+                }
+            }
+        }
+        const int rows = p.tokens - chunk * CHUNK, row = i0 + lane / 4;
+        T *to = y + ((i64)chunk * CHUNK + row) * p.y_stride + share;
+        const bool whole = y_aligned && i0 + 16 <= rows && share + SHARE <= valid_channels;
+#pragma unroll
+        for (int r = 0; r < 2; r++, to += 8 * (i64)p.y_stride) {
+#pragma unroll
+            for (int m = 0; m < SHARE / 8; m += 2) {
+                float out[2][2] = {{sum[m][2 * r], sum[m][2 * r + 1]}, {sum[m + 1][2 * r], sum[m + 1][2 * r + 1]}};
+                if (!whole) {
+#pragma unroll
+                    for (int k = 0; k < 4; k++) {
+                        int column = (m + k / 2) * 8 + lane % 4 * 2 + k % 2;
+                        if (row + 8 * r < rows && share + column < valid_channels) from_f32(out[k / 2][k % 2], to[column]);
+                    }
+                } else if constexpr (sizeof(T) == 2) {
+                    // Neighbours swap, so that each writes four numbers in a row.
+                    u32 first = pack_bf16(out[0][0], out[0][1]), second = pack_bf16(out[1][0], out[1][1]);
+                    bool odd = lane % 2;
+                    u32 other = __shfl_xor_sync(FULL, odd ? first : second, 1);
+                    *(uint2 *)(to + m * 8 + lane % 4 / 2 * 4 + (odd ? 8 : 0)) = make_uint2(odd ? other : first, odd ? second : other);
+                } else {
+#pragma unroll
+                    for (int k = 0; k < 2; k++) *(float2 *)(to + (m + k) * 8 + lane % 4 * 2) = make_float2(out[k][0], out[k][1]);
+                }
             }
         }
     };
     // The state behind a chunk: h = decay * h + (weight * x)^T b.
-    auto advance = [&](const Inputs &xs, int chunk) {
-        const SsdTile<N, CHUNK, PARTS> &tile = s.tiles[(chunk - begin) % STAGES];
-        const Steps<CHUNK> &steps = s.steps[(chunk - begin) % 3];
+    auto advance = [&](int chunk) {
+        const Steps<CHUNK> &steps = s.steps[chunk % 2];
         float decay = exp2_approx(steps.cum[CHUNK - 1]);
         total += steps.cum[CHUNK - 1];
+        if (!has_state) return;
 #pragma unroll
         for (int n = 0; n < NT; n++) {
 #pragma unroll
@@ -323,14 +381,18 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
         }
 #pragma unroll
         for (int k = 0; k < TOKENS; k++) {
-            u32 left[PARTS][4];
+            u32 xs[PARTS][4], left[PARTS][4];
+#pragma unroll
+            for (int part = 0; part < PARTS; part++) {
+                load_transposed(xs[part], &s.x[part][k * 16 + lane % 8 + lane / 16 * 8][channel + lane / 8 % 2 * 8]);
+            }
 #pragma unroll
             for (int half = 0; half < 2; half++) { // tokens 0-7, 8-15 of these
                 float2 w = *(const float2 *)&steps.weight[k * 16 + half * 8 + lane % 4 * 2];
 #pragma unroll
                 for (int r = half * 2; r < half * 2 + 2; r++) {
-                    float low = low_bf16(xs[k][0][r]), high = high_bf16(xs[k][0][r]);
-                    if constexpr (SPLIT) low += low_bf16(xs[k][PARTS - 1][r]), high += high_bf16(xs[k][PARTS - 1][r]);
+                    float low = low_bf16(xs[0][r]), high = high_bf16(xs[0][r]);
+                    if constexpr (SPLIT) low += low_bf16(xs[PARTS - 1][r]), high += high_bf16(xs[PARTS - 1][r]);
                     u32 scaled[PARTS];
                     split<PARTS>(scaled, low * w.x, high * w.y);
 #pragma unroll
@@ -342,7 +404,7 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
                 u32 right[PARTS][4];
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) {
-                    load_transposed(right[part], &tile.b[part][k * 16 + lane % 8 + lane / 8 % 2 * 8][n * 8 + lane / 16 * 8]);
+                    load_transposed(right[part], &s.b[part][k * 16 + lane % 8 + lane / 8 % 2 * 8][first_n + n * 8 + lane / 16 * 8]);
                 }
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
@@ -354,111 +416,26 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
             }
         }
     };
-    // y of a chunk, then the state behind it.
-    auto walk = [&](int chunk) {
-        const SsdTile<N, CHUNK, PARTS> &tile = s.tiles[(chunk - begin) % STAGES];
-        const Steps<CHUNK> &steps = s.steps[(chunk - begin) % 3];
-        auto &scores = s.scores[TEAMS ? (chunk - begin) % 2 : 0];
-        float sum[TOKENS][2][4] = {}; // y: 16 tokens, half of the channels
+    // The state for all warps to read.
+    auto show_state = [&]() {
+        if (!has_state) return;
 #pragma unroll
-        for (int k = 0; k < N / 16; k++) {
-            u32 b0[2][PARTS], b1[2][PARTS];
+        for (int n = 0; n < NT; n++) {
 #pragma unroll
-            for (int m = 0; m < 2; m++) {
-                split<PARTS>(b0[m], h[2 * k][2 * m], h[2 * k][2 * m + 1]);
-                split<PARTS>(b1[m], h[2 * k + 1][2 * m], h[2 * k + 1][2 * m + 1]);
-            }
-#pragma unroll
-            for (int i = 0; i < TOKENS; i++) {
-                u32 left[PARTS][4];
+            for (int r = 0; r < 2; r++) {
+                u32 packed[PARTS];
+                split<PARTS>(packed, h[n][2 * r], h[n][2 * r + 1]);
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) {
-                    load_matrices(left[part], &tile.c[part][i * 16 + lane % 16][k * 16 + lane / 16 * 8]);
-                }
-#pragma unroll
-                for (int m = 0; m < 2; m++) multiply_parts<PARTS>(sum[i][m], left, b0[m], b1[m]);
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < TOKENS; i++) {
-            float entry[2] = {steps.entry[i * 16 + lane / 4], steps.entry[i * 16 + lane / 4 + 8]};
-#pragma unroll
-            for (int m = 0; m < 2; m++) {
-#pragma unroll
-                for (int k = 0; k < 4; k++) sum[i][m][k] *= entry[k / 2];
-            }
-        }
-        Inputs xs;
-        load_x(xs, chunk);
-#pragma unroll
-        for (int j = 0; j < TOKENS; j++) {
-#pragma unroll
-            for (int i = j; i < TOKENS; i++) {
-                u32 left[PARTS][4];
-#pragma unroll
-                for (int part = 0; part < PARTS; part++) load_matrices(left[part], &scores[part][i * 16 + lane % 16][j * 16 + lane / 16 * 8]);
-#pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    u32 b0[PARTS], b1[PARTS];
-#pragma unroll
-                    for (int part = 0; part < PARTS; part++) b0[part] = xs[j][part][m], b1[part] = xs[j][part][m + 2];
-                    multiply_parts<PARTS>(sum[i][m], left, b0, b1);
+                    *(u32 *)&s.state[part][channel + lane / 4 + 8 * r][first_n + n * 8 + lane % 4 * 2] = packed[part];
                 }
             }
         }
-        // The skip, and out.
-        int row = lane / 4, left_rows = p.tokens - chunk * CHUNK;
-        T *to = y + ((i64)chunk * CHUNK + row) * p.y_stride + channel;
-#pragma unroll
-        for (int i = 0; i < 2 * TOKENS; i++, row += 8, to += 8 * (i64)p.y_stride) {
-            float out[2][2];
-#pragma unroll
-            for (int m = 0; m < 2; m++) {
-                out[m][0] = sum[i / 2][m][i % 2 * 2], out[m][1] = sum[i / 2][m][i % 2 * 2 + 1];
-#pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    u32 pair = *(const u32 *)&tile.x[part][row][channel + m * 8 + lane % 4 * 2];
-                    out[m][0] += d * low_bf16(pair), out[m][1] += d * high_bf16(pair);
-                }
-            }
-            if constexpr (sizeof(T) == 2) {
-                // Neighbours swap, so that each writes four numbers in a row.
-                u32 first = pack_bf16(out[0][0], out[0][1]), second = pack_bf16(out[1][0], out[1][1]);
-                bool odd = lane % 2;
-                u32 other = __shfl_xor_sync(FULL, odd ? first : second, 1);
-                int column = lane % 4 / 2 * 4 + (odd ? 8 : 0);
-                u32 pairs[2] = {odd ? other : first, odd ? second : other};
-                if (row >= left_rows) continue;
-                if (y_aligned && channel + column < valid_channels) {
-                    *(uint2 *)(to + column) = make_uint2(pairs[0], pairs[1]);
-                } else {
-#pragma unroll
-                    for (int k = 0; k < 4; k++) {
-                        if (channel + column + k < valid_channels) ((u16 *)to)[column + k] = (u16)(pairs[k / 2] >> (16 * (k % 2)));
-                    }
-                }
-            } else {
-                if (row >= left_rows) continue;
-#pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    int column = m * 8 + lane % 4 * 2;
-                    if (y_aligned && channel + column < valid_channels) {
-                        *(float2 *)(to + column) = make_float2(out[m][0], out[m][1]);
-                    } else {
-#pragma unroll
-                        for (int k = 0; k < 2; k++) {
-                            if (channel + column + k < valid_channels) from_f32(out[m][k], to[column + k]);
-                        }
-                    }
-                }
-            }
-        }
-        advance(xs, chunk);
     };
 
     // The place of a number of the state, or -1.
     auto place = [&](int n, int k) -> i64 {
-        int at_n = n * 8 + lane % 4 * 2 + k % 2, at_p = channel + lane / 4 + k / 2 * 8;
+        int at_n = first_n + n * 8 + lane % 4 * 2 + k % 2, at_p = channel + lane / 4 + k / 2 * 8;
         return at_n < p.d_state && at_p < valid_channels ? ((i64)head * p.d_state + at_n) * p.head_dim + first_channel + at_p : -1;
     };
     auto load_first = [&]() {
@@ -474,30 +451,30 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
     // Where the state of a segment of these channels is exchanged: a number of the state after another, threads next to each other.
     const u64 blocks = (u64)gridDim.x * gridDim.y * gridDim.z, own = ((u64)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
     auto block_of = [&](int of) { return own + (i64)(of - segment) * p.heads; };
-    auto exchanged = [&](int of) { return (float4 *)p.exchange + block_of(of) * NT * COPIERS + copier; };
-    float *const decays = p.exchange + blocks * NT * COPIERS * 4;
+    auto exchanged = [&](int of) { return (float4 *)p.exchange + block_of(of) * NT * THREADS + threadIdx.x; };
+    float *const decays = p.exchange + blocks * NT * THREADS * 4;
     auto publish = [&](int of) {
         float4 *to = exchanged(of);
 #pragma unroll
-        for (int n = 0; n < NT; n++) __stcg(to + n * COPIERS, make_float4(h[n][0], h[n][1], h[n][2], h[n][3]));
+        for (int n = 0; n < NT; n++) __stcg(to + n * THREADS, make_float4(h[n][0], h[n][1], h[n][2], h[n][3]));
     };
     // What comes in: the states before, each decayed by the segments between.
     auto collect = [&]() {
         if (segment == 0) {
 #pragma unroll
             for (int n = 0; n < NT; n++) {
-                float4 v = __ldcg(exchanged(p.segments - 1) + n * COPIERS);
+                float4 v = __ldcg(exchanged(p.segments - 1) + n * THREADS);
                 h[n][0] = v.x, h[n][1] = v.y, h[n][2] = v.z, h[n][3] = v.w;
             }
             return;
         }
-        for (int of = copier; of < segment; of += COPIERS) {
+        for (int of = threadIdx.x; of < segment; of += THREADS) {
             volatile u32 *flag = p.flags + block_of(of);
             while (*flag == 0) {
             }
         }
         __threadfence();
-        asm volatile("bar.sync 2, 128;" ::: "memory");
+        __syncthreads();
 #pragma unroll
         for (int n = 0; n < NT; n++) h[n][0] = h[n][1] = h[n][2] = h[n][3] = 0.0f;
 #pragma unroll 2
@@ -506,113 +483,82 @@ template <class T, int N, int CHUNK, int STAGES, bool SPLIT, bool TEAMS> static 
             const float4 *from = exchanged(of);
 #pragma unroll
             for (int n = 0; n < NT; n++) {
-                float4 v = __ldcg(from + n * COPIERS);
+                float4 v = __ldcg(from + n * THREADS);
                 h[n][0] = decay * h[n][0] + v.x, h[n][1] = decay * h[n][1] + v.y;
                 h[n][2] = decay * h[n][2] + v.z, h[n][3] = decay * h[n][3] + v.w;
             }
         }
     };
-
-    // ---- the walk -------------------------------------------------------------------------------------------------------------------
-    const int AHEAD = STAGES > 1 ? STAGES - 1 : 0; // chunks fetched before the one at hand is done
-    if (is_maker) {
-        fetch_steps(begin);
-        for (int k = 0; k < AHEAD || k == 0; k++) fetch(begin + k);
-        prepare_steps(begin);
-        fetch_steps(begin + 1);
+    // A chunk has arrived, and its steps are prepared, behind the next barrier.
+    auto arrive = [&](int chunk) {
+        prepare_steps(chunk);
+        fetch_steps(chunk + 1);
         wait_copies<0>();
-        prepare_steps(begin + 1);
-        fetch_steps(begin + 2);
-    }
-    if (p.segments == 1 && is_walker && has_channels) load_first();
-    if (p.segments > 1 && segment == 0 && is_walker && has_channels) {
-        // The last block of these channels may write the state before this one is done: kept where the last publishes nothing.
+    };
+
+    const bool publishes = segment < p.segments - 1;
+    fetch_steps(begin);
+    fetch(begin, !publishes || end - begin == 1);
+    if (segment == 0) {
         load_first();
-        publish(p.segments - 1);
-    } else if (p.segments > 1 && is_walker) {
+        // The last block of these channels may write the state before this one is done: kept where the last publishes nothing.
+        if (publishes) publish(p.segments - 1);
+    } else {
 #pragma unroll
         for (int n = 0; n < NT; n++) h[n][0] = h[n][1] = h[n][2] = h[n][3] = 0.0f;
     }
-    __syncthreads(); // The first chunk has arrived, and the steps of two.
-    if (segment < p.segments - 1) {
+    arrive(begin);
+    __syncthreads();
+    if (publishes) {
         for (int chunk = begin; chunk < end; chunk++) {
-            if (STAGES > 1 && is_maker) fetch(chunk + AHEAD);
-            if (is_walker && has_channels) {
-                Inputs xs;
-                load_x(xs, chunk);
-                advance(xs, chunk);
-            }
+            advance(chunk);
             if (chunk + 1 == end) break;
-            if (STAGES == 1) {
-                __syncthreads();
-                fetch(chunk + 1);
-            }
-            if (is_maker) {
-                prepare_steps(chunk + 2);
-                fetch_steps(chunk + 3);
-                wait_copies<(STAGES > 2 ? STAGES - 2 : 0)>();
-            }
+            __syncthreads();
+            fetch(chunk + 1, false);
+            arrive(chunk + 1);
             __syncthreads();
         }
-        if (is_walker) {
-            publish(segment);
-            if (copier == 0) __stcg(decays + own, total);
-            __threadfence();
-            asm volatile("bar.sync 2, 128;" ::: "memory");
-            if (copier == 0) atomicExch(p.flags + own, 1u);
-        }
+        publish(segment);
+        if (threadIdx.x == 0) __stcg(decays + own, total);
+        __threadfence();
+        __syncthreads();
+        if (threadIdx.x == 0) atomicExch(p.flags + own, 1u);
         if (end - begin > 1) {
             // From the start again.
+            fetch_steps(begin);
+            fetch(begin, true);
+            arrive(begin);
             __syncthreads();
-            if (is_maker) {
-                wait_copies<0>();
-                fetch_steps(begin);
-                for (int k = 0; k < AHEAD || k == 0; k++) fetch(begin + k);
-                prepare_steps(begin);
-                fetch_steps(begin + 1);
-                wait_copies<0>();
-                prepare_steps(begin + 1);
-                fetch_steps(begin + 2);
-            }
-            __syncthreads();
-        }
-    }
-    // The scores of the first chunk, while others publish.
-    if (is_maker) make_scores(begin);
-    if (p.segments > 1 && is_walker) collect();
-    __syncthreads();
-    if (p.segments > 1 && threadIdx.x == 0) {
-        // The last block to come here leaves the flags as they were found.
-        u32 *done = p.flags + blocks;
-        if (atomicAdd(done, 1u) == (u32)blocks - 1) {
-            for (u64 i = 0; i < blocks; i++) p.flags[i] = 0;
-            *done = 0;
         }
     }
     for (int chunk = begin; chunk < end; chunk++) {
-        if (STAGES > 1 && is_maker) fetch(chunk + AHEAD);
-        if (TEAMS && is_maker && chunk + 1 < end) {
-            wait_copies<AHEAD - 1>();
-            asm volatile("bar.sync 3, 128;" ::: "memory"); // Of the makers: the next chunk has arrived.
-            make_scores(chunk + 1);
-            prepare_steps(chunk + 2);
-            fetch_steps(chunk + 3);
+        make_scores(chunk);
+        if (chunk == begin) {
+            // Others publish meanwhile.
+            if (p.segments > 1) {
+                collect();
+                if (threadIdx.x == 0) {
+                    // The last block to come here leaves the flags as they were found.
+                    u32 *done = p.flags + blocks;
+                    if (atomicAdd(done, 1u) == (u32)blocks - 1) {
+                        for (u64 i = 0; i < blocks; i++) p.flags[i] = 0;
+                        *done = 0;
+                    }
+                }
+            }
+            show_state();
         }
-        if (is_walker && has_channels) walk(chunk);
-        if (TEAMS) {
-            __syncthreads();
-        } else if (chunk + 1 < end) {
-            __syncthreads();
-            if (STAGES == 1) fetch(chunk + 1);
-            prepare_steps(chunk + 2);
-            fetch_steps(chunk + 3);
-            wait_copies<(STAGES > 2 ? STAGES - 2 : 0)>();
-            __syncthreads();
-            make_scores(chunk + 1);
-            __syncthreads();
-        }
+        __syncthreads(); // Scores and state are complete.
+        make_y(chunk);
+        advance(chunk);
+        if (chunk + 1 == end) break;
+        __syncthreads(); // The tiles are no longer read.
+        fetch(chunk + 1, true);
+        show_state();
+        arrive(chunk + 1);
+        __syncthreads();
     }
-    if (segment != p.segments - 1 || !is_walker || !has_channels) return;
+    if (segment != p.segments - 1 || !has_state) return;
 #pragma unroll
     for (int n = 0; n < NT; n++) {
 #pragma unroll
@@ -714,10 +660,10 @@ template <class T, int EACH, int ROWS> static __device__ __forceinline__ void ss
     Ssd<T> p = {x, dt, b, c, y, x_stride, dt_stride, b_stride, c_stride, y_stride, a, d, dt_bias, dt_lo, dt_hi, gaps, state,            \
                 state_stride, state_is_half, tokens, heads, head_dim, groups, d_state, segments, exchange, flags}
 
-#define SSD_PREFILL(NAME, T, N, CHUNK, STAGES, SPLIT, TEAMS, BLOCKS)                                                                    \
-    extern "C" __global__ void __launch_bounds__(TEAMS ? 256 : 128, BLOCKS) NAME(SSD_PARAMETERS(T)) {                                   \
+#define SSD_PREFILL(NAME, T, N, CHUNK, SPLIT, BLOCKS)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(SSD_PARAMETERS(T)) {                                             \
         SSD_OPERANDS(T);                                                                                                                \
-        ssd_prefill<T, N, CHUNK, STAGES, SPLIT, TEAMS>(p);                                                                              \
+        ssd_prefill<T, N, CHUNK, SPLIT>(p);                                                                                             \
     }
 #define SSD_SERIAL(NAME, T, EACH, ROWS)                                                                                                 \
     extern "C" __global__ void __launch_bounds__(128) NAME(SSD_PARAMETERS(T)) {                                                         \
@@ -725,19 +671,16 @@ template <class T, int EACH, int ROWS> static __device__ __forceinline__ void ss
         ssd_serial<T, EACH, ROWS>(p);                                                                                                   \
     }
 
-// ssd_prefill_<type>_n<d_state up to>_<alone or teams>
-SSD_PREFILL(ssd_prefill_bf16_n32_alone, bf16, 32, 64, 1, false, false, 2)
-SSD_PREFILL(ssd_prefill_bf16_n64_alone, bf16, 64, 64, 1, false, false, 2)
-SSD_PREFILL(ssd_prefill_bf16_n128_alone, bf16, 128, 64, 1, false, false, 2)
-SSD_PREFILL(ssd_prefill_bf16_n128_alone3, bf16, 128, 64, 1, false, false, 3)
-SSD_PREFILL(ssd_prefill_bf16_n256_alone, bf16, 256, 64, 1, false, false, 1)
-SSD_PREFILL(ssd_prefill_bf16_n128_teams, bf16, 128, 64, 3, false, true, 1)
-SSD_PREFILL(ssd_prefill_bf16_n128_teams2, bf16, 128, 64, 2, false, true, 1)
-SSD_PREFILL(ssd_prefill_f32_n32_alone, float, 32, 32, 1, true, false, 2)
-SSD_PREFILL(ssd_prefill_f32_n64_alone, float, 64, 32, 1, true, false, 2)
-SSD_PREFILL(ssd_prefill_f32_n128_alone, float, 128, 32, 1, true, false, 2)
-SSD_PREFILL(ssd_prefill_f32_n256_alone, float, 256, 32, 1, true, false, 1)
-SSD_PREFILL(ssd_prefill_f32_n128_teams, float, 128, 32, 2, true, true, 1)
+// ssd_prefill_<type>_<d_state up to>
+SSD_PREFILL(ssd_prefill_bf16_32, bf16, 32, 64, false, 2)
+SSD_PREFILL(ssd_prefill_bf16_64, bf16, 64, 64, false, 2)
+SSD_PREFILL(ssd_prefill_bf16_128, bf16, 128, 64, false, 2)
+SSD_PREFILL(ssd_prefill_bf16_128t, bf16, 128, 64, false, 3)
+SSD_PREFILL(ssd_prefill_bf16_256, bf16, 256, 64, false, 1)
+SSD_PREFILL(ssd_prefill_f32_32, float, 32, 32, true, 2)
+SSD_PREFILL(ssd_prefill_f32_64, float, 64, 32, true, 2)
+SSD_PREFILL(ssd_prefill_f32_128, float, 128, 32, true, 2)
+SSD_PREFILL(ssd_prefill_f32_256, float, 256, 32, true, 1)
 SSD_SERIAL(ssd_serial_f32_4, float, 4, 8)
 SSD_SERIAL(ssd_serial_f32_1, float, 1, 32)
 SSD_SERIAL(ssd_serial_bf16_4, bf16, 4, 8)
