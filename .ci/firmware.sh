@@ -19,3 +19,9 @@ cargo xtask firmware
 cargo xtask panics
 cargo xtask stack
 cargo xtask size
+# What is fitted to a device fits it: all of what the watch has, and so little flash that a part must be 4-bit.
+for flash_kib in 512 148; do
+  fitted=target/firmware/fitted-$flash_kib.brook
+  cargo run --release --package brooklet-cli -- quantize examples/models/watch -o "$fitted" --flash ${flash_kib}KiB --ram 64KiB --core cortex-m4f
+  cargo xtask size --model "$fitted" --flash $((flash_kib * 1024)) --ram 65536
+done

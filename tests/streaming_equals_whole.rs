@@ -37,13 +37,15 @@ proptest! {
         format in formats(),
         state in states(),
         cache in caches(),
+        pieces in any::<bool>(),
         seed in any::<u64>(),
         chunks in prop::collection::vec(1usize..40, 1..6),
         batch in 1usize..33,
         threads in 1usize..5,
     ) {
         let dirs = family_fixtures();
-        let file = File::quantized(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, state, cache });
+        let make = if pieces { File::in_pieces } else { File::quantized };
+        let file = make(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, state, cache });
         let model = file.model();
         let input = Sequence::noise(&model, chunks.iter().sum(), seed);
         let portable = kernels::available().next().unwrap();
@@ -69,6 +71,7 @@ proptest! {
         format in formats(),
         state in states(),
         cache in caches(),
+        pieces in any::<bool>(),
         seed in any::<u64>(),
         // Streams that begin one after the other: each stands at a position of its own.
         starts in prop::collection::vec(0usize..12, 1..9),
@@ -76,7 +79,8 @@ proptest! {
         threads in 1usize..4,
     ) {
         let dirs = family_fixtures();
-        let file = File::quantized(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, state, cache });
+        let make = if pieces { File::in_pieces } else { File::quantized };
+        let file = make(&dirs[fixture % dirs.len()], &Recipe { format, embedding: None, state, cache });
         let model = file.model();
         let steps = 20;
         let inputs: Vec<_> = (0..starts.len()).map(|i| Sequence::noise(&model, steps, seed.wrapping_add(i as u64))).collect();

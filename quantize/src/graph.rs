@@ -8,6 +8,7 @@ use brooklet::ops::{
     Gate, GatedDelta, Gru, Head, Linear, Lstm, Missing, Moe, Multiply, Norm, NormKind, Op, Policy, Pool, PoolKind, RgLru, Rotary, Route,
     Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId, Window,
 };
+use std::ops::Range;
 
 /// A stretch of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -546,6 +547,38 @@ impl<'a> Graph<'a> {
     /// The outputs as `cap * tanh(outputs / cap)`: the last operation.
     pub fn capped_head(&mut self, w: TensorId, bias: Option<TensorId>, x: Operand, scale: f32, cap: f32) {
         self.ops.push(Op::CappedHead(CappedHead { head: Head { w, bias, x, scale }, cap }));
+    }
+
+    /// The tensors that hold the rows of the embedding, if tokens go in.
+    pub fn embedding(&self) -> Range<usize> {
+        match (self.ops.first(), &self.input) {
+            (Some(Op::Embed(embed)), Input::Tokens { vocab, .. }) => self.pieces(embed.table, *vocab as usize),
+            _ => 0..0,
+        }
+    }
+
+    /// The tensors that hold the rows of the head's matrix.
+    pub fn head_matrix(&self) -> Range<usize> {
+        let outputs = match &self.output {
+            Output::Logits(count) => *count as usize,
+            Output::Classes(names) | Output::Values { names, .. } => names.len(),
+        };
+        match self.ops.last() {
+            Some(Op::Head(head)) => self.pieces(head.w, outputs),
+            Some(Op::CappedHead(capped)) => self.pieces(capped.head.w, outputs),
+            _ => 0..0,
+        }
+    }
+
+    /// The tensors that hold the first `rows` rows of the matrix that begins at `first`, which are several if it was cut.
+    fn pieces(&self, first: TensorId, rows: usize) -> Range<usize> {
+        let (first, mut held) = (first as usize, 0);
+        let is_short = |tensor: &&TensorDecl<'_>| {
+            let short = held < rows;
+            held += tensor.rows;
+            short
+        };
+        first..first + self.tensors[first..].iter().take_while(is_short).count()
     }
 
     /// Steps before every part of the program has run.

@@ -167,7 +167,7 @@ impl Plan {
             }
             _ => {
                 if let Some(head) = op.head() {
-                    self.add_matrix(artifact, head.w);
+                    head.pieces(artifact).for_each(|w| self.add_matrix(artifact, w));
                 }
             }
         }

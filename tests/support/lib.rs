@@ -4,9 +4,11 @@ pub mod gguf_file;
 
 use brooklet::artifact::InputSpec;
 use brooklet::kernels::KernelTable;
+use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use brooklet::{Line, Model, Session, State};
-use brooklet_quantize::{Checkpoint, Recipe, quantize};
+use brooklet_quantize::passes::cut_tables;
+use brooklet_quantize::{Checkpoint, Recipe, families, lower, quantize};
 use std::path::{Path, PathBuf};
 
 /// `tests/fixtures`.
@@ -43,6 +45,21 @@ impl File {
         let checkpoint = Checkpoint::open(dir).unwrap();
         quantize(&checkpoint, recipe, &path, &mut |_| {}).unwrap();
         Self::new(MappedFile::open(&path).unwrap().bytes())
+    }
+
+    /// The same with embedding and head cut into pieces, each in a format of its own; models without a large table stay as they are.
+    pub fn in_pieces(dir: &Path, recipe: &Recipe) -> Self {
+        let checkpoint = Checkpoint::open(dir).unwrap();
+        let mut graph = families::build(&checkpoint).unwrap();
+        cut_tables(&mut graph, 1);
+        let mut formats = recipe.formats(&graph);
+        for (number, piece) in graph.embedding().chain(graph.head_matrix()).enumerate() {
+            formats[piece] = formats[piece].map(|_| Format::ALL[number % Format::ALL.len()]);
+        }
+        let out = tempfile::tempdir().unwrap();
+        let path = out.path().join("model.brook");
+        lower::write_formats(&graph, recipe, &formats, &path, &mut |_| {}).unwrap();
+        Self::new(&std::fs::read(path).unwrap())
     }
 
     /// The bytes.

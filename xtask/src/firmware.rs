@@ -87,8 +87,13 @@ impl Table {
 
 /// Builds `program` for `board` and returns its ELF file.
 pub(crate) fn build(board: &Board, program: &str) -> Result<PathBuf> {
+    build_around(board.model, board, program)
+}
+
+/// Builds `program` for `board` around a model: one of `examples/models/`, or a path without `.brook`.
+pub(crate) fn build_around(model: &str, board: &Board, program: &str) -> Result<PathBuf> {
     let mut cargo = cargo_build(board.target)?;
-    cargo.args(["--quiet", "--package", "brooklet-board-qemu", "--bin", program]).env("BOARD", board.name).env("MODEL", board.model);
+    cargo.args(["--quiet", "--package", "brooklet-board-qemu", "--bin", program]).env("BOARD", board.name).env("MODEL", model);
     // Every processor has its own `core`, in a folder of its own, or they would be built again in turns.
     let mut folder = output_folder();
     if let Some(cpu) = board.cpu {

@@ -10,14 +10,26 @@ use crate::toolchain::root;
 use crate::{firmware, host};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Write what is measured to `targets/cortex-m/budget.json` instead of comparing
     #[arg(long)]
     write: bool,
+    /// Check the least firmware for a Cortex-M4F around this file instead, against --flash and --ram
+    #[arg(long, value_name = "FILE.brook", requires_all = ["flash", "ram"], conflicts_with = "write")]
+    model: Option<PathBuf>,
+    /// Bytes of flash that it may take, everything included
+    #[arg(long, value_name = "BYTES", requires = "model")]
+    flash: Option<u64>,
+    /// Bytes of RAM
+    #[arg(long, value_name = "BYTES", requires = "model")]
+    ram: Option<u64>,
 }
+
+/// The board whose firmware a model of one's own is put into.
+const BOARD_FOR_FILES: &str = "mps2-an386";
 
 #[derive(Serialize, Deserialize)]
 struct Budget {
@@ -46,6 +58,9 @@ struct Firmware {
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
+    if let Some(file) = &options.model {
+        return check_file(file, options.flash.unwrap_or_default(), options.ram.unwrap_or_default());
+    }
     let path = budget_path();
     let mut budget: Budget =
         serde_json::from_str(&std::fs::read_to_string(&path)?).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -111,6 +126,28 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if faults.is_empty() { Ok(()) } else { bail!("{}", faults.join("\n")) }
 }
 
+/// Links the least firmware around a file, and compares it with what there is room for.
+fn check_file(file: &Path, most_flash_bytes: u64, most_ram_bytes: u64) -> Result<()> {
+    let path = file.canonicalize().with_context(|| format!("{}: cannot be opened", file.display()))?;
+    let model = path.to_str().and_then(|path| path.strip_suffix(".brook"));
+    let model = model.with_context(|| format!("{}: is no path that ends in .brook", file.display()))?;
+    let board = BOARDS.iter().find(|b| b.name == BOARD_FOR_FILES).context("the table of boards lacks the one for files")?;
+    let sizes = measure_around(model, board, "least")?;
+    println!(
+        "{} on {}: {} bytes of flash of {most_flash_bytes}, {} of RAM of {most_ram_bytes}",
+        file.display(),
+        board.core,
+        sizes.flash_bytes,
+        sizes.ram_bytes()
+    );
+    match () {
+        () if sizes.stack_bytes.is_none() => bail!("the stack has no bound"),
+        () if sizes.flash_bytes > most_flash_bytes => bail!("{} bytes of flash too many", sizes.flash_bytes - most_flash_bytes),
+        () if sizes.ram_bytes() > most_ram_bytes => bail!("{} bytes of RAM too many", sizes.ram_bytes() - most_ram_bytes),
+        () => Ok(()),
+    }
+}
+
 struct Sizes {
     flash_bytes: u64,
     static_bytes: u64,
@@ -125,7 +162,11 @@ impl Sizes {
 }
 
 fn measure(board: &Board, program: &str) -> Result<Sizes> {
-    let program = Program::read(&firmware::build(board, program)?)?;
+    measure_around(board.model, board, program)
+}
+
+fn measure_around(model: &str, board: &Board, program: &str) -> Result<Sizes> {
+    let program = Program::read(&firmware::build_around(model, board, program)?)?;
     let stack_bytes = bound(&program, "Reset").ok().map(|(bytes, _)| u64::from(bytes));
     Ok(Sizes { flash_bytes: program.flash_bytes, static_bytes: program.static_ram_bytes, stack_bytes })
 }

@@ -132,12 +132,12 @@ fn expand_q4(tile: &[[u8; 64]; 4], table: &[i8; 16], out: &mut [[i8; 64]; 8]) {
     }
 }
 
-/// Asks for the cache lines of `x`.
+/// Asks for the cache lines of `x`, which may lie behind the end of everything.
 #[inline(always)]
-fn prefetch<T>(x: &T) {
+fn prefetch<T>(x: *const T) {
     for line in (0..size_of::<T>()).step_by(64) {
         // SAFETY: a hint: it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(x).cast::<i8>().wrapping_add(line)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(x.cast::<i8>().wrapping_add(line)) };
     }
 }
 

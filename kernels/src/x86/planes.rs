@@ -18,27 +18,27 @@ pub(super) fn matmul(planes: &Planes<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     match planes {
         Planes::Q3(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 3>(q, x, out, |tile, w| look_up_whole(code_q3(tile, w), table));
+            coded::<128, 3>(q, x, out, move |tile, w| look_up_whole(code_q3(tile, w), table));
         }
         Planes::Q3(q) => {
             let [table] = biased([q3::table(q.levels)]);
-            coded::<128, 3>(q, x, out, |tile, w| word_q3(tile, w, table));
+            coded::<128, 3>(q, x, out, move |tile, w| word_q3(tile, w, table));
         }
         Planes::Q5(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 5>(q, x, out, |tile, w| look_up_whole(code_q5(tile, w), table));
+            coded::<128, 5>(q, x, out, move |tile, w| look_up_whole(code_q5(tile, w), table));
         }
         Planes::Q5(q) => {
             let tables = biased(q5::tables(q.levels));
-            coded::<128, 5>(q, x, out, |tile, w| word_q5(tile, w, tables));
+            coded::<128, 5>(q, x, out, move |tile, w| word_q5(tile, w, tables));
         }
         Planes::Q6(q) if has_vbmi => {
             let table = whole(q.levels);
-            coded::<128, 6>(q, x, out, |tile, w| look_up_whole(code_q6(tile, w), table));
+            coded::<128, 6>(q, x, out, move |tile, w| look_up_whole(code_q6(tile, w), table));
         }
         Planes::Q6(q) => {
             let tables = biased(q6::tables(q.levels));
-            coded::<128, 6>(q, x, out, |tile, w| word_q6(tile, w, tables));
+            coded::<128, 6>(q, x, out, move |tile, w| word_q6(tile, w, tables));
         }
         // The codes are their levels plus one.
         Planes::T2(q) => coded::<1, 2>(q, x, out, |tile, w| code_t2(tile, w)),
@@ -52,14 +52,14 @@ fn coded<const BIAS: i32, const BITS: usize>(
     q: &Coded<'_, BITS>,
     x: Vectors<'_>,
     out: RowsMut<'_>,
-    word: impl Fn(&Tile<BITS>, usize) -> __m512i,
+    word: impl Fn(&Tile<BITS>, usize) -> __m512i + Copy,
 ) {
     let one = _mm512_set1_epi32(1);
     // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
     let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - BIAS) & 0xffff);
     let (first, second) = (start(0), start(q.shift));
     let planes = vnni::Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
-    products(&planes, x, out, &word, &|sub| {
+    products(&planes, x, out, word, move |sub| {
         let picks = _mm512_test_epi32_mask(sub, one);
         (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
     });
@@ -80,7 +80,7 @@ fn whole(levels: &[i8]) -> __m512i {
 /// Levels by the lower six bits of each byte; for a CPU with VBMI.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn look_up_whole(code: __m512i, table: __m512i) -> __m512i {
+pub(super) fn look_up_whole(code: __m512i, table: __m512i) -> __m512i {
     let level;
     // SAFETY: the caller asked the CPU for VBMI; the instruction reads and writes registers alone. It is written out because the
     // compiler inlines nothing that needs VBMI into the products, which do without.

@@ -99,11 +99,11 @@ fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
         &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
         x,
         out,
-        &|tile, w| {
+        move |tile, w| {
             // SAFETY: 64 readable bytes; the load asks for no alignment.
             _mm512_xor_si512(unsafe { _mm512_loadu_si512(tile[w].as_ptr().cast()) }, flip)
         },
-        &|sub| (start, sub),
+        move |sub| (start, sub),
     );
 }
 
@@ -113,26 +113,31 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
     let table = _mm512_xor_si512(table, _mm512_set1_epi8(-128));
-    let low = _mm512_set1_epi8(15);
     let one = _mm512_set1_epi32(1);
     // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
     let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - 128) & 0xffff);
     let (first, second) = (start(0), start(q.shift));
-    products(
-        &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
-        x,
-        out,
-        &|tile, w| {
-            // SAFETY: 64 readable bytes; the load asks for no alignment.
-            let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
-            let codes = if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) };
-            _mm512_shuffle_epi8(table, _mm512_and_si512(codes, low))
-        },
-        &|sub| {
-            let picks = _mm512_test_epi32_mask(sub, one);
-            (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
-        },
-    );
+    let matrix = Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
+    let split = move |sub| {
+        let picks = _mm512_test_epi32_mask(sub, one);
+        (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
+    };
+    if std::is_x86_feature_detected!("avx512vbmi") {
+        // The table lies four times in the register: whatever the two bits above a code are, they pick the same level.
+        products(&matrix, x, out, move |tile, w| planes::look_up_whole(nibbles(tile, w), table), split);
+    } else {
+        let low = _mm512_set1_epi8(15);
+        products(&matrix, x, out, move |tile, w| _mm512_shuffle_epi8(table, _mm512_and_si512(nibbles(tile, w), low)), split);
+    }
+}
+
+/// Word `w` of a tile in the lower halves of the bytes, and something else in the upper ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn nibbles(tile: &[[u8; 64]; 4], w: usize) -> __m512i {
+    // SAFETY: 64 readable bytes; the load asks for no alignment.
+    let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
+    if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) }
 }
 
 /// Multiplies a matrix with some vectors.
@@ -146,8 +151,8 @@ pub(super) fn products<T>(
     matrix: &Planes<'_, T>,
     x: Vectors<'_>,
     mut out: RowsMut<'_>,
-    word: &impl Fn(&T, usize) -> __m512i,
-    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+    word: impl Fn(&T, usize) -> __m512i + Copy,
+    split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
 ) {
     let groups = x.groups;
     let tile_rows = matrix.row_scales.len();
@@ -182,71 +187,108 @@ fn stream<const N: usize, T>(
     x: Vectors<'_>,
     first: usize,
     out: &mut RowsMut<'_>,
-    word: &impl Fn(&T, usize) -> __m512i,
-    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+    word: impl Fn(&T, usize) -> __m512i + Copy,
+    split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
+) -> usize {
+    let mut i = tile_rows.start;
+    while i < tile_rows.end {
+        // Few vectors leave registers free for a second tile row: what is fetched of a vector serves both.
+        i += if N <= 2 && i + 1 < tile_rows.end {
+            rows::<N, 2, T>(matrix, i, x, first, out, word, split)
+        } else {
+            rows::<N, 1, T>(matrix, i, x, first, out, word, split)
+        };
+    }
+    N
+}
+
+/// The `R` tile rows from `i` times the `N` vectors from `first`. Returns `R`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn rows<const N: usize, const R: usize, T>(
+    matrix: &Planes<'_, T>,
+    i: usize,
+    x: Vectors<'_>,
+    first: usize,
+    out: &mut RowsMut<'_>,
+    word: impl Fn(&T, usize) -> __m512i + Copy,
+    split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
 ) -> usize {
     let groups = x.groups;
     let ahead = AHEAD_BYTES / size_of::<T>();
-    for i in tile_rows {
-        let at = i * groups;
-        let (Some(row_scales), Some(sub_scales), Some(tiles)) =
-            (matrix.row_scales.get(i), matrix.sub_scales.get(at..at + groups), matrix.tiles.get(at..at + groups))
-        else {
-            return N;
-        };
-        if let Some(later) = matrix.row_scales.get(i + 8) {
-            prefetch(later);
-        }
-        let mut acc = [_mm512_setzero_ps(); N];
-        for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
-            if let Some(later) = matrix.tiles.get(at + g + ahead) {
-                prefetch(later);
+    let here = i * groups..(i + R) * groups;
+    let (Some(row_scales), Some(sub_scales), Some(tiles)) =
+        (matrix.row_scales.get(i..i + R), matrix.sub_scales.get(here.clone()), matrix.tiles.get(here.clone()))
+    else {
+        return R;
+    };
+    for row_scales in row_scales {
+        prefetch(core::ptr::from_ref(row_scales).wrapping_add(8));
+    }
+    let mut acc = [[_mm512_setzero_ps(); N]; R];
+    for g in 0..groups {
+        let mut factor = [_mm512_setzero_ps(); R];
+        let mut isum = [[_mm512_setzero_si512(); N]; R];
+        let at = |t: usize| (first + t) * groups + g;
+        for r in 0..R {
+            prefetch(tiles.as_ptr().wrapping_add(r * groups + g + ahead));
+            if g % 4 == 0 {
+                prefetch(sub_scales.as_ptr().wrapping_add(r * groups + g + ahead));
             }
-            if let (0, Some(later)) = (g % 4, matrix.sub_scales.get(at + g + ahead)) {
-                prefetch(later);
-            }
-            // SAFETY: 16 readable bytes; the load asks for no alignment.
-            let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
-            let (start, factor) = split(sub);
-            let factor = _mm512_cvtepi32_ps(factor);
-            let at = |t: usize| (first + t) * groups + g;
-            let mut isum = [_mm512_setzero_si512(); N];
+            // SAFETY: 16 readable bytes of as many tiles as `R` rows have; the load asks for no alignment.
+            let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub_scales.get_unchecked(r * groups + g).as_ptr().cast()) });
+            let (start, of_sum) = split(sub);
+            factor[r] = _mm512_cvtepi32_ps(of_sum);
             for t in 0..N {
                 // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
                 let sum = unsafe { *x.sums.get_unchecked(at(t)) };
                 // Low half times low half: one instruction where a 32-bit product takes two.
-                isum[t] = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
+                isum[r][t] = _mm512_madd_epi16(start, _mm512_set1_epi32(sum));
             }
-            for w in 0..8 {
-                if w == 4 && g == x.half_group {
-                    break;
-                }
+        }
+        macro_rules! multiply {
+            ($($w:literal)*) => {$({
                 if N > 1 {
                     // Word by word: shuffles in one burst would keep the multipliers waiting.
                     compiler_fence(Ordering::SeqCst);
                 }
-                let word = word(tile, w);
+                let mut words = [_mm512_setzero_si512(); R];
+                for r in 0..R {
+                    // SAFETY: as for the sub-scales.
+                    words[r] = word(unsafe { tiles.get_unchecked(r * groups + g) }, $w);
+                }
                 for t in 0..N {
                     // SAFETY: as above.
                     let codes = unsafe { x.codes.get_unchecked(at(t)) };
-                    let x = i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8));
-                    isum[t] = _mm512_dpbusd_epi32(isum[t], word, _mm512_set1_epi32(x));
+                    let x = _mm512_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[$w].map(|x| x as u8)));
+                    for r in 0..R {
+                        isum[r][t] = _mm512_dpbusd_epi32(isum[r][t], words[r], x);
+                    }
                 }
-            }
-            for t in 0..N {
-                // SAFETY: as above.
-                let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
-                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[t]), factor);
-                acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(p, scale));
-            }
+            })*};
         }
-        // SAFETY: 16 readable floats; the load asks for no alignment.
-        let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
-        for (t, acc) in acc.into_iter().enumerate() {
-            store(out, i * TILE_ROWS, first + t, _mm512_mul_ps(acc, row_scales));
+        // Written out: a loop over words might stay one, which asks each time how the word lies in its tile.
+        multiply!(0 1 2 3);
+        if g != x.half_group {
+            multiply!(4 5 6 7);
+        }
+        for t in 0..N {
+            // SAFETY: as above.
+            let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
+            for r in 0..R {
+                let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[r][t]), factor[r]);
+                acc[r][t] = _mm512_add_ps(acc[r][t], _mm512_mul_ps(p, scale));
+            }
         }
     }
-    N
+    for r in 0..R {
+        // SAFETY: 16 readable floats; the load asks for no alignment.
+        let row_scales = unsafe { _mm512_loadu_ps(row_scales[r].as_ptr()) };
+        for t in 0..N {
+            store(out, (i + r) * TILE_ROWS, first + t, _mm512_mul_ps(acc[r][t], row_scales));
+        }
+    }
+    R
 }
 
 /// A tile, ready to be multiplied: each weight plus 128, table picks included.
@@ -269,8 +311,8 @@ fn panels<T>(
     tile_rows: usize,
     x: Vectors<'_>,
     out: &mut RowsMut<'_>,
-    word: &impl Fn(&T, usize) -> __m512i,
-    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+    word: impl Fn(&T, usize) -> __m512i + Copy,
+    split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
 ) {
     let mut panel: Panel<2> = [const { [const { MaybeUninit::uninit() }; 2] }; PANEL_GROUPS];
     let mut single: Panel<1> = [const { [const { MaybeUninit::uninit() }; 1] }; PANEL_GROUPS];
@@ -292,8 +334,8 @@ fn panel_rows<const R: usize, T>(
     i: usize,
     out: &mut RowsMut<'_>,
     panel: &mut Panel<R>,
-    word: &impl Fn(&T, usize) -> __m512i,
-    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+    word: impl Fn(&T, usize) -> __m512i + Copy,
+    split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
 ) {
     // The lowest byte of each lane, four times.
     let lowest = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
@@ -329,7 +371,7 @@ fn panel_rows<const R: usize, T>(
             let next = share(R * groups.len());
             let row = (i + R) * x.groups + groups.start;
             if let Some(next) = matrix.tiles.get(row + next.start..row + next.end) {
-                next.iter().for_each(prefetch);
+                next.iter().for_each(|next| prefetch(next));
             }
             let at = (vectors.start, groups.start, i);
             match vectors.len() {

@@ -11,6 +11,7 @@ use crate::fit::shelf::Shelf;
 use crate::fit::{Calibration, FitProgress, MOST_HELD_NUMBERS};
 use crate::graph::Graph;
 use crate::lower::{Layout, Report};
+use crate::methods::Method;
 use crate::recipe::Recipe;
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
@@ -19,6 +20,11 @@ use std::path::{Path, PathBuf};
 
 /// A number of segments and the steps of each.
 pub(super) type Stream = (usize, usize);
+
+/// How the ledger names what a method left, but for the size.
+fn share_name(method: Method) -> String {
+    format!("left by {}, bytes: ", method.name())
+}
 
 /// Measures files.
 pub(super) struct Gauge<'g, 'w> {
@@ -154,6 +160,18 @@ impl<'g, 'w> Gauge<'g, 'w> {
         let meter = self.meter(self.whole)?;
         self.say("the whole file");
         Ok((report, self.meters[meter].1.profile(&model)?, need(&model)))
+    }
+
+    /// What `method` left of the loss that was foretold for nearest rounding, in the file measured before whose size is nearest to `bytes`.
+    pub(super) fn share_left(&self, method: Method, bytes: u64) -> Option<f64> {
+        let start = share_name(method);
+        let measured = self.ledger.beginning_with(&start).filter_map(|(size, share)| Some((size.parse::<u64>().ok()?, share)));
+        measured.min_by_key(|(size, _)| size.abs_diff(bytes)).map(|(_, share)| share)
+    }
+
+    /// Keeps that share for the next budget.
+    pub(super) fn keep_share_left(&mut self, method: Method, bytes: u64, share: f64) -> Result<(), Error> {
+        self.ledger.put(format!("{}{bytes}", share_name(method)), share)
     }
 
     fn say(&mut self, what: &str) {

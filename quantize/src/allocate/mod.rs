@@ -258,13 +258,22 @@ pub fn allocate<'w>(
         at_most(limit_bytes.unwrap_or(u64::MAX))?
     };
     let formats = sizes.formats_of(&choices, &chosen);
-    let method_share = if request.plan_only { 1.0 } else { request.method.share_of_nearest() };
-    let predicted = fixed.loss + method_share * choices.iter().zip(&chosen).map(|(choices, &i)| choices[i].loss).sum::<f64>();
+    let file_bytes = sizes.file_bytes(&formats);
+    let nearest_loss: f64 = choices.iter().zip(&chosen).map(|(choices, &i)| choices[i].loss).sum();
+    // A plan is measured by nearest rounding.
+    let is_nearest = request.plan_only || request.method == Method::Nearest;
+    let by_experience = || request.method.share_of_nearest();
+    let method_share = if is_nearest { 1.0 } else { gauge.share_left(request.method, file_bytes).unwrap_or_else(by_experience) };
+    let predicted = fixed.loss + method_share * nearest_loss;
     let (report, profile, need) = if request.plan_only {
         let (profile, need) = gauge.profile(&memory.recipe, &layout, &formats)?;
         (None, profile, need)
     } else {
         let (report, profile, need) = gauge.finish(&memory.recipe, &formats)?;
+        let share = (profile.mean() - fixed.loss) / nearest_loss;
+        if !is_nearest && share > 0.0 {
+            gauge.keep_share_left(request.method, file_bytes, share)?;
+        }
         (Some(report), profile, need)
     };
     let parts = sizes.parts(choices, &chosen);
@@ -273,7 +282,7 @@ pub fn allocate<'w>(
         limit_bytes,
         parameters: parameters(graph),
         recipe: memory.recipe,
-        file_bytes: sizes.file_bytes(&formats),
+        file_bytes,
         formats,
         ram_bytes: need.total_bytes(),
         is_finest: parts.iter().all(|part| part.chosen + 1 == part.choices.len()),

@@ -96,12 +96,11 @@ fn inner_cuts(graph: &Graph<'_>) -> Vec<usize> {
 pub(super) fn matrices(graph: &Graph<'_>, op: &Op<Operand>) -> Vec<usize> {
     let of = |id: TensorId| vec![id as usize];
     let all = match op {
-        Op::Embed(embed) => of(embed.table),
+        Op::Embed(_) => graph.embedding().collect(),
         Op::Linear(linear) => of(linear.w),
         Op::Lstm(lstm) => of(lstm.w),
         Op::Gru(gru) => of(gru.w),
-        Op::Head(head) => of(head.w),
-        Op::CappedHead(capped) => of(capped.head.w),
+        Op::Head(_) | Op::CappedHead(_) => graph.head_matrix().collect(),
         Op::Moe(moe) => {
             let first = moe.experts_at as usize;
             (first..first + 2 * moe.scores.len as usize).collect()

@@ -141,19 +141,20 @@ impl Walk<'_, '_> {
         count.total += self.pieces.len();
         let mut metrics: HashMap<usize, Metric> = HashMap::new();
         let table = self.table();
-        let mut hidden = match table {
-            Some(table) => self.look_up(table, Format::F32, &self.packed_plainly(table, Format::F32)?)?,
-            None => Hidden::new(),
-        };
+        let mut hidden = self.empty_hidden();
+        for tensor in table.clone() {
+            let (weights, cols) = (self.weights(tensor)?, self.graph.tensors[tensor].cols);
+            self.look_up(tensor, |row, out| out.copy_from_slice(&weights[row * cols..][..cols]), &mut hidden);
+        }
         for piece in 0..self.pieces.len() {
             count.report("");
             let (small, own) = self.small_model(piece);
             let image = small.image(|_| Filling::Plain(Format::F32))?;
             let mut listened: Vec<usize> = own.iter().copied().filter(|t| wanted.contains(t)).collect();
             listened.push(small.sink);
-            let head = self.head(piece);
+            let head = self.head(piece).find(|t| wanted.contains(t));
             hidden = self.run(piece, &small, &image, &listened, &hidden, |tensor, inputs| {
-                let tensor = if tensor == small.sink { head.filter(|t| wanted.contains(t)) } else { Some(tensor) };
+                let tensor = if tensor == small.sink { head } else { Some(tensor) };
                 if let Some(tensor) = tensor {
                     let cols = self.graph.tensors[tensor].cols;
                     metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
@@ -161,9 +162,19 @@ impl Walk<'_, '_> {
             })?;
             count.done += 1;
         }
-        if let Some(metric) = table.and_then(|t| metrics.get_mut(&t)) {
+        // All rows of the head multiply the same.
+        let head = self.graph.head_matrix();
+        if let Some(first) = head.clone().find(|t| metrics.contains_key(t)) {
+            for tensor in head.filter(|&t| t != first && wanted.contains(&t)) {
+                let metric = metrics[&first].clone();
+                metrics.insert(tensor, metric);
+            }
+        }
+        for tensor in table {
             // The embedding's rows are the model's input too, where all columns matter alike.
-            metric.add_even(INPUT_SHARE);
+            if let Some(metric) = metrics.get_mut(&tensor) {
+                metric.add_even(INPUT_SHARE);
+            }
         }
         Ok(metrics)
     }
@@ -179,13 +190,13 @@ impl Walk<'_, '_> {
         let mut packed: HashMap<usize, (Format, Vec<u8>)> = HashMap::new();
         // What several places use is packed where it comes first, for all of them: what these multiply is seen in a float run.
         let mut early: Option<HashMap<usize, Metric>> = None;
-        let mut hidden = Hidden::new();
-        if let Some(table) = self.table() {
+        let mut hidden = self.empty_hidden();
+        for table in self.table() {
             let known = if takes(table) { visitor.known(table, &self.weights(table)?)? } else { None };
             let chosen = match known {
                 Some(known) => known,
                 None if takes(table) => {
-                    if shared.contains(&table) {
+                    if shared.contains(&table) && early.is_none() {
                         early = Some(self.float_metrics(shared, count)?);
                     }
                     let looked_up = Metric::new(self.graph.tensors[table].cols);
@@ -197,7 +208,7 @@ impl Walk<'_, '_> {
                     (format, self.packed_plainly(table, format)?)
                 }
             };
-            hidden = self.look_up(table, chosen.0, &chosen.1)?;
+            self.look_up_packed(table, &chosen, &mut hidden)?;
             packed.insert(table, chosen);
         }
         for piece in 0..self.pieces.len() {
@@ -206,7 +217,7 @@ impl Walk<'_, '_> {
             let head = self.head(piece);
             // Those that nobody has chosen yet.
             let mut open: Vec<usize> = Vec::new();
-            for tensor in own.iter().copied().chain(head).filter(|t| takes(*t)) {
+            for tensor in own.iter().copied().chain(head.clone()).filter(|t| takes(*t)) {
                 if let Entry::Vacant(entry) = packed.entry(tensor) {
                     match visitor.known(tensor, &self.weights(tensor)?)? {
                         Some(known) => {
@@ -221,12 +232,14 @@ impl Walk<'_, '_> {
             }
             for wave in waves(self.graph, &self.pieces[piece].ops, &open) {
                 let mut metrics: HashMap<usize, Metric> = HashMap::new();
-                let listens = |t: &usize| if head == Some(*t) { small.sink } else { *t };
-                let listened: Vec<usize> = wave.iter().filter(|t| !shared.contains(t)).map(listens).collect();
+                let mut listened: Vec<usize> = wave.iter().copied().filter(|t| !shared.contains(t) && !head.contains(t)).collect();
+                // All rows of the head multiply the same.
+                let of_head = wave.iter().copied().find(|t| !shared.contains(t) && head.contains(t));
+                listened.extend(of_head.map(|_| small.sink));
                 if !listened.is_empty() {
                     let image = small.image(|t| filling(t, formats, &packed, &open))?;
                     self.run(piece, &small, &image, &listened, &hidden, |tensor, inputs| {
-                        let tensor = if tensor == small.sink { head.unwrap_or(tensor) } else { tensor };
+                        let tensor = if tensor == small.sink { of_head.unwrap_or(tensor) } else { tensor };
                         let cols = self.graph.tensors[tensor].cols;
                         metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
                     })?;
@@ -234,10 +247,13 @@ impl Walk<'_, '_> {
                 for tensor in wave {
                     let unseen = Metric::new(self.graph.tensors[tensor].cols);
                     let before = early.as_ref().and_then(|early| early.get(&tensor));
-                    let metric = metrics.remove(&tensor);
-                    let metric = before.or(metric.as_ref()).unwrap_or(&unseen);
+                    let key = if head.contains(&tensor) { of_head.unwrap_or(tensor) } else { tensor };
+                    let metric = before.or(metrics.get(&key)).unwrap_or(&unseen);
                     let chosen = self.choose(tensor, metric, visitor, count)?;
                     packed.insert(tensor, chosen);
+                    if key == tensor && !head.contains(&tensor) {
+                        metrics.remove(&tensor);
+                    }
                 }
             }
             if piece + 1 < self.pieces.len() || cfg!(test) {
@@ -272,18 +288,13 @@ impl Walk<'_, '_> {
     }
 
     /// The embedding, where tokens go in.
-    fn table(&self) -> Option<usize> {
-        if let Some(Op::Embed(embed)) = self.graph.ops.first() { Some(embed.table as usize) } else { None }
+    fn table(&self) -> Range<usize> {
+        self.graph.embedding()
     }
 
     /// The head's matrix, if the stretch ends the model.
-    fn head(&self, piece: usize) -> Option<usize> {
-        let last = self.pieces[piece].ops.end == self.graph.ops.len();
-        match self.graph.ops.last() {
-            Some(Op::Head(head)) if last => Some(head.w as usize),
-            Some(Op::CappedHead(capped)) if last => Some(capped.head.w as usize),
-            _ => None,
-        }
+    fn head(&self, piece: usize) -> Range<usize> {
+        if self.pieces[piece].ops.end == self.graph.ops.len() { self.graph.head_matrix() } else { 0..0 }
     }
 
     /// The model of a stretch, and its matrices; the head's is not among them.
@@ -298,24 +309,35 @@ impl Walk<'_, '_> {
         (SmallModel::new(self.graph, stretch, &own, self.cache, steps), own)
     }
 
-    /// The first hidden values of a token model.
-    fn look_up(&self, table: usize, format: Format, bytes: &[u8]) -> Result<Hidden, Error> {
-        let (Some(Op::Embed(embed)), Calibration::Tokens(tokens)) = (self.graph.ops.first(), self.calibration) else {
-            return Ok(Hidden::new());
-        };
-        let decl = &self.graph.tensors[table];
-        let lines = lines_from(bytes);
-        let matrix = Matrix::from_bytes(format, decl.rows, decl.cols, &Line::bytes(&lines)[..bytes.len()]);
-        let matrix = matrix.map_err(|e| Error::invalid(Path::new(&decl.name), "embedding", format!("cannot be read back: {e:?}")))?;
-        let of = |segment: &Range<usize>| {
-            let mut rows = vec![0.0; segment.len() * decl.cols];
-            for (row, &token) in rows.chunks_exact_mut(decl.cols).zip(&tokens[segment.clone()]) {
-                matrix.unpack_row(token as usize, row);
-                row.iter_mut().for_each(|x| *x *= embed.scale);
+    /// Room for what a token model's embedding gives; nothing for others.
+    fn empty_hidden(&self) -> Hidden {
+        let width = if let Some(Op::Embed(embed)) = self.graph.ops.first() { embed.out.len as usize } else { return Hidden::new() };
+        self.segments.iter().map(|segment| vec![0.0; segment.len() * width]).collect()
+    }
+
+    /// Looks those tokens up whose rows tensor `piece` of the embedding has.
+    fn look_up(&self, piece: usize, row_of: impl Fn(usize, &mut [f32]), hidden: &mut Hidden) {
+        let (Some(Op::Embed(embed)), Calibration::Tokens(tokens)) = (self.graph.ops.first(), self.calibration) else { return };
+        let first: usize = self.table().take_while(|&before| before < piece).map(|before| self.graph.tensors[before].rows).sum();
+        let rows = first..first + self.graph.tensors[piece].rows;
+        for (segment, hidden) in self.segments.iter().zip(hidden) {
+            for (out, &token) in hidden.chunks_exact_mut(embed.out.len as usize).zip(&tokens[segment.clone()]) {
+                if rows.contains(&(token as usize)) {
+                    row_of(token as usize - first, out);
+                    out.iter_mut().for_each(|x| *x *= embed.scale);
+                }
             }
-            rows
-        };
-        Ok(self.segments.iter().map(of).collect())
+        }
+    }
+
+    /// The same by packed rows.
+    fn look_up_packed(&self, piece: usize, (format, bytes): &(Format, Vec<u8>), hidden: &mut Hidden) -> Result<(), Error> {
+        let decl = &self.graph.tensors[piece];
+        let lines = lines_from(bytes);
+        let matrix = Matrix::from_bytes(*format, decl.rows, decl.cols, &Line::bytes(&lines)[..bytes.len()]);
+        let matrix = matrix.map_err(|e| Error::invalid(Path::new(&decl.name), "embedding", format!("cannot be read back: {e:?}")))?;
+        self.look_up(piece, |row, out| matrix.unpack_row(row, out), hidden);
+        Ok(())
     }
 
     /// Runs a stretch over all segments; `heard` gets the inputs of the matrices that are listened to, segment by segment, and what
@@ -431,10 +453,10 @@ fn stream(model: &Model<'_>, samples: &[f32], seconds: Option<&[f32]>) -> Result
 mod tests {
     use super::*;
     use crate::lower::write_formats;
+    use crate::passes::cut_tables;
     use crate::{CacheFormat, Checkpoint, Recipe, StateFormat, families};
     use brooklet::artifact::InputSpec;
     use brooklet::mem::MappedFile;
-    use brooklet::ops::{CappedHead, Head};
 
     /// Rounds to the nearest, and remembers what the head multiplied.
     struct Nearest<'f> {
@@ -488,14 +510,15 @@ mod tests {
         for dir in dirs {
             let name = dir.file_name().unwrap().to_string_lossy().into_owned();
             let checkpoint = Checkpoint::open(&dir).unwrap();
-            let graph = families::build(&checkpoint).unwrap();
-            for format in [Format::F32, Format::Q4] {
+            for (format, in_pieces) in [(Format::F32, false), (Format::Q4, false), (Format::Q4, true)] {
+                let mut graph = families::build(&checkpoint).unwrap();
+                if in_pieces && cut_tables(&mut graph, 1) == 0 {
+                    continue;
+                }
                 let cache = Cache { context: 128, sink: None, format: CacheFormat::Int8 };
                 let recipe = Recipe { format, embedding: Some(Format::F32), state: StateFormat::F32, cache };
                 let mut formats = recipe.formats(&graph);
-                if let Some(Op::Head(Head { w, .. }) | Op::CappedHead(CappedHead { head: Head { w, .. }, .. })) = graph.ops.last() {
-                    formats[*w as usize] = Some(Format::F32);
-                }
+                graph.head_matrix().for_each(|w| formats[w] = Some(Format::F32));
                 let out = tempfile::tempdir().unwrap();
                 let path = out.path().join("whole.brook");
                 write_formats(&graph, &recipe, &formats, &path, &mut |_| {}).unwrap();

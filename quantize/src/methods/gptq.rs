@@ -9,7 +9,7 @@ use super::metric::Metric;
 use super::rtn::{FACTOR_MAX, Grid, Row};
 use brooklet::kernels::quant::GROUP;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -116,7 +116,8 @@ impl<'s> Work<'s> {
             let scales = self.scales.clone();
             self.round_groups(first..(first + GROUPS).min(groups), |row, _, near| near.choose(scales[row]));
         }
-        self.descend();
+        let slopes = self.descend();
+        self.refit(&slopes);
         (0..self.scales.len()).map(|row| self.row(row)).collect()
     }
 
@@ -163,7 +164,8 @@ impl<'s> Work<'s> {
         }
     }
 
-    fn descend(&mut self) {
+    /// Gives back the errors times the metric, (rows, cols).
+    fn descend(&mut self) -> Array2<f32> {
         let Work { solver, grid, cols, .. } = *self;
         let mut slopes = self.errors.dot(&solver.hessian);
         let groups = solver.groups.len();
@@ -172,6 +174,23 @@ impl<'s> Work<'s> {
         for ((mut errors, mut slope), ((codes, subs), &scale)) in rows.zip(stored) {
             let (Some(errors), Some(slope)) = (errors.as_slice_mut(), slope.as_slice_mut()) else { continue };
             Descent { grid, hessian: &solver.hessian, groups: &solver.groups, scale, errors, slope, codes, subs }.run();
+        }
+        slopes
+    }
+
+    /// Gives each row the scale that is best while all codes and factors stay; `slopes` are the errors times the metric.
+    fn refit(&mut self, slopes: &Array2<f32>) {
+        let Ok(weights) = ArrayView2::from_shape(self.errors.raw_dim(), &self.weights) else { return };
+        let products = weights.dot(&self.solver.hessian);
+        let rows = weights.outer_iter().zip(products.outer_iter()).zip(slopes.outer_iter());
+        for (((weights, products), slopes), (mut errors, scale)) in rows.zip(self.errors.outer_iter_mut().zip(&mut self.scales)) {
+            let rounded = &weights - &errors;
+            let (fall, curve) = (rounded.dot(&slopes), rounded.dot(&products) - rounded.dot(&slopes));
+            let change = fall / curve;
+            if curve > 0.0 && change.abs() < 0.5 {
+                *scale *= 1.0 + change;
+                errors.scaled_add(-change, &rounded);
+            }
         }
     }
 
@@ -291,7 +310,25 @@ mod tests {
         }
         let cost = |work: &Work<'_>| (&work.errors.dot(&solver.hessian) * &work.errors).sum();
         let before = cost(&work);
-        work.descend();
-        assert!(cost(&work) < before);
+        let slopes = work.descend();
+        let descended = cost(&work);
+        work.refit(&slopes);
+        println!("cost {before}, {descended} after descent, {} with refitted scales", cost(&work));
+        assert!(descended < before && cost(&work) < descended);
+        // The errors are those of what is stored.
+        let stored = |row: usize| {
+            let (row, scale) = (work.row(row), work.scales[row]);
+            (0..cols)
+                .map(|c| {
+                    f32::from(row.sub_scales[c / GROUP] >> 1)
+                        * scale
+                        * grid.level(usize::from(row.sub_scales[c / GROUP] & 1 == 1), row.codes[c])
+                })
+                .collect::<Vec<f32>>()
+        };
+        for (row, weights) in weights.chunks(cols).enumerate() {
+            let errors: Vec<f32> = solver.order.iter().map(|&c| weights[c] - stored(row)[c]).collect();
+            assert!(errors.iter().zip(work.errors.row(row)).all(|(a, b)| (a - b).abs() < 1e-4), "row {row}");
+        }
     }
 }

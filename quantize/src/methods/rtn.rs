@@ -48,6 +48,8 @@ pub(super) struct Grid {
     levels: [Vec<f32>; 2],
     /// (tables): nearest code of every step from -128 to 128, by number.
     nearest: [Vec<u8>; 2],
+    /// (tables): the same codes' levels.
+    nearest_level: [Vec<f32>; 2],
     /// Look-up steps from a level to the next whole number.
     steps: f32,
     /// Scales to try, as shares of the one that puts the largest weight at the largest level.
@@ -55,6 +57,11 @@ pub(super) struct Grid {
     /// Magnitude of the largest level.
     largest: f32,
 }
+
+/// Scales that are tried side by side.
+const LANES: usize = 4;
+/// Adding it leaves a number of less than 2^22 rounded to a whole one, ties to even, in the low bits: without a call, and several at a time.
+const ROUNDING: f32 = 12_582_912.0; // 1.5 * 2^23
 
 impl Grid {
     pub(super) fn new(table: &[i8], shift: i8) -> Self {
@@ -88,9 +95,11 @@ impl Grid {
         };
         let nearest = levels.each_ref().map(|levels| {
             let closest = |x: f32| (0..levels.len()).min_by(|&a, &b| (levels[a] - x).abs().total_cmp(&(levels[b] - x).abs())).unwrap_or(0);
-            (-128 * steps..=128 * steps).map(|i| closest(i as f32 / steps as f32) as u8).collect()
+            (-128 * steps..=128 * steps).map(|i| closest(i as f32 / steps as f32) as u8).collect::<Vec<u8>>()
         });
-        Grid { levels, nearest, steps: steps as f32, shares, largest: f32::from(largest) }
+        let level_of = |table: usize| nearest[table].iter().map(|&code| levels[table][usize::from(code)]).collect();
+        let nearest_level = [level_of(0), level_of(1)];
+        Grid { nearest_level, levels, nearest, steps: steps as f32, shares, largest: f32::from(largest) }
     }
 
     /// Value of a code.
@@ -101,37 +110,61 @@ impl Grid {
     /// The code whose level is nearest.
     pub(super) fn code(&self, table: usize, x: f32) -> u8 {
         let most = 128.0 * self.steps;
-        let step = (x * self.steps).round_ties_even().clamp(-most, most);
-        self.nearest[table][(step + most) as usize]
+        let step = within(x * self.steps, most) + ROUNDING;
+        let nearest = &self.nearest[table];
+        nearest[self.place(step).min(nearest.len() - 1)]
     }
 
-    /// Squared error of a group at `scale`, each weight's by its importance `h`, and the scale that suits the codes best.
-    fn try_scale(&self, table: usize, w: &[f32], h: &[f32], scale: f32) -> (f32, f32) {
-        if scale == 0.0 {
-            return (w.iter().zip(h).map(|(w, h)| h * w * w).sum(), 0.0);
-        }
-        let inverse = 1.0 / scale;
-        let (mut wq, mut qq, mut ww) = (0.0, 0.0, 0.0);
+    /// The place in the look-ups of a number of steps to which [`ROUNDING`] was added.
+    fn place(&self, step: f32) -> usize {
+        step.to_bits().wrapping_sub((ROUNDING - 128.0 * self.steps).to_bits()) as usize
+    }
+
+    /// Squared error of a group at `scale`, each weight's by its importance `h`.
+    fn error(&self, table: usize, w: &[f32], h: &[f32], scale: f32) -> f32 {
+        self.try_scales(table, w, h, square(w, h), [scale; LANES]).0[0]
+    }
+
+    /// Squared errors of a group at some scales, and for each the scale that suits its codes best; `ww` is the error of nothing but zeros.
+    fn try_scales(&self, table: usize, w: &[f32], h: &[f32], ww: f32, scales: [f32; LANES]) -> ([f32; LANES], [f32; LANES]) {
+        let levels = &self.nearest_level[table][..];
+        let most = 128.0 * self.steps;
+        let inverses = scales.map(|scale| 1.0 / scale);
+        let (mut wq, mut qq) = ([0.0; LANES], [0.0; LANES]);
         for (&w, &h) in w.iter().zip(h) {
-            let q = self.level(table, self.code(table, w * inverse));
-            wq += h * w * q;
-            qq += h * q * q;
-            ww += h * w * w;
+            let steps = inverses.map(|inverse| within(w * inverse * self.steps, most) + ROUNDING);
+            let q = steps.map(|step| levels[self.place(step).min(levels.len() - 1)]);
+            let (hw, hq) = (h * w, q.map(|q| h * q));
+            for lane in 0..LANES {
+                wq[lane] += hw * q[lane];
+                qq[lane] += hq[lane] * q[lane];
+            }
         }
-        let error = ww - 2.0 * scale * wq + scale * scale * qq;
-        (error, if qq > 0.0 { wq / qq } else { 0.0 })
+        let (mut errors, mut refits) = ([ww; LANES], [0.0; LANES]);
+        for lane in 0..LANES {
+            let scale = scales[lane];
+            if scale != 0.0 {
+                errors[lane] = ww - 2.0 * scale * wq[lane] + scale * scale * qq[lane];
+                refits[lane] = if qq[lane] > 0.0 { wq[lane] / qq[lane] } else { 0.0 };
+            }
+        }
+        (errors, refits)
     }
 
     /// The error and the scale of a sign that rounds a group best through one table.
     pub(super) fn search_in(&self, table: usize, sign: f32, w: &[f32], h: &[f32]) -> (f32, f32) {
         let largest = w.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let ww = square(w, h);
         let mut best = (f32::INFINITY, 0.0);
-        for share in &self.shares {
-            let scale = sign * largest / self.largest * share;
-            let (error, refit) = self.try_scale(table, w, h, scale);
-            best = if error < best.0 { (error, scale) } else { best };
-            let (error, _) = self.try_scale(table, w, h, refit);
-            best = if error < best.0 { (error, refit) } else { best };
+        for shares in self.shares.chunks(LANES) {
+            let mut scales = [0.0; LANES];
+            scales.iter_mut().zip(shares).for_each(|(scale, share)| *scale = sign * largest / self.largest * share);
+            let (errors, refits) = self.try_scales(table, w, h, ww, scales);
+            let (refit_errors, _) = self.try_scales(table, w, h, ww, refits);
+            for lane in 0..shares.len() {
+                best = if errors[lane] < best.0 { (errors[lane], scales[lane]) } else { best };
+                best = if refit_errors[lane] < best.0 { (refit_errors[lane], refits[lane]) } else { best };
+            }
         }
         best
     }
@@ -147,6 +180,17 @@ impl Grid {
     }
 }
 
+/// `x`, from `-most` to `most`: compared so that a vector register does several at a time. What is no number is the least.
+fn within(x: f32, most: f32) -> f32 {
+    let x = if x > -most { x } else { -most };
+    if x < most { x } else { most }
+}
+
+/// The squares of weights by their importance, summed.
+fn square(w: &[f32], h: &[f32]) -> f32 {
+    w.iter().zip(h).map(|(w, h)| h * w * w).fold(0.0, |sum, x| sum + x)
+}
+
 /// Rounds one row to codes with a table: `row_scale * factor * level`, the factor and the table chosen per group; `h` gives the
 /// importance of the weights of a group.
 pub(super) fn round_coded<'h>(w: &[f32], grid: &Grid, h: impl Fn(usize) -> &'h [f32]) -> Row {
@@ -158,7 +202,7 @@ pub(super) fn round_coded<'h>(w: &[f32], grid: &Grid, h: impl Fn(usize) -> &'h [
         let choices = (near - 2..=near + 2).filter(|f| f.abs() <= FACTOR_MAX).flat_map(|factor| [(factor, 0), (factor, 1)]);
         let (factor, table) = choices
             .min_by(|a, b| {
-                let error = |c: &(i32, usize)| grid.try_scale(c.1, group, h(g), c.0 as f32 * scale).0;
+                let error = |c: &(i32, usize)| grid.error(c.1, group, h(g), c.0 as f32 * scale);
                 error(a).total_cmp(&error(b))
             })
             .unwrap_or((0, 0));

@@ -5,11 +5,13 @@
 mod choose;
 mod fold;
 mod online;
+mod pieces;
 mod rotate;
 mod uses;
 mod walsh;
 
 pub use choose::{Choice, Trial, choose};
+pub use pieces::{LEAST_ROWS_TO_CUT, cut_tables};
 
 use crate::graph::Graph;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! Embedding: `out = scale * table[token]`.
 
 use super::check::{Checker, finite};
+use super::pieces::READ;
 use super::run::{Batch, Inputs};
 use super::{Access, Span, TensorId};
 use crate::artifact::{Artifact, InputSpec};
@@ -27,22 +28,24 @@ impl<V> Embed<V> {
 impl Embed {
     pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
         finite(self.scale)?;
-        let artifact = checker.artifact();
-        let section = artifact.section(self.table).ok_or(OpFault::Tensor)?;
-        match artifact.header().input {
-            InputSpec::Tokens { vocab, .. } if (1..=section.rows).contains(&vocab) => {
-                checker.matrix(self.table, section.rows, self.out.len)
-            }
+        match checker.artifact().header().input {
+            InputSpec::Tokens { vocab, .. } if vocab > 0 => checker.pieces(self.table, vocab, self.out.len).map(drop),
             _ => Err(OpFault::Shape),
         }
     }
 
     pub(super) fn run(&self, batch: &mut Batch<'_, '_>) -> Option<()> {
         let Inputs::Tokens(tokens) = batch.inputs else { return None };
-        let (table, _) = batch.tensors.matrix(self.table)?;
+        let tensors = batch.tensors;
+        let (first, _) = tensors.matrix(self.table)?;
         batch.each(|_, mut frame, row| {
             let out = frame.get(self.out)?;
-            table.unpack_row(*tokens.get(row)? as usize, out);
+            let (mut table, mut row, mut piece) = (first, *tokens.get(row)? as usize, self.table);
+            while READ && row >= table.rows {
+                (row, piece) = (row - table.rows, piece + 1);
+                (table, _) = tensors.matrix(piece)?;
+            }
+            table.unpack_row(row, out);
             for x in out {
                 *x *= self.scale;
             }

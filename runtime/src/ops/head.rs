@@ -2,11 +2,13 @@
 
 use super::activate::Activation;
 use super::check::{Checker, finite};
-use super::linear::multiply;
+use super::linear::multiply_at;
+use super::pieces::READ;
 use super::run::Batch;
 use super::{Access, Op, Span, TensorId};
 use crate::artifact::{Artifact, OutputSpec, line_count};
 use crate::error::OpFault;
+use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
 /// The outputs: the last operation.
@@ -40,13 +42,10 @@ impl<V> Head<V> {
 impl Head {
     pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
         finite(self.scale)?;
-        let outputs = match checker.artifact().header().output {
-            OutputSpec::Logits { count } => count,
-            OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => {
-                u32::try_from(line_count(names)).map_err(|_| OpFault::Shape)?
-            }
-        };
-        checker.matrix(self.w, outputs, self.x.len)?;
+        let outputs = outputs(checker.artifact());
+        if checker.pieces(self.w, outputs, self.x.len)? != outputs {
+            return Err(OpFault::Shape);
+        }
         checker.maybe_array(self.bias, outputs)
     }
 
@@ -55,10 +54,23 @@ impl Head {
         self.run_on(batch, first, rows)
     }
 
+    /// The sections of its matrix.
+    pub fn pieces(&self, artifact: &Artifact<'_>) -> Range<TensorId> {
+        artifact.pieces(self.w, outputs(artifact))
+    }
+
     /// The outputs of some rows of the batch.
     fn run_on(&self, batch: &mut Batch<'_, '_>, first: usize, rows: usize) -> Option<()> {
         let bias = Batch::maybe_array(batch.tensors, self.bias)?;
-        multiply(batch, self.w, self.x, first, rows, None)?;
+        let mut at = multiply_at(batch, self.w, self.x, first, rows, None, 0)?;
+        if READ {
+            let outputs = batch.output.len().checked_div(rows)?;
+            let mut piece = self.w;
+            while at < outputs {
+                piece += 1;
+                at = multiply_at(batch, piece, self.x, first, rows, None, at)?;
+            }
+        }
         if let Some(bias) = bias {
             for output in batch.output.chunks_exact_mut(bias.len().max(1)) {
                 for (out, bias) in output.iter_mut().zip(bias) {
@@ -73,8 +85,16 @@ impl Head {
     }
 
     pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
-        let rows = artifact.section(self.w).map_or(0, |s| s.rows);
-        u64::from(self.x.len) * u64::from(rows)
+        let rows_of = |piece| artifact.section(piece).map_or(0, |s| u64::from(s.rows));
+        u64::from(self.x.len) * self.pieces(artifact).map(rows_of).sum::<u64>()
+    }
+}
+
+/// Numbers that a step gives. Names lie in the header, so that there are not as many as a `u32` counts.
+fn outputs(artifact: &Artifact<'_>) -> u32 {
+    match artifact.header().output {
+        OutputSpec::Logits { count } => count,
+        OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => u32::try_from(line_count(names)).unwrap_or(u32::MAX),
     }
 }
 

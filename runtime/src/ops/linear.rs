@@ -1,6 +1,7 @@
 //! Matrix times vector: `out = w * x + bias`.
 
 use super::check::Checker;
+use super::pieces::READ;
 use super::run::{Batch, WORTH_SHARING};
 use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
@@ -69,6 +70,19 @@ impl Linear {
 /// Multiplies matrix `w` with operand `x` of `tokens` frames from `first` on. The products go to operand `out` of the same
 /// frames, or without one to the batch's output.
 pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: usize, tokens: usize, out: Option<Span>) -> Option<()> {
+    multiply_at(batch, w, x, first, tokens, out, 0).map(drop)
+}
+
+/// Like [`multiply`]; products that go to the batch's output begin at column `at` there. Gives back the column behind them.
+pub(super) fn multiply_at(
+    batch: &mut Batch<'_, '_>,
+    w: TensorId,
+    x: Span,
+    first: usize,
+    tokens: usize,
+    out: Option<Span>,
+    at: usize,
+) -> Option<usize> {
     let (matrix, format) = batch.tensors.matrix(w)?;
     let (kernels, team) = (batch.kernels, batch.team);
     let stride = batch.stride.get();
@@ -110,18 +124,23 @@ pub(super) fn multiply(batch: &mut Batch<'_, '_>, w: TensorId, x: Span, first: u
     let width = matrix.rows;
     let mut out = match out {
         Some(out) => RowsMut::new(batch.frames.get_mut(first * stride + out.at as usize..)?, tokens, width, stride)?,
-        None => RowsMut::new(batch.output, tokens, width, width)?,
+        // One row holds the output of one stream.
+        None => {
+            let stride = if READ { batch.output.len().checked_div(tokens)? } else { width };
+            RowsMut::new(batch.output.get_mut(at..)?, tokens, width, stride)?
+        }
     };
     let worth_it = groups * tokens * matrix.rows >= WORTH_SHARING;
     if team.size() == 1 || !worth_it {
         kernels.matmul(&matrix, activations, out);
-        return Some(());
+        return Some(at + width);
     }
     let products = shares(matrix.tile_rows(), team.size()).map(|part| {
         let matrix = matrix.part(part)?;
         Some((matrix, out.take_columns(matrix.rows)?))
     });
-    team.share(products, |(matrix, out)| kernels.matmul(&matrix, activations, out))
+    team.share(products, |(matrix, out)| kernels.matmul(&matrix, activations, out))?;
+    Some(at + width)
 }
 
 /// Takes the first `count` things away from `rest`.

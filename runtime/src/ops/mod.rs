@@ -24,6 +24,7 @@ mod lstm;
 mod missing;
 mod moe;
 mod norm;
+mod pieces;
 mod pool;
 mod rg_lru;
 mod route;

@@ -3,12 +3,12 @@
 use crate::calibrate::{How, Source};
 use crate::export::size;
 use crate::firmware::{CORES, Overhead};
-use crate::fit::{plainly, read, show};
+use crate::fit::{plainly, show};
 use crate::quantize::percent;
 use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
+use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate, parameters};
 use brooklet_quantize::calibrate::{CalibrateProgress, write_calibrated};
 use brooklet_quantize::fit::FitProgress;
 use brooklet_quantize::graph::Graph;
@@ -67,6 +67,27 @@ impl Options {
         goal.or(self.max_ppl_ratio.map(Goal::PerplexityRatio)).map(|goal| (goal, None))
     }
 
+    /// Whether the budget is a microcontroller's.
+    pub(crate) fn is_for_firmware(&self) -> bool {
+        self.flash.is_some()
+    }
+
+    /// The one format whose file would come nearest to the budget: what passes are tried in. `None` for budgets that say nothing of a size.
+    pub(crate) fn nearest_format(&self, graph: &Graph<'_>) -> Option<Format> {
+        let (goal, _) = self.goal()?;
+        let bits = match goal {
+            Goal::BitsPerWeight(bits) => bits,
+            Goal::Bytes(bytes) => 8.0 * bytes as f64 / parameters(graph).max(1) as f64,
+            Goal::Flash { bytes, code_bytes } => 8.0 * bytes.saturating_sub(code_bytes) as f64 / parameters(graph).max(1) as f64,
+            Goal::PerplexityRatio(_) => return None,
+        };
+        let formats: &[Format] = if self.is_for_firmware() { &FIRMWARE_FORMATS } else { &FORMATS };
+        // Bits of a large matrix.
+        let bits_of =
+            |format: Format| format.matrix_bytes(1024, 1024).map_or(f64::INFINITY, |bytes| 8.0 * bytes as f64 / (1024.0 * 1024.0));
+        formats.iter().copied().min_by(|&a, &b| (bits_of(a) - bits).abs().total_cmp(&(bits_of(b) - bits).abs()))
+    }
+
     /// Whether there is a budget.
     pub(crate) fn is_given(&self) -> bool {
         self.goal().is_some()
@@ -88,13 +109,19 @@ pub(crate) struct Wishes<'w> {
 }
 
 impl Wishes<'_> {
-    /// Recipes to choose from, finest first: without a word about it, RAM decides what a stream's memory holds; without RAM, the usual.
-    fn recipes(&self, recipe: &Recipe, is_bounded: bool) -> Vec<Recipe> {
+    /// Recipes to choose from, finest first: without a word about it, RAM decides what a stream's memory holds; without RAM, the usual. Firmware
+    /// reads halves of floats and of bytes with the feature `narrow-states` alone: it gets them when they were asked for.
+    fn recipes(&self, recipe: &Recipe, is_bounded: bool, is_for_firmware: bool) -> Vec<Recipe> {
         if !is_bounded {
             return vec![*recipe];
         }
-        let caches = self.cache.map_or(vec![CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4], |cache| vec![cache]);
-        let states = self.state.map_or(vec![StateFormat::F32, StateFormat::F16], |state| vec![state]);
+        let (mut caches, mut states) =
+            (vec![CacheFormat::F32, CacheFormat::Int8, CacheFormat::Int4], vec![StateFormat::F32, StateFormat::F16]);
+        if is_for_firmware {
+            (caches, states) = (vec![CacheFormat::F32, CacheFormat::Int8], vec![StateFormat::F32]);
+        }
+        let caches = self.cache.map_or(caches, |cache| vec![cache]);
+        let states = self.state.map_or(states, |state| vec![state]);
         let of = |(state, format)| Recipe { state, cache: Cache { format, ..recipe.cache }, ..*recipe };
         states.iter().flat_map(|&state| caches.iter().map(move |&format| (state, format))).map(of).collect()
     }
@@ -103,8 +130,8 @@ impl Wishes<'_> {
 /// Chooses and, unless only a plan is asked for, makes the file `out`.
 pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes<'_>, out: &Path) -> Result<Allocation> {
     let Some((goal, overhead)) = options.goal() else { bail!("no budget") };
-    let calibration = read(graph, wishes.source.file, wishes.source.time_column)?;
-    let recipes = wishes.recipes(recipe, options.ram.is_some());
+    let calibration = wishes.how.stream(graph, wishes.source)?;
+    let recipes = wishes.recipes(recipe, options.ram.is_some(), options.is_for_firmware());
     let firmware_bytes = |o: &Overhead| ((o.static_bytes + o.stack_bytes) as f64 * FORETOLD_WITHIN).ceil() as u64;
     let request = Request {
         goal,
@@ -114,7 +141,7 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
         calibration: calibration.as_ref(),
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
-        method: if calibration.is_some() { wishes.how.method } else { Method::Nearest },
+        method: wishes.how.method,
     };
     let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {

@@ -1,7 +1,7 @@
 //! `brooklet quantize --method`: what the model runs on to choose its codes, and how far that is.
 
 use crate::fit::{plainly, read};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, bail};
 use brooklet_quantize::calibrate::{CalibrateProgress, Options, suitable_steps, write_calibrated};
 use brooklet_quantize::fit::Calibration;
 use brooklet_quantize::graph::Graph;
@@ -28,6 +28,21 @@ pub(crate) struct How {
 }
 
 impl How {
+    /// The stream that the method runs on; a method that needs one is refused without, and told what it has if the user gave none.
+    pub(crate) fn stream(self, graph: &Graph<'_>, source: Source<'_>) -> Result<Option<Calibration>> {
+        let calibration = read(graph, source.file, source.time_column)?;
+        if self.method == Method::Nearest || source.file.is_some() {
+            return Ok(calibration);
+        }
+        let name = self.method.name();
+        let Some(Calibration::Tokens(tokens)) = &calibration else {
+            bail!("--method {name}: needs a sample of what the model will meet, give one with --calibration; --method nearest needs none");
+        };
+        let few = tokens.len();
+        eprintln!("note: --method {name} runs on a built-in page of English, {few} tokens; give a longer sample with --calibration");
+        Ok(calibration)
+    }
+
     /// The options for this model and stream.
     pub(crate) fn options<'c>(self, graph: &Graph<'_>, calibration: &'c Calibration, resume: bool) -> Options<'c> {
         Options { method: self.method, calibration, steps: self.steps.unwrap_or_else(|| suitable_steps(graph)), resume }
@@ -36,9 +51,7 @@ impl How {
 
 /// Makes the file `out` with codes chosen by a method that runs the model.
 pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, source: Source<'_>, how: How, resume: bool, out: &Path) -> Result<Report> {
-    let calibration = read(graph, source.file, source.time_column)?;
-    let calibration =
-        calibration.ok_or_else(|| anyhow!("--method {}: needs a recording, give one with --calibration", how.method.name()))?;
+    let calibration = how.stream(graph, source)?.context("no stream")?;
     let bar = ProgressBar::new(0);
     let style = |template| ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let (layers, bytes) =

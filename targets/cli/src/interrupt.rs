@@ -1,7 +1,7 @@
 //! Ctrl-C: the first ends the work after its current step, the second ends the program at once.
 
 use anyhow::{Context, Result};
-use signal_hook::consts::SIGINT;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,5 +15,12 @@ pub(crate) fn on_ctrl_c() -> Result<Arc<AtomicBool>> {
     // The order matters: the first Ctrl-C finds the flag still down, so only the second ends the program here.
     flag::register_conditional_shutdown(SIGINT, ENDED_BY_CTRL_C, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
     flag::register(SIGINT, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
+    Ok(asked)
+}
+
+/// The same for a service: whoever supervises it sends SIGTERM.
+pub(crate) fn on_ctrl_c_or_term() -> Result<Arc<AtomicBool>> {
+    let asked = on_ctrl_c()?;
+    flag::register(SIGTERM, Arc::clone(&asked)).context("cannot listen for SIGTERM")?;
     Ok(asked)
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod answers;
 mod assets;
 mod bench;
 mod calibrate;
@@ -25,6 +26,8 @@ mod passes;
 mod quantize;
 mod run;
 mod sampler;
+#[cfg(unix)]
+mod serve;
 mod sheet;
 mod stream;
 mod term;
@@ -64,6 +67,9 @@ enum Verb {
     Run(run::Args),
     /// Let a sensor model judge samples as they arrive
     Stream(stream::Args),
+    /// Let a sensor model judge samples of many senders at once: sockets, a serial line
+    #[cfg(unix)]
+    Serve(serve::Args),
     /// Measure how good a model is
     Eval(eval::Args),
     /// Measure how fast a model is
@@ -81,6 +87,8 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args),
         Verb::Run(args) => run::run(&args),
         Verb::Stream(args) => stream::run(&args),
+        #[cfg(unix)]
+        Verb::Serve(args) => serve::run(&args),
         Verb::Eval(args) => eval::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Export(args) => export::run(&args),

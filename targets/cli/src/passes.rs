@@ -1,7 +1,7 @@
 //! `brooklet quantize --passes`: which changes are made before rounding, and why.
 
 use crate::calibrate::{How, Source};
-use crate::fit::{plainly, read};
+use crate::fit::plainly;
 use anyhow::Result;
 use brooklet_quantize::calibrate::write_calibrated;
 use brooklet_quantize::methods::Method;
@@ -35,7 +35,7 @@ pub(crate) fn choose(wanted: Wanted, checkpoint: &Checkpoint, recipe: &Recipe, s
         return Ok(Choice { passes, trials: Vec::new(), steps: 0 });
     }
     let build = || families::build(checkpoint);
-    let calibration = read(&build().map_err(plainly)?, source.file, source.time_column)?;
+    let calibration = how.stream(&build().map_err(plainly)?, source)?;
     let bar = ProgressBar::new_spinner();
     let choice = passes::choose(&build, recipe, calibration.as_ref(), out, &mut |passes, graph, path| {
         bar.set_message(format!("trying passes: {passes}"));

@@ -1,6 +1,7 @@
 //! `brooklet stream`: a sensor model listens, sample by sample.
 
-use crate::classes::{Named, best, class_in, class_names, gives_values, most_voted, probabilities};
+use crate::answers::{Given, Step};
+use crate::classes::{best, class_in, class_names, gives_values, most_voted, probabilities};
 use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
@@ -9,7 +10,6 @@ use crate::term;
 use anyhow::{Context, Result, bail};
 use brooklet::artifact::InputSpec;
 use brooklet::{Line, Model, Session, State, snapshot_bytes};
-use serde::Serialize;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -156,21 +156,13 @@ fn follow<R: BufRead>(args: &Args, session: &mut Session<'_, '_, '_>, frames: &m
         }
         let values = &*session.output_mut();
         if args.json {
-            serde_json::to_writer(&mut out, &Given { step, values: Named(names, values) }).map_err(io::Error::from)?;
-            writeln!(out)?;
+            Given::new(step, names, values).write(&mut out)?;
         } else {
             let named: Vec<String> = names.iter().zip(values).map(|(name, value)| format!("{name} {value:>9.5}")).collect();
             writeln!(out, "{step:>7}  {}", named.join("  "))?;
         }
     }
     if steps == 0 { Err(no_samples(frames)) } else { Ok(()) }
-}
-
-/// One step's values.
-#[derive(Serialize)]
-struct Given<'a> {
-    step: u64,
-    values: Named<'a>,
 }
 
 /// Feeds every frame and prints what the model thinks.
@@ -203,8 +195,7 @@ fn listen<R: BufRead>(
             continue;
         }
         if args.json {
-            serde_json::to_writer(&mut out, &Step::new(step, names, &probs)).map_err(io::Error::from)?;
-            writeln!(out)?;
+            Step::new(step, names, &probs).write(&mut out)?;
         } else {
             let bar = if decorated { term::bar(probs.get(class).copied().unwrap_or(0.0), 24, true) } else { String::new() };
             writeln!(out, "{}  {bar}", line(&format!("{step:>7}"), names, &probs))?;
@@ -221,23 +212,6 @@ fn listen<R: BufRead>(
         writeln!(out, "{text}")?;
     }
     Ok(())
-}
-
-/// One step's answer.
-#[derive(Serialize)]
-struct Step<'a> {
-    step: u64,
-    class: &'a str,
-    p: f32,
-    probabilities: Named<'a>,
-}
-
-impl<'a> Step<'a> {
-    fn new(step: u64, names: &'a [String], probs: &'a [f32]) -> Self {
-        let class = best(probs);
-        let name = names.get(class).map_or("", String::as_str);
-        Step { step, class: name, p: probs.get(class).copied().unwrap_or(0.0), probabilities: Named(names, probs) }
-    }
 }
 
 /// One line about one step: when, which class, how sure.

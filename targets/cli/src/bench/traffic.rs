@@ -3,7 +3,7 @@
 use brooklet::Model;
 use brooklet::artifact::{Artifact, SlotKind};
 use brooklet::kernels::quant::GROUP;
-use brooklet::ops::{Every, Moe, Op, Policy, Router, SlotId, TensorId};
+use brooklet::ops::{Every, Head, Moe, Op, Policy, Router, SlotId, TensorId};
 use brooklet::plan::slot_bytes;
 use serde::Serialize;
 use std::ops::AddAssign;
@@ -76,14 +76,15 @@ fn once(artifact: &Artifact<'_>, op: &Op, position: u64) -> Traffic {
     let only = |ids: &[Option<TensorId>]| Traffic { weights_bytes: weights(ids), ..Traffic::default() };
     match op {
         Op::Embed(op) => {
+            // A row of the first piece, if there are several.
             let rows = artifact.section(op.table).map_or(1, |s| u64::from(s.rows.max(1)));
             Traffic { weights_bytes: tensor_bytes(artifact, op.table) / rows, ..Traffic::default() }
         }
         Op::Frame(op) => only(&[Some(op.mean), Some(op.inv_std)]),
         Op::Norm(op) => only(&[op.weight, op.bias]),
         Op::Linear(op) => only(&[Some(op.w), op.bias]),
-        Op::Head(op) => only(&[Some(op.w), op.bias]),
-        Op::CappedHead(op) => only(&[Some(op.head.w), op.head.bias]),
+        Op::Head(op) => head(artifact, op),
+        Op::CappedHead(op) => head(artifact, &op.head),
         Op::Moe(op) => experts(artifact, op),
         Op::Conv1d(op) => with(&[Some(op.weight), op.bias], op.state),
         Op::Scan(op) => with(&[Some(op.a), Some(op.d), Some(op.dt_bias)], op.state),
@@ -119,6 +120,12 @@ fn once(artifact: &Artifact<'_>, op: &Op, position: u64) -> Traffic {
         | Op::Hadamard(_)
         | Op::Every(_) => Traffic::default(),
     }
+}
+
+/// Every piece of the matrix, and the bias.
+fn head(artifact: &Artifact<'_>, op: &Head) -> Traffic {
+    let tensors = op.pieces(artifact).chain(op.bias);
+    Traffic { weights_bytes: tensors.map(|id| tensor_bytes(artifact, id)).sum(), ..Traffic::default() }
 }
 
 fn tensor_bytes(artifact: &Artifact<'_>, id: TensorId) -> u64 {

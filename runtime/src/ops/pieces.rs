@@ -1,0 +1,36 @@
+//! Embeddings and heads in pieces: rows that a matrix's section does not have are in the sections behind it, each in a format of its own. Rows of
+//! frequent tokens matter more than others, and can be kept finer.
+
+use super::TensorId;
+use super::check::Checker;
+use crate::artifact::Artifact;
+use crate::error::OpFault;
+use core::ops::Range;
+
+/// Whether this build reads them.
+pub(super) const READ: bool = cfg!(feature = "pieces");
+
+impl Artifact<'_> {
+    /// The sections that hold the first `rows` rows of the matrix that begins in section `first`: one, or some that follow each other.
+    pub fn pieces(&self, first: TensorId, rows: u32) -> Range<TensorId> {
+        let (mut end, mut held) = (first.saturating_add(1), self.section(first).map_or(0, |section| section.rows));
+        while READ && held < rows {
+            let Some(section) = self.section(end) else { break };
+            (end, held) = (end + 1, held.saturating_add(section.rows));
+        }
+        first..end
+    }
+}
+
+impl Checker<'_, '_> {
+    /// The matrix of at least `rows` rows that begins at `first`, which must have `cols` columns; gives back all its rows.
+    pub(super) fn pieces(&self, first: TensorId, rows: u32, cols: u32) -> Result<u32, OpFault> {
+        let mut held = 0u32;
+        for id in self.artifact().pieces(first, rows) {
+            let section = self.artifact().section(id).ok_or(OpFault::Tensor)?;
+            self.matrix(id, section.rows, cols)?;
+            held = held.checked_add(section.rows).ok_or(OpFault::Shape)?;
+        }
+        if held >= rows { Ok(held) } else { Err(OpFault::Shape) }
+    }
+}

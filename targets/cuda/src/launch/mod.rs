@@ -1,0 +1,63 @@
+//! Kernels with their launches: one file for each source in `kernels/src/cuda`.
+//!
+//! A launcher loads its source's kernels once; its functions queue one kernel each on the device's stream. Addresses come from an
+//! [`crate::arena::Arena`], spans and shapes from a checked program.
+
+mod attention;
+mod diag_ssm;
+mod elementwise;
+mod gates;
+mod input;
+mod memory;
+mod moe;
+mod multiply;
+mod norm;
+mod route;
+mod walk;
+
+pub(crate) use attention::MAX_HEAD_DIM;
+pub use attention::{Attention, AttentionShape};
+pub use diag_ssm::{DiagShape, DiagSsm};
+pub use elementwise::{Elementwise, Pairwise};
+pub use gates::Gates;
+pub use input::{Input, StandIn};
+pub use memory::Memory;
+pub(crate) use moe::MAX_EXPERTS;
+pub use moe::{Moe, RouterShape};
+pub use multiply::{Multiply, Outcome, Rounded, Vectors, Which};
+pub use norm::{Gating, Norm, NormShape};
+pub use route::Route;
+pub(crate) use route::{ENTRY_BYTES, GATE_AT};
+pub use walk::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
+
+use crate::device::Device;
+use crate::error::Error;
+use cudarc::driver::{CudaFunction, LaunchArgs, LaunchConfig};
+
+/// Threads of a block that shares `items` pieces of work: whole warps.
+pub(crate) fn threads(items: u32, most: u32) -> u32 {
+    items.next_multiple_of(32).clamp(32, most)
+}
+
+/// Starts a launch of `function`.
+pub(crate) fn start<'a>(device: &'a Device, function: &'a CudaFunction) -> LaunchArgs<'a> {
+    device.stream().launch_builder(function)
+}
+
+/// Queues a kernel whose arguments were added in the order of its parameters.
+pub(crate) fn queue(launch: &mut LaunchArgs<'_>, grid: (u32, u32, u32), block: u32, shared_bytes: u32) -> Result<(), Error> {
+    let config = LaunchConfig { grid_dim: grid, block_dim: (block, 1, 1), shared_mem_bytes: shared_bytes };
+    // SAFETY: a launcher gives its kernel's parameters in order and in type, addresses of an arena, and spans that lie in the frame: the
+    // program was checked when it was loaded.
+    unsafe { launch.launch(config) }.map(|_| ()).map_err(Error::driver("starting a kernel"))
+}
+
+/// Queues a kernel: `launch!(device, function, grid, threads, shared bytes, arguments..)`.
+macro_rules! launch {
+    ($device:expr, $function:expr, $grid:expr, $threads:expr, $shared_bytes:expr, $($argument:expr),+ $(,)?) => {{
+        #[allow(unused_imports)]
+        use cudarc::driver::PushKernelArg;
+        $crate::launch::queue($crate::launch::start($device, $function)$(.arg(&$argument))+, $grid, $threads, $shared_bytes)
+    }};
+}
+pub(crate) use launch;

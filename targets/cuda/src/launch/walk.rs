@@ -1,0 +1,164 @@
+//! `walk.cu`: recurrences of any shape, token by token.
+
+use super::{launch, threads};
+use crate::arena::Address;
+use crate::batch::Batch;
+use crate::device::Device;
+use crate::error::Error;
+use cudarc::driver::{CudaFunction, DeviceRepr};
+
+/// The general road for recurrences. Slots are bytes from a state's start, operands places in a frame.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    conv1d: CudaFunction,
+    scan: CudaFunction,
+    ssd: CudaFunction,
+    gated_delta: CudaFunction,
+    rg_lru: CudaFunction,
+}
+
+/// A causal convolution's operands.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvShape {
+    /// (channels), in place.
+    pub x: u32,
+    /// Channels.
+    pub channels: u32,
+    /// Width of the window.
+    pub taps: u32,
+    /// Whether SiLU follows.
+    pub silu: bool,
+    /// (taps, channels)
+    pub weight: Address,
+    /// (channels), or null.
+    pub bias: Address,
+    /// (taps - 1, channels)
+    pub slot: u64,
+}
+
+/// A selective scan's operands: `struct ScanShape` of the kernels.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct ScanShape {
+    pub x: u32,
+    pub dt: u32,
+    pub b: u32,
+    pub c: u32,
+    pub z: u32,
+    pub out: u32,
+    pub has_z: u32,
+    pub channels: u32,
+    pub d_state: u32,
+    pub heads: u32,
+    pub is_half: u32,
+    pub a: Address,
+    pub d: Address,
+    pub dt_bias: Address,
+    pub slot: u64,
+}
+
+/// A state-space dual recurrence's operands: `struct SsdShape` of the kernels.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct SsdShape {
+    pub x: u32,
+    pub dt: u32,
+    pub b: u32,
+    pub c: u32,
+    pub out: u32,
+    pub heads: u32,
+    pub head_dim: u32,
+    pub groups: u32,
+    pub d_state: u32,
+    pub is_half: u32,
+    pub dt_lo: f32,
+    pub dt_hi: f32,
+    pub a: Address,
+    pub d: Address,
+    pub dt_bias: Address,
+    pub slot: u64,
+}
+
+/// A gated delta rule's operands: `struct DeltaShape` of the kernels.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct DeltaShape {
+    pub q: u32,
+    pub k: u32,
+    pub v: u32,
+    pub a: u32,
+    pub b: u32,
+    pub out: u32,
+    pub heads: u32,
+    pub key_heads: u32,
+    pub key_dim: u32,
+    pub value_dim: u32,
+    pub is_half: u32,
+    pub scale: f32,
+    pub beta_scale: f32,
+    pub eps: f32,
+    pub decay: Address,
+    pub dt_bias: Address,
+    pub slot: u64,
+}
+
+// SAFETY: the same fields in the same order as the kernels' structs.
+unsafe impl DeviceRepr for ScanShape {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for SsdShape {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for DeltaShape {}
+
+impl Walk {
+    /// Loads the kernels.
+    pub fn load(device: &Device) -> Result<Self, Error> {
+        let module = device.load(include_bytes!("../cubins/walk.bin"))?;
+        let function = |name| module.function(name);
+        Ok(Walk {
+            conv1d: function("walk_conv1d")?,
+            scan: function("walk_scan")?,
+            ssd: function("walk_ssd")?,
+            gated_delta: function("walk_gated_delta")?,
+            rg_lru: function("walk_rg_lru")?,
+        })
+    }
+
+    /// Causal depthwise convolution.
+    pub fn conv1d(&self, device: &Device, batch: &Batch, shape: &ConvShape) -> Result<(), Error> {
+        let ConvShape { x, channels, taps, silu, weight, bias, slot } = *shape;
+        let grid = (channels.div_ceil(128), batch.streams, 1);
+        launch!(device, &self.conv1d, grid, 128, 0, *batch, x, channels, taps, u32::from(silu), weight, bias, slot)
+    }
+
+    /// Selective scan.
+    pub fn scan(&self, device: &Device, batch: &Batch, shape: &ScanShape) -> Result<(), Error> {
+        launch!(device, &self.scan, (shape.channels.div_ceil(64), batch.streams, 1), 64, 0, *batch, *shape)
+    }
+
+    /// State-space dual recurrence.
+    pub fn ssd(&self, device: &Device, batch: &Batch, shape: &SsdShape) -> Result<(), Error> {
+        launch!(device, &self.ssd, (shape.heads, batch.streams, 1), threads(shape.head_dim, 256), 0, *batch, *shape)
+    }
+
+    /// Gated delta rule.
+    pub fn gated_delta(&self, device: &Device, batch: &Batch, shape: &DeltaShape) -> Result<(), Error> {
+        launch!(device, &self.gated_delta, (shape.heads, batch.streams, 1), threads(shape.value_dim, 256), 0, *batch, *shape)
+    }
+
+    /// Real-gated linear recurrent unit: operands x, input gate and recurrence gate, each (width).
+    pub fn rg_lru(
+        &self,
+        device: &Device,
+        batch: &Batch,
+        [x, input_gate, recurrence_gate]: [u32; 3],
+        width: u32,
+        decay: Address,
+        slot: u64,
+    ) -> Result<(), Error> {
+        let grid = (width.div_ceil(128), batch.streams, 1);
+        launch!(device, &self.rg_lru, grid, 128, 0, *batch, x, input_gate, recurrence_gate, width, decay, slot)
+    }
+}

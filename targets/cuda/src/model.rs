@@ -1,0 +1,574 @@
+//! A model on a GPU: its weights there, its program decoded, the kernels that run it. Shared by any number of sessions.
+
+use crate::arena::Address;
+use crate::batch::Batch;
+use crate::device::Device;
+use crate::error::Error;
+use crate::launch::{
+    Attention, AttentionShape, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, GATE_AT, Gates, Gating, Input,
+    MAX_EXPERTS, MAX_HEAD_DIM, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Rounded, Route, RouterShape, ScanShape, SsdShape,
+    StandIn, Vectors, Walk, Which,
+};
+use crate::tensors::Tensors;
+use brooklet::Model;
+use brooklet::artifact::{Keep, Slot, SlotKind};
+use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
+
+/// A model's weights and program on a GPU.
+#[derive(Debug)]
+pub struct CudaModel<'m> {
+    device: Device,
+    model: Model<'m>,
+    pub(crate) tensors: Tensors,
+    pub(crate) kernels: Kernels,
+    pub(crate) program: Vec<Node>,
+    slots: Vec<Slot>,
+    pub(crate) needs: Needs,
+}
+
+/// All kernels, one launcher for each source.
+#[derive(Debug)]
+pub(crate) struct Kernels {
+    attention: Attention,
+    diag_ssm: DiagSsm,
+    elementwise: Elementwise,
+    gates: Gates,
+    input: Input,
+    memory: Memory,
+    moe: Moe,
+    multiply: Multiply,
+    norm: Norm,
+    pub(crate) route: Route,
+    walk: Walk,
+}
+
+/// A part of a program.
+#[derive(Debug)]
+pub(crate) enum Node {
+    /// One operation and its number.
+    One(u32, Op),
+    /// A block that each token enters by its score.
+    Routed(u32, ops::Route, Vec<Op>),
+    /// A block with a rate of its own.
+    Every(u32, ops::Every, Vec<Op>),
+}
+
+/// What operations need beside frames, for each row of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Needs {
+    /// Most numbers of the vectors that enter a product, padded to groups.
+    pub(crate) rounded: u64,
+    /// Numbers between an expert's matrices, all chosen experts.
+    pub(crate) hidden: u64,
+    /// Numbers behind them.
+    pub(crate) experts: u64,
+    /// Whether there are experts at all.
+    pub(crate) has_experts: bool,
+}
+
+/// Working memory, by address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Room {
+    /// (rows) tokens, or (rows, channels) samples.
+    pub(crate) input: Address,
+    /// (output rows, outputs)
+    pub(crate) output: Address,
+    pub(crate) rounded: Rounded,
+    /// Scores of attention.
+    pub(crate) attention: Address,
+    /// (rows, 32)
+    pub(crate) chosen: Address,
+    /// (rows, 32)
+    pub(crate) weights: Address,
+    pub(crate) hidden: Address,
+    pub(crate) experts: Address,
+    /// A route's decision.
+    pub(crate) entry: Address,
+}
+
+/// A batch on its way through the program.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'c> {
+    pub(crate) batch: Batch,
+    /// (streams): their positions before the batch, as the GPU has them too.
+    pub(crate) positions: &'c [u64],
+    /// Most positions that any stream's caches hold before the batch, in the block's own steps.
+    pub(crate) cached: u64,
+    pub(crate) room: &'c Room,
+}
+
+impl<'m> CudaModel<'m> {
+    /// Uploads a model.
+    pub fn new(device: &Device, model: &Model<'m>) -> Result<Self, Error> {
+        let device = device.clone();
+        let header = model.header();
+        let kernels = Kernels {
+            attention: Attention::load(&device)?,
+            diag_ssm: DiagSsm::load(&device)?,
+            elementwise: Elementwise::load(&device)?,
+            gates: Gates::load(&device)?,
+            input: Input::load(&device)?,
+            memory: Memory::load(&device)?,
+            moe: Moe::load(&device)?,
+            multiply: Multiply::load(&device)?,
+            norm: Norm::load(&device)?,
+            route: Route::load(&device)?,
+            walk: Walk::load(&device)?,
+        };
+        // The header was checked when the model was loaded: every record can be decoded.
+        let ops: Vec<Op> = header.program.iter().flatten().collect();
+        let slots = (0..header.slots.count).filter_map(|slot| header.slots.get(slot)).collect();
+        let tensors = Tensors::upload(&device, model)?;
+        let mut needs = Needs::default();
+        for (index, op) in (0..).zip(&ops) {
+            needs.add(index, op, &tensors)?;
+        }
+        let mut program = Vec::new();
+        let mut at = 0;
+        while let Some(op) = ops.get(at) {
+            let number = at as u32;
+            let block = |count: u32| ops.get(at + 1..at + 1 + count as usize).unwrap_or_default().to_vec();
+            let node = match *op {
+                Op::Route(route) => Node::Routed(number, route, block(route.ops)),
+                Op::Every(every) => Node::Every(number, every, block(every.ops)),
+                op => Node::One(number, op),
+            };
+            at += 1 + match &node {
+                Node::One(..) => 0,
+                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.len(),
+            };
+            program.push(node);
+        }
+        Ok(CudaModel { device, model: *model, tensors, kernels, program, slots, needs })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model<'m> {
+        &self.model
+    }
+
+    /// The GPU.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes of weights on the GPU.
+    pub fn weights_bytes(&self) -> u64 {
+        self.tensors.bytes()
+    }
+
+    /// Bytes of working space for attention, in batches of up to `rows` rows.
+    pub(crate) fn attention_bytes(&self, rows: u32) -> u64 {
+        let of = |op: &Op| match op {
+            Op::Attention(attention) => Attention::room_bytes(rows, &self.attention(attention)),
+            _ => 0,
+        };
+        let of_node = |node: &Node| match node {
+            Node::One(_, op) => of(op),
+            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+        };
+        self.program.iter().map(of_node).max().unwrap_or(0)
+    }
+
+    /// Which blocks run in a step at `position`, a bit each; `None` if there are more than bits.
+    pub(crate) fn pattern(&self, position: u64) -> Option<u64> {
+        let mut pattern = Some(0u64);
+        for (number, every) in
+            self.program.iter().filter_map(|node| if let Node::Every(_, every, _) = node { Some(every) } else { None }).enumerate()
+        {
+            let runs = position.checked_sub(u64::from(every.start)).is_some_and(|since| since.is_multiple_of(u64::from(every.period)));
+            pattern = pattern.filter(|_| number < 64).map(|pattern| pattern | u64::from(runs) << number);
+        }
+        pattern
+    }
+
+    /// Queues everything but the head.
+    pub(crate) fn run(&self, context: &Context<'_>, mut done: impl FnMut(u32, &'static str) -> Result<(), Error>) -> Result<(), Error> {
+        let batch = &context.batch;
+        for node in &self.program {
+            match node {
+                Node::One(_, Op::Head(_) | Op::CappedHead(_)) => {}
+                Node::One(number, op) => {
+                    self.op(op, context)?;
+                    done(*number, op.name())?;
+                }
+                Node::Every(number, every, ops) => {
+                    for stream in 0..batch.streams {
+                        let position = context.positions[stream as usize];
+                        let (start, period) = (u64::from(every.start), u64::from(every.period));
+                        // Steps to the next run, and from the block's first run to that one.
+                        let since = position.saturating_sub(start).next_multiple_of(period);
+                        let first = start + since - position;
+                        if first >= u64::from(batch.tokens) {
+                            continue;
+                        }
+                        let batch = batch.stream(stream).every(first as u32, every.period, every.start);
+                        let context = Context { batch, cached: since / period, ..*context };
+                        for (index, op) in (number + 1..).zip(ops) {
+                            self.op(op, &context)?;
+                            done(index, op.name())?;
+                        }
+                    }
+                }
+                Node::Routed(number, route, ops) => {
+                    for row in 0..batch.rows() {
+                        let mut batch = batch.stream(row / batch.tokens).token(row % batch.tokens);
+                        let entry = context.room.entry;
+                        let slot = self.slot(route.count).at;
+                        self.kernels.route.enter(&self.device, &batch, route.score.at, (route.threshold, route.otherwise), slot, entry)?;
+                        (batch.cached, batch.gate) = (entry, entry.plus(GATE_AT));
+                        let context = Context { batch, ..*context };
+                        for (index, op) in (number + 1..).zip(ops) {
+                            self.op(op, &context)?;
+                            done(index, op.name())?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues the head on `rows` rows of frames from `x` on, so many numbers apart.
+    pub(crate) fn head(&self, batch: &Batch, room: &Room, first: Address, rows: u32, row_stride: u64) -> Result<(), Error> {
+        let (head, cap) = match self.program.last() {
+            Some(Node::One(_, Op::Head(head))) => (head, 0.0),
+            Some(Node::One(_, Op::CappedHead(capped))) => (&capped.head, capped.cap),
+            _ => return Ok(()),
+        };
+        let x = Vectors { at: first.plus(4 * u64::from(head.x.at)), row_stride, pick_stride: 0, picks: 1 };
+        let outcome = Outcome {
+            out: room.output,
+            bias: self.tensors.maybe(head.bias),
+            row_stride: self.model.outputs() as u64,
+            pick_stride: 0,
+            scale: head.scale,
+            cap,
+        };
+        self.product(batch, room, rows, head.w, Address::NULL, &x, &outcome)
+    }
+
+    fn slot(&self, id: u32) -> Slot {
+        self.slots[id as usize]
+    }
+
+    fn is_half(&self, id: u32) -> u32 {
+        u32::from(self.slot(id).kind == SlotKind::NumbersF16)
+    }
+
+    /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
+    fn product(&self, batch: &Batch, room: &Room, rows: u32, id: u32, chosen: Address, x: &Vectors, to: &Outcome) -> Result<(), Error> {
+        let matrix = self.tensors.get(id);
+        // Experts may differ in format: then the rounded vectors are there for those that take them.
+        if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
+            self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
+        }
+        let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
+        self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
+    }
+
+    /// Queues `out <- w * x + bias` on all rows of the batch.
+    fn linear(&self, batch: &Batch, room: &Room, w: u32, bias: Option<u32>, x: Span, out: Span) -> Result<(), Error> {
+        let row_stride = u64::from(batch.stride);
+        let x = Vectors { at: batch.operand(x.at), row_stride, pick_stride: 0, picks: 1 };
+        let bias = self.tensors.maybe(bias);
+        let outcome = Outcome { out: batch.operand(out.at), bias, row_stride, pick_stride: 0, scale: 1.0, cap: 0.0 };
+        self.product(batch, room, batch.rows(), w, Address::NULL, &x, &outcome)
+    }
+
+    fn attention(&self, op: &ops::Attention) -> AttentionShape {
+        let slot = self.slot(op.cache);
+        let turns = op.rotary.map(|rotary| self.tensors.get(rotary.turns));
+        AttentionShape {
+            q: op.q.at,
+            k: op.k.at,
+            v: op.v.at,
+            out: op.out.at,
+            heads: op.heads,
+            kv_heads: slot.heads,
+            head_dim: slot.head_dim,
+            half: turns.map_or(0, |turns| turns.rows * turns.cols),
+            kind: match slot.kind {
+                SlotKind::CacheInt8 => 1,
+                SlotKind::CacheInt4 => 2,
+                _ => 0,
+            },
+            capacity: slot.capacity,
+            sink: slot.sink,
+            slides: u32::from(slot.keep == Keep::SinkAndWindow),
+            turns: turns.map_or(Address::NULL, |turns| turns.address),
+            slot: slot.at,
+            scale: op.scale,
+        }
+    }
+
+    /// Queues one operation.
+    fn op(&self, op: &Op, context: &Context<'_>) -> Result<(), Error> {
+        let (device, kernels, tensors, Context { batch, room, .. }) = (&self.device, &self.kernels, &self.tensors, context);
+        match op {
+            Op::Embed(op) => {
+                let table = (tensors.matrices(), op.table);
+                kernels.input.embed(device, batch, table, room.input, (op.out.at, op.out.len), op.scale)
+            }
+            Op::Frame(op) => {
+                let arrays = (tensors.address(op.mean), tensors.address(op.inv_std));
+                kernels.input.normalise(device, batch, room.input, op.out.len, arrays, op.out.at)
+            }
+            Op::Missing(op) => {
+                let stand_in = match op.policy {
+                    Policy::Hold { last } => StandIn::Last(self.slot(last).at),
+                    Policy::Mean => StandIn::Numbers(Address::NULL),
+                    Policy::Zero { zeros } => StandIn::Numbers(tensors.address(zeros)),
+                };
+                kernels.input.missing(device, batch, op.x.at, op.x.len, stand_in)
+            }
+            Op::Norm(op) => {
+                let shape = NormShape {
+                    kind: match op.kind {
+                        NormKind::Rms => 0,
+                        NormKind::Layer => 1,
+                        NormKind::RmsEpsOutside => 2,
+                    },
+                    x: op.x.at,
+                    out: op.out.at,
+                    gating: match op.gate {
+                        None => Gating::None,
+                        Some(gate) if gate.first => Gating::First(gate.z.at),
+                        Some(gate) => Gating::Last(gate.z.at),
+                    },
+                    groups: op.groups,
+                    width: op.x.len / op.groups.max(1),
+                    weight: tensors.maybe(op.weight),
+                    bias: tensors.maybe(op.bias),
+                    eps: op.eps,
+                };
+                kernels.norm.run(device, batch, &shape)
+            }
+            Op::Linear(op) => self.linear(batch, room, op.w, op.bias, op.x, op.out),
+            Op::Conv1d(op) => {
+                let shape = ConvShape {
+                    x: op.x.at,
+                    channels: op.x.len,
+                    taps: op.taps,
+                    silu: op.silu,
+                    weight: tensors.address(op.weight),
+                    bias: tensors.maybe(op.bias),
+                    slot: self.slot(op.state).at,
+                };
+                kernels.walk.conv1d(device, batch, &shape)
+            }
+            Op::Scan(op) => {
+                let shape = ScanShape {
+                    x: op.x.at,
+                    dt: op.dt.at,
+                    b: op.b.at,
+                    c: op.c.at,
+                    z: op.z.map_or(0, |z| z.at),
+                    out: op.out.at,
+                    has_z: u32::from(op.z.is_some()),
+                    channels: op.x.len,
+                    d_state: op.b.len / op.heads.max(1),
+                    heads: op.heads,
+                    is_half: self.is_half(op.state),
+                    a: tensors.address(op.a),
+                    d: tensors.address(op.d),
+                    dt_bias: tensors.address(op.dt_bias),
+                    slot: self.slot(op.state).at,
+                };
+                kernels.walk.scan(device, batch, &shape)
+            }
+            Op::Ssd(op) => {
+                let shape = SsdShape {
+                    x: op.x.at,
+                    dt: op.dt.at,
+                    b: op.b.at,
+                    c: op.c.at,
+                    out: op.out.at,
+                    heads: op.dt.len,
+                    head_dim: op.x.len / op.dt.len.max(1),
+                    groups: op.groups,
+                    d_state: op.b.len / op.groups.max(1),
+                    is_half: self.is_half(op.state),
+                    dt_lo: op.dt_lo,
+                    dt_hi: op.dt_hi,
+                    a: tensors.address(op.a),
+                    d: tensors.address(op.d),
+                    dt_bias: tensors.address(op.dt_bias),
+                    slot: self.slot(op.state).at,
+                };
+                kernels.walk.ssd(device, batch, &shape)
+            }
+            Op::Attention(op) => {
+                let shape = self.attention(op);
+                if batch.tokens > 1 && context.cached + u64::from(batch.tokens) > u64::from(shape.capacity) {
+                    // The cache lets go of positions that earlier tokens still see.
+                    return (0..batch.tokens).try_for_each(|t| kernels.attention.run(device, &batch.token(t), &shape, room.attention));
+                }
+                kernels.attention.run(device, batch, &shape, room.attention)
+            }
+            Op::SiluMultiply(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::SiluMultiply(op.y)),
+            Op::Add(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::Add(op.y, op.scale)),
+            Op::Multiply(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::Multiply(op.y)),
+            Op::Copy(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::Copy(op.y)),
+            Op::ScaleBy(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::ScaleBy(op.y)),
+            Op::Fill(op) => kernels.elementwise.pairwise(device, batch, op.out, Pairwise::Fill(op.value)),
+            Op::Activate(op) => kernels.elementwise.activate(device, batch, op.x, op.f),
+            Op::Hadamard(op) => kernels.elementwise.hadamard(device, batch, op.x, op.block, op.scale),
+            Op::Pool(op) => {
+                let alpha = match op.kind {
+                    PoolKind::Mean => None,
+                    PoolKind::Ema { alpha } => Some(alpha),
+                };
+                kernels.memory.pool(device, batch, op.x, alpha, self.slot(op.state).at)
+            }
+            Op::Window(op) => kernels.memory.window(device, batch, op.x, op.out, self.slot(op.state).at),
+            Op::Delay(op) => kernels.memory.delay(device, batch, op.x, op.out.at, op.steps, self.slot(op.state).at),
+            Op::DepthToTime(op) => kernels.memory.depth_to_time(device, batch, op.x, op.out, self.slot(op.state).at),
+            Op::Moe(op) => self.moe(op, context),
+            Op::GatedDelta(op) => {
+                let shape = DeltaShape {
+                    q: op.q.at,
+                    k: op.k.at,
+                    v: op.v.at,
+                    a: op.a.at,
+                    b: op.b.at,
+                    out: op.out.at,
+                    heads: op.a.len,
+                    key_heads: op.key_heads,
+                    key_dim: op.k.len / op.key_heads.max(1),
+                    value_dim: op.v.len / op.a.len.max(1),
+                    is_half: self.is_half(op.state),
+                    scale: op.scale,
+                    beta_scale: op.beta_scale,
+                    eps: op.eps,
+                    decay: tensors.address(op.decay),
+                    dt_bias: tensors.address(op.dt_bias),
+                    slot: self.slot(op.state).at,
+                };
+                kernels.walk.gated_delta(device, batch, &shape)
+            }
+            Op::RgLru(op) => {
+                let operands = [op.x.at, op.input_gate.at, op.recurrence_gate.at];
+                kernels.walk.rg_lru(device, batch, operands, op.x.len, tensors.address(op.decay), self.slot(op.state).at)
+            }
+            Op::DiagSsm(op) => {
+                let a = tensors.get(op.a);
+                let shape = DiagShape {
+                    x: op.x.at,
+                    is_complex: op.x.len > op.channels,
+                    out: op.out.at,
+                    channels: op.channels,
+                    modes: a.rows * a.cols / (2 * op.channels).max(1),
+                    stepping: match op.stepping {
+                        Stepping::Fixed => 0,
+                        Stepping::Hold => 1,
+                        Stepping::Bilinear => 2,
+                        Stepping::Impulse => 3,
+                    },
+                    a: a.address,
+                    c: tensors.maybe(op.c),
+                    d: tensors.maybe(op.d),
+                    slot: self.slot(op.state).at,
+                };
+                kernels.diag_ssm.run(device, batch, &shape)
+            }
+            Op::Lstm(op) => {
+                let slot = self.slot(op.state).at;
+                (0..batch.tokens).map(|t| batch.token(t)).try_for_each(|batch| {
+                    kernels.gates.recall(device, &batch, op.out, slot)?;
+                    self.linear(&batch, room, op.w, None, op.out, op.recurrent)?;
+                    kernels.gates.lstm(device, &batch, [op.input.at, op.recurrent.at], op.out, slot)
+                })
+            }
+            Op::Gru(op) => {
+                let (slot, bias) = (self.slot(op.state).at, tensors.maybe(op.bias));
+                (0..batch.tokens).map(|t| batch.token(t)).try_for_each(|batch| {
+                    kernels.gates.recall(device, &batch, op.out, slot)?;
+                    self.linear(&batch, room, op.w, None, op.out, op.recurrent)?;
+                    kernels.gates.gru(device, &batch, [op.input.at, op.recurrent.at], op.out, bias, slot)
+                })
+            }
+            // The session makes the outputs; blocks are nodes of the program.
+            Op::Head(_) | Op::CappedHead(_) | Op::Route(_) | Op::Every(_) => Ok(()),
+        }
+    }
+
+    /// Queues a mixture of experts.
+    fn moe(&self, op: &ops::Moe, context: &Context<'_>) -> Result<(), Error> {
+        let (device, kernels, Context { batch, room, .. }) = (&self.device, &self.kernels, context);
+        let (renormalize, eps) = match op.router {
+            Router::Softmax { renormalize } => (renormalize, 0.0),
+            Router::TopKSoftmax => (false, 0.0),
+            Router::Sigmoid { renormalize, .. } => (renormalize.is_some(), renormalize.unwrap_or(0.0)),
+        };
+        let (router, bias, groups, top_groups) = match op.router {
+            Router::Softmax { .. } => (0, None, 1, 1),
+            Router::TopKSoftmax => (1, None, 1, 1),
+            Router::Sigmoid { bias, groups, top_groups, .. } => (2, bias, groups, top_groups),
+        };
+        let shape = RouterShape {
+            scores: op.scores.at,
+            experts: op.scores.len,
+            top_k: op.top_k,
+            router,
+            renormalize: u32::from(renormalize),
+            groups,
+            top_groups,
+            eps,
+            scale: op.scale,
+            bias: self.tensors.maybe(bias),
+        };
+        kernels.moe.choose(device, batch, &shape, room.chosen, room.weights)?;
+        let (rows, picks) = (batch.rows(), op.top_k);
+        let (width, out_width) = (u64::from(op.hidden.len), u64::from(op.out.len));
+        let inner = if op.gated { op.hidden.len / 2 } else { op.hidden.len };
+        let x = Vectors { at: batch.operand(op.x.at), row_stride: u64::from(batch.stride), pick_stride: 0, picks };
+        let outcome = |out, width| Outcome {
+            out,
+            bias: Address::NULL,
+            row_stride: width * u64::from(picks),
+            pick_stride: width,
+            scale: 1.0,
+            cap: 0.0,
+        };
+        self.product(batch, room, rows, op.experts_at, room.chosen, &x, &outcome(room.hidden, width))?;
+        kernels.moe.between(device, batch, room.hidden, (picks, op.hidden.len, inner), op.gated, op.f)?;
+        let x = Vectors { at: room.hidden, row_stride: width * u64::from(picks), pick_stride: width, picks };
+        self.product(batch, room, rows, op.experts_at + 1, room.chosen, &x, &outcome(room.experts, out_width))?;
+        kernels.moe.mix(device, batch, room.experts, room.weights, picks, op.out)
+    }
+}
+
+impl Needs {
+    /// Adds what an operation needs; refuses what no kernel can do.
+    fn add(&mut self, index: u32, op: &Op, tensors: &Tensors) -> Result<(), Error> {
+        let padded = |cols: u32| u64::from(cols.next_multiple_of(32));
+        let mut product = |w: u32, picks: u32| self.rounded = self.rounded.max(u64::from(picks) * padded(tensors.get(w).cols));
+        let refuse = |what| Err(Error::Unsupported { index, what });
+        match op {
+            Op::Linear(op) => product(op.w, 1),
+            Op::Lstm(op) => product(op.w, 1),
+            Op::Gru(op) => product(op.w, 1),
+            Op::Moe(op) => {
+                if op.scores.len > MAX_EXPERTS {
+                    return refuse("more than 2048 experts");
+                }
+                product(op.experts_at, 1);
+                product(op.experts_at + 1, op.top_k);
+                self.hidden = self.hidden.max(u64::from(op.top_k) * u64::from(op.hidden.len));
+                self.experts = self.experts.max(u64::from(op.top_k) * u64::from(op.out.len));
+                self.has_experts = true;
+            }
+            Op::Attention(op) if op.q.len / op.heads.max(1) > MAX_HEAD_DIM => return refuse("attention heads wider than 512"),
+            _ => {
+                if let Some(head) = op.head() {
+                    product(head.w, 1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a route's decision.
+pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;

@@ -1,0 +1,133 @@
+//! A model's tensors on the GPU: the file's sections as they are, and a table of its matrices.
+
+use crate::arena::{Address, Arena, Layout};
+use crate::device::Device;
+use crate::error::Error;
+use brooklet::Model;
+use brooklet::artifact::Content;
+use brooklet::kernels::quant::{Format, GROUP};
+use cudarc::driver::DeviceRepr;
+
+/// `struct Matrix` of `kernels/src/cuda/matrix.cuh`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Matrix {
+    /// The section's bytes.
+    pub bytes: Address,
+    /// Rows: outputs.
+    pub rows: u32,
+    /// Columns: inputs.
+    pub cols: u32,
+    /// Format, by [`format_number`].
+    pub format: u32,
+    /// Groups of 32 columns.
+    pub groups: u32,
+}
+
+// SAFETY: the same fields in the same order as the kernels' struct, which is checked below.
+unsafe impl DeviceRepr for Matrix {}
+
+const _: () = assert!(size_of::<Matrix>() == 24);
+
+/// A format as kernels know it: `enum Format` of `matrix.cuh`.
+pub fn format_number(format: Format) -> u32 {
+    match format {
+        Format::F32 => 0,
+        Format::F16 => 1,
+        Format::Q8 => 2,
+        Format::Q4 => 3,
+        Format::Q3 => 4,
+        Format::Q5 => 5,
+        Format::Q6 => 6,
+        Format::T2 => 7,
+    }
+}
+
+/// A section on the GPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tensor {
+    pub(crate) address: Address,
+    pub(crate) rows: u32,
+    pub(crate) cols: u32,
+    pub(crate) content: Content,
+}
+
+/// All tensors of a model.
+#[derive(Debug)]
+pub(crate) struct Tensors {
+    /// Keeps the memory.
+    arena: Arena,
+    tensors: Vec<Tensor>,
+    matrices: Address,
+}
+
+impl Tensors {
+    /// Uploads everything but the tokenizer.
+    pub(crate) fn upload(device: &Device, model: &Model<'_>) -> Result<Self, Error> {
+        let artifact = model.artifact();
+        let sections: Vec<_> = (0..model.header().sections.count).filter_map(|id| artifact.section(id)).collect();
+        let mut layout = Layout::default();
+        let bytes_of = |section| artifact.bytes_of(section).unwrap_or_default();
+        let places: Vec<_> = sections
+            .iter()
+            .map(|section| layout.add(if section.content.is_tokenizer() { 0 } else { bytes_of(section).len() as u64 }))
+            .collect();
+        let table = layout.add((size_of::<Matrix>() * sections.len().max(1)) as u64);
+        let mut arena = Arena::new(device, &layout)?;
+        let mut tensors = Vec::with_capacity(sections.len());
+        let mut matrices = Vec::with_capacity(sections.len());
+        for (section, &place) in sections.iter().zip(&places) {
+            if place.bytes() > 0 {
+                arena.upload(place, bytes_of(section))?;
+            }
+            let tensor = Tensor { address: arena.address(place), rows: section.rows, cols: section.cols, content: section.content };
+            tensors.push(tensor);
+            matrices.push(match section.content.format() {
+                Some(format) => Matrix {
+                    bytes: tensor.address,
+                    rows: tensor.rows,
+                    cols: tensor.cols,
+                    format: format_number(format),
+                    groups: tensor.cols.div_ceil(GROUP as u32),
+                },
+                None => Matrix::default(),
+            });
+        }
+        if !matrices.is_empty() {
+            arena.upload(table, &matrices)?;
+        }
+        device.wait()?;
+        let matrices = arena.address(table);
+        Ok(Tensors { arena, tensors, matrices })
+    }
+
+    /// Bytes on the GPU.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.arena.bytes()
+    }
+
+    /// The table of matrices, one for each section.
+    pub(crate) fn matrices(&self) -> Address {
+        self.matrices
+    }
+
+    /// A section. The program was checked: what it names is there.
+    pub(crate) fn get(&self, id: u32) -> Tensor {
+        self.tensors[id as usize]
+    }
+
+    /// Where a section lies.
+    pub(crate) fn address(&self, id: u32) -> Address {
+        self.get(id).address
+    }
+
+    /// Where an optional section lies, or null.
+    pub(crate) fn maybe(&self, id: Option<u32>) -> Address {
+        id.map_or(Address::NULL, |id| self.address(id))
+    }
+
+    /// A matrix's format.
+    pub(crate) fn format(&self, id: u32) -> Format {
+        self.get(id).content.format().unwrap_or(Format::F32)
+    }
+}

@@ -1,0 +1,65 @@
+//! Embeddings and heads in pieces: the bits of whole ones; files that lack a piece are refused.
+
+use brooklet::kernels;
+use brooklet::kernels::quant::Format;
+use brooklet::{Error, OpFault};
+use brooklet_quantize::graph::{Graph, Input};
+use brooklet_quantize::passes::cut_tables;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families, lower};
+use brooklet_tests::{File, Sequence, family_fixtures, stream};
+
+const CACHE: Cache = Cache { context: 128, sink: None, format: CacheFormat::Int8 };
+
+fn write(graph: &Graph<'_>, format: Format) -> File {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.brook");
+    let recipe = Recipe { format, embedding: Some(format), state: StateFormat::F32, cache: CACHE };
+    lower::write_graph(graph, &recipe, &path, &mut |_| {}).unwrap();
+    File::new(&std::fs::read(path).unwrap())
+}
+
+#[test]
+fn pieces_of_one_format_give_the_bits_of_the_whole() {
+    let mut cut = 0;
+    for dir in family_fixtures() {
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let whole = families::build(&checkpoint).unwrap();
+        let mut graph = families::build(&checkpoint).unwrap();
+        let count = cut_tables(&mut graph, 1);
+        if !matches!(graph.input, Input::Tokens { .. }) {
+            continue;
+        }
+        assert!(count > 0 && graph.tensors.len() > whole.tensors.len() && !graph.head_matrix().is_empty(), "{}", dir.display());
+        // Tied tables stay tied.
+        assert_eq!(graph.embedding() == graph.head_matrix(), whole.embedding() == whole.head_matrix(), "{}", dir.display());
+        let input = Sequence::open(&dir);
+        // A table of levels is part of Q4's bytes and the same for all pieces, so that rows are rounded alike.
+        for format in [Format::F32, Format::Q4, Format::Q8] {
+            let run = |file: &File| stream(&file.model(), kernels::detect(), &input, 16).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let (a, b) = (write(&whole, format), write(&graph, format));
+            assert!(run(&a) == run(&b), "{} in {}", dir.display(), format.name());
+            let sheet = |file: &File| {
+                let model = file.model();
+                (model.state_bytes(), model.scratch_bytes(1), model.plan().macs_per_step)
+            };
+            assert_eq!(sheet(&a), sheet(&b), "{}", dir.display());
+        }
+        cut += 1;
+    }
+    assert!(cut >= 10, "{cut}");
+}
+
+#[test]
+fn a_table_that_ends_too_soon_is_refused() {
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("mamba-a")).unwrap();
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let mut graph = families::build(&checkpoint).unwrap();
+    cut_tables(&mut graph, 1);
+    // The pieces' order is that of the tensors: with another behind the first, columns or rows do not go on.
+    let pieces = graph.embedding();
+    graph.tensors.swap(pieces.end - 1, pieces.end);
+    let out = tempfile::tempdir().unwrap();
+    let recipe = Recipe { format: Format::Q8, embedding: None, state: StateFormat::F32, cache: CACHE };
+    let error = lower::write_graph(&graph, &recipe, &out.path().join("model.brook"), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, brooklet_quantize::Error::Runtime(Error::Op { fault: OpFault::Shape | OpFault::Tensor, .. })), "{error}");
+}
