@@ -104,7 +104,7 @@ class Compiler:
         names = (ctypes.c_char_p * count)(*[name.encode() for name, _ in headers])
         self.call("nvrtcCreateProgram", ctypes.byref(program), source, name.encode(), count, texts, names)
         architecture = "compute_80" if target == PTX else f"sm_{target}"
-        options = OPTIONS + [f"--gpu-architecture={architecture}"]
+        options = OPTIONS + options_of(source) + [f"--gpu-architecture={architecture}"]
         arguments = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         if self.call("nvrtcCompileProgram", program, len(options), arguments) != 0:
             log = self.text(program, "ProgramLog").rstrip(b"\0\n").decode()
@@ -123,6 +123,12 @@ def headers_of(source):
                 found[name] = (SOURCES / name).read_text()
                 left.append(found[name])
     return sorted(found.items())
+
+
+def options_of(source):
+    """What a source's first line asks for: `// Compiled with --OPTION: why.`"""
+    asked = re.match(rb"// Compiled with (--[a-z-]+=[a-z0-9]+)", source)
+    return [asked.group(1).decode()] if asked else []
 
 
 def sources_of(path):

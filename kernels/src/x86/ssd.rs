@@ -9,25 +9,34 @@ use crate::rows::RowsMut;
 use crate::state::StateMut;
 use crate::table::Ssd;
 use core::arch::x86_64::*;
+use core::ops::Range;
 
 /// Tokens that pass before the state goes back to memory.
 const TOKENS: usize = 32;
+/// Numbers of sixteen heads at those.
+const NUMBERS: usize = TOKENS * LANES;
+/// Numbers of a layer's state up to which a stream's is fetched while the one before is stepped.
+const NEAR: usize = 4096;
 
-/// What a few tokens bring for sixteen heads.
+/// What a few tokens bring for up to sixteen heads.
 #[derive(Clone, Copy)]
 struct Passing<'p> {
     first: usize,
-    /// Step sizes, (tokens), a lane a head.
-    dt: &'p [[f32; LANES]],
-    /// Decays, (tokens), a lane a head.
-    decay: &'p [[f32; LANES]],
+    /// Step sizes, (tokens, heads).
+    dt: &'p [f32],
+    /// Decays, (tokens, heads).
+    decay: &'p [f32],
+    /// How many heads.
+    heads: usize,
+    /// Of a lone token, bytes from its stream's state to that of the stream to come; 0 if nothing is to be fetched.
+    behind_bytes: usize,
 }
 
 /// One head on its way through the tokens.
 struct Head<'a> {
     ssd: &'a Ssd<'a>,
     passing: Passing<'a>,
-    /// Lane of the step sizes.
+    /// Place among the heads of the step sizes.
     lane: usize,
     /// First of the head's channels in x and y.
     channel: usize,
@@ -85,19 +94,36 @@ fn has_shape(state: &StateMut<'_>, heads: usize, [head_dim, d_state]: [usize; 2]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mut RowsMut<'_>) {
     let heads = ssd.a.len();
-    let (mut dt, mut decay) = ([[0.0; LANES]; TOKENS], [[0.0; LANES]; TOKENS]);
+    let (mut dt, mut decay) = ([0.0; NUMBERS], [0.0; NUMBERS]);
     for (some, states) in states.chunks_mut(TOKENS).enumerate() {
         let first = some * TOKENS;
         for first_head in (0..heads).step_by(LANES) {
-            arrive_all(ssd, first_head, first, &mut dt[..states.len()], &mut decay[..states.len()]);
-            for (i, state) in states.iter_mut().enumerate() {
-                let passing = Passing { first: first + i, dt: &dt[i..=i], decay: &decay[i..=i] };
+            let count = LANES.min(heads - first_head);
+            arrive_all(ssd, first_head, first..first + states.len(), &mut dt, &mut decay);
+            for i in 0..states.len() {
+                let (state, behind) = match &mut states[i..] {
+                    [state, behind, ..] => (state, Some(&*behind)),
+                    [state] => (state, None),
+                    [] => break,
+                };
+                let behind_bytes = behind.map_or(0, |behind| distance(state, behind, ssd.a.len() * shape[0] * shape[1]));
+                let passing = Passing { first: first + i, dt: &dt[i * count..], decay: &decay[i * count..], heads: count, behind_bytes };
                 match state {
                     StateMut::F32(state) => lone(ssd, passing, shape, first_head, state, y),
                     StateMut::F16(state) => lone(ssd, passing, shape, first_head, state, y),
                 }
             }
         }
+    }
+}
+
+/// Bytes from a stream's state to the next stream's, if they are so small that both are near; 0 otherwise.
+fn distance(state: &StateMut<'_>, behind: &StateMut<'_>, numbers: usize) -> usize {
+    match (state, behind) {
+        (StateMut::F32(state), StateMut::F32(behind)) if numbers <= NEAR => {
+            (behind.row(0).as_ptr() as usize).wrapping_sub(state.row(0).as_ptr() as usize)
+        }
+        _ => 0,
     }
 }
 
@@ -112,9 +138,20 @@ fn lone<T: Cell>(
     state: &mut RowsMut<'_, T>,
     y: &mut RowsMut<'_>,
 ) {
-    for lane in 0..LANES.min(ssd.a.len() - first_head) {
-        let state = &mut state.row_mut(first_head + lane)[..shape[0] * shape[1]];
-        Head::new(ssd, passing, shape, first_head, lane).lone(state, y);
+    let count = LANES.min(ssd.a.len() - first_head);
+    let mut lane = 0;
+    while lane < count {
+        let head = Head::new(ssd, passing, shape, first_head, lane);
+        // Heads of one register each that share b and c.
+        let alike = if shape[0] == LANES { head.left_of_group(ssd.heads_per_group).min(count - lane) } else { 1 };
+        lane += match alike {
+            4.. => head.several::<4, T>(first_head + lane, state, y),
+            2.. => head.several::<2, T>(first_head + lane, state, y),
+            _ => {
+                head.lone(&mut state.row_mut(first_head + lane)[..shape[0] * shape[1]], y);
+                1
+            }
+        };
     }
 }
 
@@ -128,47 +165,60 @@ fn walk<T: Cell>(ssd: &Ssd<'_>, mut state: RowsMut<'_, T>, mut y: RowsMut<'_>) {
     };
     if tokens == 1 {
         for first_head in (0..heads).step_by(LANES) {
-            let ([dt], [decay]) = arrive(ssd, first_head, [0]);
-            let (dt, decay) = ([to_array(dt)], [to_array(decay)]);
-            lone(ssd, Passing { first: 0, dt: &dt, decay: &decay }, shape, first_head, &mut state, &mut y);
+            let dt = _mm512_add_ps(load_part(&ssd.dt.row(0)[first_head..]), load_part(&ssd.dt_bias[first_head..]));
+            let ([dt], [decay]) = arrive(ssd, [dt], [load_part(&ssd.a[first_head..])]);
+            let (dt, decay) = (to_array(dt), to_array(decay));
+            let passing = Passing { first: 0, dt: &dt, decay: &decay, heads: LANES, behind_bytes: 0 };
+            lone(ssd, passing, shape, first_head, &mut state, &mut y);
         }
         return;
     }
-    let (mut dt, mut decay) = ([[0.0; LANES]; TOKENS], [[0.0; LANES]; TOKENS]);
+    let (mut dt, mut decay) = ([0.0; NUMBERS], [0.0; NUMBERS]);
     for first in (0..tokens).step_by(TOKENS) {
         let count = (tokens - first).min(TOKENS);
         for first_head in (0..heads).step_by(LANES) {
-            arrive_all(ssd, first_head, first, &mut dt[..count], &mut decay[..count]);
-            for lane in 0..LANES.min(heads - first_head) {
+            let some = LANES.min(heads - first_head);
+            arrive_all(ssd, first_head, first..first + count, &mut dt, &mut decay);
+            let passing = Passing { first, dt: &dt[..count * some], decay: &decay[..count * some], heads: some, behind_bytes: 0 };
+            for lane in 0..some {
                 let state = &mut state.row_mut(first_head + lane)[..shape[0] * shape[1]];
-                Head::new(ssd, Passing { first, dt: &dt[..count], decay: &decay[..count] }, shape, first_head, lane).all(state, &mut y);
+                Head::new(ssd, passing, shape, first_head, lane).all(state, &mut y);
             }
         }
     }
 }
 
-/// Step sizes and decays of up to sixteen heads from `head` at some tokens, a lane a head.
+/// Step sizes and decays from what comes before bounds, in any lanes, and the heads' rates.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn arrive<const K: usize>(ssd: &Ssd<'_>, head: usize, tokens: [usize; K]) -> ([__m512; K], [__m512; K]) {
-    let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
+fn arrive<const K: usize>(ssd: &Ssd<'_>, dt: [__m512; K], a: [__m512; K]) -> ([__m512; K], [__m512; K]) {
     let (lowest, highest, gap) = (_mm512_set1_ps(ssd.dt_lo), _mm512_set1_ps(ssd.dt_hi), _mm512_set1_ps(ssd.gap));
-    let dt = softplus(each!(i < K: _mm512_add_ps(load_part(&ssd.dt.row(tokens[i])[head..]), bias)));
+    let dt = softplus(dt);
     // A NaN is in the second place, and stays.
     let dt = each!(i < K: _mm512_mul_ps(_mm512_min_ps(highest, _mm512_max_ps(lowest, dt[i])), gap));
-    (dt, exp(each!(i < K: _mm512_mul_ps(dt[i], a))))
+    (dt, exp(each!(i < K: _mm512_mul_ps(dt[i], a[i]))))
 }
 
-/// [`arrive`] at the tokens from `first`, as many as there are places.
+/// [`arrive`] for up to sixteen heads from `head` at some tokens: (tokens, heads), without gaps, so that no lane stays empty.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn arrive_all(ssd: &Ssd<'_>, head: usize, first: usize, dt: &mut [[f32; LANES]], decay: &mut [[f32; LANES]]) {
-    for i in (0..dt.len()).step_by(TOGETHER) {
-        // Behind the last token the last again: it is stored to the same place.
-        let some: [usize; TOGETHER] = core::array::from_fn(|j| (i + j).min(dt.len() - 1));
-        let (some_dt, some_decay) = arrive(ssd, head, some.map(|i| first + i));
-        for j in 0..TOGETHER {
-            (dt[some[j]], decay[some[j]]) = (to_array(some_dt[j]), to_array(some_decay[j]));
+fn arrive_all(ssd: &Ssd<'_>, head: usize, tokens: Range<usize>, dt: &mut [f32; NUMBERS], decay: &mut [f32; NUMBERS]) {
+    let (bias, a) = (load_part(&ssd.dt_bias[head..]), load_part(&ssd.a[head..]));
+    let heads = LANES.min(ssd.a.len() - head);
+    let count = tokens.len() * heads;
+    for (i, t) in tokens.enumerate() {
+        let lanes = _mm512_add_ps(load_part(&ssd.dt.row(t)[head..]), bias);
+        // Behind the heads comes what the next token overwrites.
+        lanes::store(dt[i * heads..].first_chunk_mut().unwrap_or(&mut [0.0; LANES]), lanes);
+        lanes::store(decay[i * heads..].first_chunk_mut().unwrap_or(&mut [0.0; LANES]), a);
+    }
+    let several = dt.as_chunks_mut::<{ TOGETHER * LANES }>().0.iter_mut().zip(decay.as_chunks_mut::<{ TOGETHER * LANES }>().0);
+    for (dt, decay) in several.take(count.div_ceil(TOGETHER * LANES)) {
+        let (dt, decay) = (dt.as_chunks_mut().0, decay.as_chunks_mut().0);
+        let (some_dt, some_decay) = arrive::<TOGETHER>(ssd, each!(i < TOGETHER: lanes::load(&dt[i])), each!(i < TOGETHER: lanes::load(&decay[i])));
+        for i in 0..TOGETHER {
+            lanes::store(&mut dt[i], some_dt[i]);
+            lanes::store(&mut decay[i], some_decay[i]);
         }
     }
 }
@@ -262,31 +312,86 @@ impl<'a> Head<'a> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn one<const C: usize, const FULL: bool, T: Cell>(&self, at: usize, state: &mut [T], y: &mut RowsMut<'_>) -> usize {
-        let (t, mask) = (self.passing.first, lanes::mask(self.head_dim - at));
-        // SAFETY: a group has `d_state` numbers.
-        let of_group = |row| unsafe { core::slice::from_raw_parts(self.of_group(row, 0), self.d_state) };
-        let (b, c) = (of_group(self.ssd.b.row(t)), of_group(self.ssd.c.row(t)));
-        let (decay, dt) = (_mm512_set1_ps(self.passing.decay[0][self.lane]), _mm512_set1_ps(self.passing.dt[0][self.lane]));
-        let mut dx = self.x::<C, FULL>(t, at);
-        for dx in &mut dx {
-            *dx = _mm512_mul_ps(dt, *dx);
+        debug_assert!(state.len() >= self.head_dim * self.d_state && self.head_dim >= at + if FULL { C * LANES } else { 1 });
+        let mask = lanes::mask(self.head_dim - at);
+        let first = state.as_mut_ptr();
+        // SAFETY: the state has `d_state` rows of `head_dim`, with `C` whole registers left of each, or a part of one.
+        let sum = unsafe {
+            let places = core::array::from_fn(|i| first.wrapping_add(at + i * LANES));
+            self.pass_lone::<C, FULL, T>(places, mask, self.x::<C, FULL>(self.passing.first, at), [self.lane; C])
+        };
+        self.leave::<C, FULL>(self.passing.first, at, sum, y);
+        C * LANES
+    }
+
+    /// How many heads from this one on share its b and c.
+    fn left_of_group(&self, heads_per_group: usize) -> usize {
+        let heads_per_group = heads_per_group.max(1);
+        heads_per_group - (self.ssd.first_head + self.channel / self.head_dim) % heads_per_group
+    }
+
+    /// One token through `H` heads of sixteen channels from this one, number `head`, that share b and c. Returns `H`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn several<const H: usize, T: Cell>(&self, head: usize, state: &mut RowsMut<'_, T>, y: &mut RowsMut<'_>) -> usize {
+        let mut places = [core::ptr::null_mut(); H];
+        let mut lanes = [0; H];
+        for i in 0..H {
+            places[i] = state.row_mut(head + i)[..self.head_dim * self.d_state].as_mut_ptr();
+            lanes[i] = self.lane + i;
         }
-        let mut sum = [_mm512_setzero_ps(); C];
-        for ((row, &b), &c) in state.chunks_exact_mut(self.head_dim).zip(b).zip(c) {
-            let (b, c) = (_mm512_set1_ps(b), _mm512_set1_ps(c));
-            for i in 0..C {
-                // SAFETY: there are `C` whole registers left of the row, or a part of one.
-                unsafe {
-                    let place = row.as_mut_ptr().add(at + i * LANES);
-                    let kept = _mm512_mul_ps(decay, T::load::<FULL>(place, mask));
+        let t = self.passing.first;
+        let x = &self.ssd.x.row(t)[self.channel..self.channel + H * LANES];
+        let mut all = [_mm512_setzero_ps(); H];
+        for (all, x) in all.iter_mut().zip(x.as_chunks().0) {
+            *all = lanes::load(x);
+        }
+        // SAFETY: each state has `d_state` rows of sixteen numbers.
+        let sum = unsafe { self.pass_lone::<H, true, T>(places, 0, all, lanes) };
+        let (y, d) = (&mut y.row_mut(t)[self.channel..self.channel + H * LANES], &self.ssd.d[head..head + H]);
+        for i in 0..H {
+            lanes::store(&mut y.as_chunks_mut().0[i], _mm512_add_ps(sum[i], _mm512_mul_ps(_mm512_set1_ps(d[i]), all[i])));
+        }
+        H
+    }
+
+    /// One token with inputs `x` through registers of all rows, whose first ones lie at `places`; the step size and the decay of each are those of a
+    /// lane. Returns the sums.
+    ///
+    /// # Safety
+    /// There are `d_state` rows, `head_dim` numbers apart, with a register, or the part that the mask says, at every place. Only for functions
+    /// with AVX-512F and the others: this one has no features, so that the compiler can be made to inline it.
+    #[inline(always)]
+    unsafe fn pass_lone<const C: usize, const FULL: bool, T: Cell>(
+        &self,
+        mut places: [*mut T; C],
+        mask: __mmask16,
+        x: [__m512; C],
+        lanes: [usize; C],
+    ) -> [__m512; C] {
+        let t = self.passing.first;
+        // SAFETY: a group has `d_state` numbers; the rest is the caller's promise.
+        unsafe {
+            let of_group = |row| core::slice::from_raw_parts(self.of_group(row, 0), self.d_state);
+            let (b, c) = (of_group(self.ssd.b.row(t)), of_group(self.ssd.c.row(t)));
+            let decay = each!(i < C: _mm512_set1_ps(self.passing.decay[lanes[i]]));
+            let dx = each!(i < C: _mm512_mul_ps(_mm512_set1_ps(self.passing.dt[lanes[i]]), x[i]));
+            let mut sum = [_mm512_setzero_ps(); C];
+            for (&b, &c) in b.iter().zip(c) {
+                let (b, c) = (_mm512_set1_ps(b), _mm512_set1_ps(c));
+                for i in 0..C {
+                    if self.passing.behind_bytes != 0 {
+                        _mm_prefetch::<_MM_HINT_T0>(places[i].cast::<i8>().wrapping_add(self.passing.behind_bytes));
+                    }
+                    let kept = _mm512_mul_ps(decay[i], T::load::<FULL>(places[i], mask));
                     let s = _mm512_add_ps(kept, _mm512_mul_ps(dx[i], b));
-                    T::store::<FULL>(place, mask, s);
+                    T::store::<FULL>(places[i], mask, s);
                     sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s));
+                    places[i] = places[i].wrapping_add(self.head_dim);
                 }
             }
+            sum
         }
-        self.leave::<C, FULL>(t, at, sum, y);
-        C * LANES
     }
 
     /// All tokens through the columns from `at`, `R` rows at a time. Returns how many columns.
@@ -304,7 +409,7 @@ impl<'a> Head<'a> {
             self.pass::<C, 1, FULL, T>(n, at, row, &mut sums);
             n += 1;
         }
-        for i in 0..self.passing.dt.len() {
+        for i in 0..self.passing.dt.len() / self.passing.heads {
             self.leave::<C, FULL>(self.passing.first + i, at, sums[i], y);
         }
         C * LANES
@@ -329,10 +434,10 @@ impl<'a> Head<'a> {
                 s[r][c] = unsafe { T::load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
             }
         }
-        for i in 0..self.passing.dt.len() {
-            let t = self.passing.first + i;
+        for i in 0..self.passing.dt.len() / self.passing.heads {
+            let (t, at_head) = (self.passing.first + i, i * self.passing.heads + self.lane);
             let (b, c) = (self.of_group(self.ssd.b.row(t), n), self.of_group(self.ssd.c.row(t), n));
-            let (decay, dt) = (_mm512_set1_ps(self.passing.decay[i][self.lane]), _mm512_set1_ps(self.passing.dt[i][self.lane]));
+            let (decay, dt) = (_mm512_set1_ps(self.passing.decay[at_head]), _mm512_set1_ps(self.passing.dt[at_head]));
             let mut dx = self.x::<C, FULL>(t, at);
             for dx in &mut dx {
                 *dx = _mm512_mul_ps(dt, *dx);

@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod arena;
+mod bandwidth;
 pub mod batch;
 mod cubins;
 mod device;
@@ -20,6 +21,7 @@ mod model;
 mod session;
 mod tensors;
 
+pub use bandwidth::copy_bytes_per_second;
 pub use cudarc;
 pub use device::{Device, Module};
 pub use error::Error;

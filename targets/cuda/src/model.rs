@@ -74,8 +74,8 @@ pub(crate) struct Room {
     /// (output rows, outputs)
     pub(crate) output: Address,
     pub(crate) rounded: Rounded,
-    /// Parts of attention caches.
-    pub(crate) parts: Address,
+    /// Scores of attention.
+    pub(crate) attention: Address,
     /// (rows, 32)
     pub(crate) chosen: Address,
     /// (rows, 32)
@@ -157,10 +157,10 @@ impl<'m> CudaModel<'m> {
         self.tensors.bytes()
     }
 
-    /// Bytes of working space for the parts of caches, in batches of up to `rows` rows.
-    pub(crate) fn parts_bytes(&self, rows: u32) -> u64 {
+    /// Bytes of working space for attention, in batches of up to `rows` rows.
+    pub(crate) fn attention_bytes(&self, rows: u32) -> u64 {
         let of = |op: &Op| match op {
-            Op::Attention(attention) => Attention::parts_bytes(&self.device, rows, &self.attention(attention)),
+            Op::Attention(attention) => Attention::room_bytes(rows, &self.attention(attention)),
             _ => 0,
         };
         let of_node = |node: &Node| match node {
@@ -173,7 +173,9 @@ impl<'m> CudaModel<'m> {
     /// Which blocks run in a step at `position`, a bit each; `None` if there are more than bits.
     pub(crate) fn pattern(&self, position: u64) -> Option<u64> {
         let mut pattern = Some(0u64);
-        for (number, every) in self.program.iter().filter_map(|node| if let Node::Every(_, every, _) = node { Some(every) } else { None }).enumerate() {
+        for (number, every) in
+            self.program.iter().filter_map(|node| if let Node::Every(_, every, _) = node { Some(every) } else { None }).enumerate()
+        {
             let runs = position.checked_sub(u64::from(every.start)).is_some_and(|since| since.is_multiple_of(u64::from(every.period)));
             pattern = pattern.filter(|_| number < 64).map(|pattern| pattern | u64::from(runs) << number);
         }
@@ -255,16 +257,7 @@ impl<'m> CudaModel<'m> {
     }
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
-    fn product(
-        &self,
-        batch: &Batch,
-        room: &Room,
-        rows: u32,
-        id: u32,
-        chosen: Address,
-        x: &Vectors,
-        to: &Outcome,
-    ) -> Result<(), Error> {
+    fn product(&self, batch: &Batch, room: &Room, rows: u32, id: u32, chosen: Address, x: &Vectors, to: &Outcome) -> Result<(), Error> {
         let matrix = self.tensors.get(id);
         // Experts may differ in format: then the rounded vectors are there for those that take them.
         if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
@@ -409,9 +402,9 @@ impl<'m> CudaModel<'m> {
                 let shape = self.attention(op);
                 if batch.tokens > 1 && context.cached + u64::from(batch.tokens) > u64::from(shape.capacity) {
                     // The cache lets go of positions that earlier tokens still see.
-                    return (0..batch.tokens).try_for_each(|t| kernels.attention.run(device, &batch.token(t), &shape, room.parts));
+                    return (0..batch.tokens).try_for_each(|t| kernels.attention.run(device, &batch.token(t), &shape, room.attention));
                 }
-                kernels.attention.run(device, batch, &shape, room.parts)
+                kernels.attention.run(device, batch, &shape, room.attention)
             }
             Op::SiluMultiply(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::SiluMultiply(op.y)),
             Op::Add(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::Add(op.y, op.scale)),
