@@ -25,6 +25,6 @@ pub use bandwidth::copy_bytes_per_second;
 pub use cudarc;
 pub use device::{Device, Module};
 pub use error::Error;
-pub use model::CudaModel;
+pub use model::{Arithmetic, CudaModel};
 pub use session::{CudaSession, Options};
 pub use tensors::{Matrix, format_number};
