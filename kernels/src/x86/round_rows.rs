@@ -73,7 +73,8 @@ fn four(low: [__m512; GROUPS], high: [__m512; GROUPS]) -> ([__m256i; GROUPS], __
         _mm512_shuffle_f32x4::<0b11_11_11_11>(inverse, inverse),
     ];
     let (magic, lowest_byte) = (_mm512_set1_ps(portable::act::ROUND), _mm512_set1_epi32(0xff));
-    let bits = |x: __m512, inverse: __m512| _mm512_and_si512(_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), magic)), lowest_byte);
+    let bits =
+        |x: __m512, inverse: __m512| _mm512_and_si512(_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), magic)), lowest_byte);
     // Packing goes by quarters of registers: fours of the first number's half, of the second's, and so on.
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     let two = |i: usize| {

@@ -215,7 +215,8 @@ fn arrive_all(ssd: &Ssd<'_>, head: usize, tokens: Range<usize>, dt: &mut [f32; N
     let several = dt.as_chunks_mut::<{ TOGETHER * LANES }>().0.iter_mut().zip(decay.as_chunks_mut::<{ TOGETHER * LANES }>().0);
     for (dt, decay) in several.take(count.div_ceil(TOGETHER * LANES)) {
         let (dt, decay) = (dt.as_chunks_mut().0, decay.as_chunks_mut().0);
-        let (some_dt, some_decay) = arrive::<TOGETHER>(ssd, each!(i < TOGETHER: lanes::load(&dt[i])), each!(i < TOGETHER: lanes::load(&decay[i])));
+        let (some_dt, some_decay) =
+            arrive::<TOGETHER>(ssd, each!(i < TOGETHER: lanes::load(&dt[i])), each!(i < TOGETHER: lanes::load(&decay[i])));
         for i in 0..TOGETHER {
             lanes::store(&mut dt[i], some_dt[i]);
             lanes::store(&mut decay[i], some_decay[i]);

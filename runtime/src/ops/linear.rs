@@ -6,9 +6,9 @@ use super::run::{Batch, WORTH_SHARING};
 use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
-use crate::kernels::quant::{Format, GROUP};
 #[cfg(feature = "std")]
 use crate::kernels::Rows;
+use crate::kernels::quant::{Format, GROUP};
 use crate::kernels::{Activations, RowsMut};
 use crate::mem::{copy, take};
 use crate::team::shares;

@@ -138,6 +138,9 @@ impl<'m> CudaModel<'m> {
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
+            if op.is_in_pieces(model.artifact()) {
+                return Err(Error::Unsupported { index, what: "a matrix whose rows are in several sections" });
+            }
         }
         let mut program = Vec::new();
         let mut at = 0;
