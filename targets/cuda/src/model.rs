@@ -173,7 +173,9 @@ impl<'m> CudaModel<'m> {
     /// Which blocks run in a step at `position`, a bit each; `None` if there are more than bits.
     pub(crate) fn pattern(&self, position: u64) -> Option<u64> {
         let mut pattern = Some(0u64);
-        for (number, every) in self.program.iter().filter_map(|node| if let Node::Every(_, every, _) = node { Some(every) } else { None }).enumerate() {
+        for (number, every) in
+            self.program.iter().filter_map(|node| if let Node::Every(_, every, _) = node { Some(every) } else { None }).enumerate()
+        {
             let runs = position.checked_sub(u64::from(every.start)).is_some_and(|since| since.is_multiple_of(u64::from(every.period)));
             pattern = pattern.filter(|_| number < 64).map(|pattern| pattern | u64::from(runs) << number);
         }
@@ -255,16 +257,7 @@ impl<'m> CudaModel<'m> {
     }
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
-    fn product(
-        &self,
-        batch: &Batch,
-        room: &Room,
-        rows: u32,
-        id: u32,
-        chosen: Address,
-        x: &Vectors,
-        to: &Outcome,
-    ) -> Result<(), Error> {
+    fn product(&self, batch: &Batch, room: &Room, rows: u32, id: u32, chosen: Address, x: &Vectors, to: &Outcome) -> Result<(), Error> {
         let matrix = self.tensors.get(id);
         // Experts may differ in format: then the rounded vectors are there for those that take them.
         if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
