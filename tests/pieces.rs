@@ -4,7 +4,7 @@ use brooklet::kernels;
 use brooklet::kernels::quant::Format;
 use brooklet::{Error, OpFault};
 use brooklet_quantize::graph::{Graph, Input};
-use brooklet_quantize::passes::cut_tables;
+use brooklet_quantize::passes::{cut_projections, cut_tables};
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families, lower};
 use brooklet_tests::{File, Sequence, family_fixtures, stream};
 
@@ -20,12 +20,14 @@ fn write(graph: &Graph<'_>, format: Format) -> File {
 
 #[test]
 fn pieces_of_one_format_give_the_bits_of_the_whole() {
-    let mut cut = 0;
+    let (mut cut, mut cut_projections_of_all) = (0, 0);
     for dir in family_fixtures() {
         let checkpoint = Checkpoint::open(&dir).unwrap();
         let whole = families::build(&checkpoint).unwrap();
         let mut graph = families::build(&checkpoint).unwrap();
+        let projections = cut_projections(&mut graph, 1);
         let count = cut_tables(&mut graph, 1);
+        cut_projections_of_all += projections;
         if !matches!(graph.input, Input::Tokens { .. }) {
             continue;
         }
@@ -46,7 +48,7 @@ fn pieces_of_one_format_give_the_bits_of_the_whole() {
         }
         cut += 1;
     }
-    assert!(cut >= 10, "{cut}");
+    assert!(cut >= 10 && cut_projections_of_all >= 10, "{cut} {cut_projections_of_all}");
 }
 
 #[test]

@@ -326,6 +326,12 @@ pub struct KernelTable {
     pub(crate) silu_multiply: unsafe fn(&mut [f32], &[f32]),
     #[cfg(feature = "hadamard")]
     pub(crate) hadamard: unsafe fn(&mut [f32], usize, f32),
+    /// Where rows take less time together: rounds the groups of all rows.
+    #[cfg(feature = "std")]
+    pub(crate) quantize_rows: Option<unsafe fn(Rows<'_>, &mut [i8], &mut [f32], &mut [i32])>,
+    /// The same for norms: input, gate and output. It says whether it is for such a norm; if not, it has done nothing.
+    #[cfg(feature = "std")]
+    pub(crate) norm_rows: Option<unsafe fn(&Norm<'_>, Option<Rows<'_>>, Option<Rows<'_>>, &mut RowsMut<'_>) -> bool>,
 }
 
 /// Calls an entry of the table.
@@ -353,6 +359,20 @@ impl KernelTable {
     pub fn quantize_activations(&self, x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         debug_assert_eq!(codes.len(), x.len().next_multiple_of(GROUP));
         call!(self.quantize_activations(x, codes, scales, sums));
+    }
+
+    /// [`KernelTable::quantize_activations`] of every row of `x`; the rest is (rows, groups).
+    #[cfg(feature = "std")]
+    pub fn quantize_rows(&self, x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+        if let Some(quantize_rows) = self.quantize_rows {
+            // SAFETY: as for the others.
+            return unsafe { quantize_rows(x, codes, scales, sums) };
+        }
+        let groups = x.width().div_ceil(GROUP).max(1);
+        let planes = codes.chunks_exact_mut(groups * GROUP).zip(scales.chunks_exact_mut(groups)).zip(sums.chunks_exact_mut(groups));
+        for (row, ((codes, scales), sums)) in planes.enumerate().take(x.rows()) {
+            self.quantize_activations(x.row(row), codes, scales, sums);
+        }
     }
 
     /// `out[t] = matrix * x[t]` for every vector `t` of `x`; `out` is (vectors, rows of the matrix).
@@ -408,6 +428,24 @@ impl KernelTable {
     #[inline]
     pub fn norm(&self, norm: &Norm<'_>, x: &mut [f32]) {
         call!(self.norm(norm, x));
+    }
+
+    /// Normalises every row of `x` into `out`, or those of `out` in place; `gate` is the rows' gates, in the place of the norm's own.
+    #[cfg(feature = "std")]
+    pub fn norm_rows(&self, norm: &Norm<'_>, x: Option<Rows<'_>>, gate: Option<Rows<'_>>, mut out: RowsMut<'_>) {
+        if let Some(norm_rows) = self.norm_rows {
+            // SAFETY: as for the others.
+            if unsafe { norm_rows(norm, x, gate, &mut out) } {
+                return;
+            }
+        }
+        for row in 0..out.rows() {
+            let y = out.row_mut(row);
+            if let Some(x) = x {
+                y.iter_mut().zip(x.row(row)).for_each(|(y, x)| *y = *x);
+            }
+            self.norm(&Norm { gate: gate.map(|gate| gate.row(row)), ..*norm }, y);
+        }
     }
 
     /// Attention of one position; `scores` has room for `len` numbers, `out` is (heads, head_dim).
@@ -524,6 +562,10 @@ macro_rules! compile_table {
             silu_multiply,
             #[cfg(feature = "hadamard")]
             hadamard,
+            #[cfg(feature = "std")]
+            quantize_rows: None,
+            #[cfg(feature = "std")]
+            norm_rows: None,
         }
     }};
 }

@@ -83,17 +83,19 @@ template <class T, int TAPS> static __device__ __forceinline__ void conv(const C
 
 #define CONV_PARAMETERS(T)                                                                                                              \
     const T *x, T *y, int x_stride, int y_stride, const float *weight, const float *bias, u8 *state, u64 state_stride, T *halo,         \
-        int tokens, int channels, int taps, int silu, int piece
+        int tokens, int channels, int taps, int silu, int piece, const u32 *gate
 #define CONV_OPERANDS(T) Conv<T> p = {x, y, x_stride, y_stride, weight, bias, state, state_stride, halo, tokens, channels, taps, silu, piece}
 
 // conv_<type>_<taps>
 #define CONV(NAME, T, TAPS)                                                                                                             \
     extern "C" __global__ void __launch_bounds__(128) NAME(CONV_PARAMETERS(T)) {                                                        \
+        if (gate && *gate == 0) return;                                                                                                 \
         CONV_OPERANDS(T);                                                                                                               \
         conv<T, TAPS>(p);                                                                                                               \
     }
 #define CONV_HALO(NAME, T)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(128) NAME(CONV_PARAMETERS(T)) {                                                        \
+        if (gate && *gate == 0) return;                                                                                                 \
         CONV_OPERANDS(T);                                                                                                               \
         conv_halo<T>(p);                                                                                                                \
     }

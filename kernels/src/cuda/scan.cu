@@ -93,7 +93,13 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
     const int tiles = (p.tokens + TILE - 1) / TILE;
     const int thread = threadIdx.x % TEAM;
 
-    if (threadIdx.x < TEAM) {
+    // Warps go to a multiprocessor's four parts in turn. Where a team is two warps, every other round of blocks has them the other way, so
+    // that walkers, who have more to do, are in all parts.
+    u32 processors;
+    asm("mov.u32 %0, %%nsmid;" : "=r"(processors));
+    const bool swapped = TEAM == 64 && blockIdx.x / processors % 2 == 1;
+
+    if ((threadIdx.x < TEAM) != swapped) {
         // A walker.
         const int lane = thread % LANES, channel = thread / LANES;
         const bool mine = channel < channels;
@@ -110,7 +116,13 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
         __syncthreads();
         for (int tile = 0; tile < tiles; tile++) {
             const int slot = tile % 2;
-#pragma unroll (TILE / STEPS > 1 ? 2 : 1)
+            // The reduction of some tokens is a chain of waits: it goes on while the next tokens are computed.
+            float last[STEPS];
+            auto give = [&](int start) {
+                reduce_scatter<LANES / 2>(last, lane);
+                if (LANES <= STEPS || lane < STEPS) s.y[slot][start + lane][channel] = last[0];
+            };
+#pragma unroll
             for (int start = 0; start < TILE; start += STEPS) {
                 float sum[STEPS];
 #pragma unroll
@@ -141,9 +153,11 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
                         sum[k + j] = partial;
                     }
                 }
-                reduce_scatter<LANES / 2>(sum, lane);
-                if (lane < STEPS) s.y[slot][start + lane][channel] = sum[0];
+                if (start > 0) give(start - STEPS);
+#pragma unroll
+                for (int k = 0; k < STEPS; k++) last[k] = sum[k];
             }
+            give(TILE - STEPS);
             __syncthreads(); // The sums of this tile are complete, and the next tile is prepared.
         }
 #pragma unroll
@@ -176,34 +190,41 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
         bias[k] = valid ? p.dt_bias[first + column + k] : 0.0f;
         skip[k] = valid ? p.d[first + column + k] : 0.0f;
     }
-    // What is under way: of the next tile but one all operands, of those before what is still needed.
+    // What is under way: operands of the two tiles to prepare next, and of the two before what finishing them takes.
     Pair<T> next_dt[ITEMS], next_x[ITEMS], next_z[ITEMS], next_b[BC_ITEMS], next_c[BC_ITEMS];
+    Pair<T> later_dt[ITEMS], later_x[ITEMS], later_z[ITEMS], later_b[BC_ITEMS], later_c[BC_ITEMS];
     Pair<T> x_now[ITEMS], z_now[ITEMS], x_last[ITEMS], z_last[ITEMS];
-    // Nothing is asked of what is loaded before it is needed: where there is no token or channel, another is loaded and not used.
+    // Where there is no channel, another's operands are loaded; where there is no token, none. Neither is used.
     const int some_column = column < channels ? column : 0, some_n = n < p.d_state ? n : 0;
     const bool is_last = some_column + 1 >= channels, is_last_n = some_n + 1 >= p.d_state;
-    auto load_as = [&](int tile, bool aligned, bool bc_aligned) {
-        const int t = tile * TILE, last = p.tokens - 1;
+    x += (i64)row * p.x_stride + some_column, dt += (i64)row * p.dt_stride + some_column, z += (i64)row * z_stride + some_column;
+    b += (i64)bc_row * p.b_stride + some_n, c += (i64)bc_row * p.c_stride + some_n;
+    auto load_as = [&](int t, bool aligned, bool bc_aligned) {
 #pragma unroll
         for (int k = 0; k < ITEMS; k++) {
-            i64 at = min(t + row + k * ROWS, last);
-            next_dt[k] = load_pair(dt + at * p.dt_stride + some_column, is_last, aligned);
-            next_x[k] = load_pair(x + at * p.x_stride + some_column, is_last, aligned);
-            next_z[k] = load_pair(z + at * z_stride + some_column, is_last, aligned);
+            if (t + row + k * ROWS >= p.tokens) continue;
+            later_dt[k] = load_pair(dt + k * ROWS * p.dt_stride, is_last, aligned);
+            later_x[k] = load_pair(x + k * ROWS * p.x_stride, is_last, aligned);
+            later_z[k] = load_pair(z + k * ROWS * z_stride, is_last, aligned);
         }
 #pragma unroll
         for (int k = 0; k < BC_ITEMS; k++) {
-            i64 at = min(t + bc_row + k * BC_ROWS, last);
-            next_b[k] = load_pair(b + at * p.b_stride + some_n, is_last_n, bc_aligned);
-            next_c[k] = load_pair(c + at * p.c_stride + some_n, is_last_n, bc_aligned);
+            if (t + bc_row + k * BC_ROWS >= p.tokens) continue;
+            later_b[k] = load_pair(b + k * BC_ROWS * p.b_stride, is_last_n, bc_aligned);
+            later_c[k] = load_pair(c + k * BC_ROWS * p.c_stride, is_last_n, bc_aligned);
         }
     };
     auto load = [&](int tile) {
+#pragma unroll
+        for (int k = 0; k < ITEMS; k++) next_dt[k] = later_dt[k], next_x[k] = later_x[k], next_z[k] = later_z[k];
+#pragma unroll
+        for (int k = 0; k < BC_ITEMS; k++) next_b[k] = later_b[k], next_c[k] = later_c[k];
         if (aligned && bc_aligned) {
-            load_as(tile, true, true);
+            load_as(tile * TILE, true, true);
         } else {
-            load_as(tile, false, false);
+            load_as(tile * TILE, false, false);
         }
+        x += TILE * p.x_stride, dt += TILE * p.dt_stride, z += TILE * z_stride, b += TILE * p.b_stride, c += TILE * p.c_stride;
     };
     auto prepare = [&](int tile) {
         const int t = tile * TILE, slot = tile % 2;
@@ -261,15 +282,20 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
             }
         }
     };
+#pragma unroll
+    for (int k = 0; k < ITEMS; k++) later_dt[k].set(0.0f, 0.0f), later_x[k].set(0.0f, 0.0f), later_z[k].set(0.0f, 0.0f);
+#pragma unroll
+    for (int k = 0; k < BC_ITEMS; k++) later_b[k].set(0.0f, 0.0f), later_c[k].set(0.0f, 0.0f);
     load(0);
-    prepare(0);
     load(1);
+    prepare(0);
+    load(2);
     __syncthreads();
     for (int tile = 0; tile < tiles; tile++) {
         // Walkers are in `tile`; x_now is its x, next_x that of the tile behind it, x_last that of the one before.
         if (tile > 0) finish(tile - 1, x_last, z_last);
         prepare(tile + 1);
-        load(tile + 2);
+        load(tile + 3);
         __syncthreads();
     }
     finish(tiles - 1, x_last, z_last);
@@ -310,7 +336,7 @@ template <class T, int WAYS> __device__ __forceinline__ void scan_step(const Sca
 #define SCAN_PARAMETERS(T)                                                                                                              \
     const T *x, const T *dt, const T *b, const T *c, const T *z, T *y, int x_stride, int dt_stride, int b_stride, int c_stride,         \
         int z_stride, int y_stride, const float *a, const float *d, const float *dt_bias, const float *gaps, u8 *state, u64 state_stride,                \
-        int state_is_half, int tokens, int d_inner, int d_state, int heads
+        int state_is_half, int tokens, int d_inner, int d_state, int heads, const u32 *gate
 #define SCAN_OPERANDS(T)                                                                                                                \
     Scan<T> p = {x, dt, b, c, z, y, x_stride, dt_stride, b_stride, c_stride, z_stride, y_stride, a, d, dt_bias, gaps, state, state_stride,          \
                  state_is_half, tokens, d_inner, d_state, heads}
@@ -318,23 +344,23 @@ template <class T, int WAYS> __device__ __forceinline__ void scan_step(const Sca
 // scan_prefill_<type>_<states per lane>x<lanes>: d_state up to their product; the shapes of the launch are in launch/scan.rs.
 #define SCAN_PREFILL(NAME, T, STATES, LANES, CHANNELS, TILE, BLOCKS)                                                                    \
     extern "C" __global__ void __launch_bounds__(2 * CHANNELS * LANES, BLOCKS) NAME(SCAN_PARAMETERS(T)) {                               \
+        if (gate && *gate == 0) return;                                                                                                 \
         SCAN_OPERANDS(T);                                                                                                               \
         scan_prefill<T, STATES, LANES, CHANNELS, TILE>(p);                                                                              \
     }
 #define SCAN_STEP(NAME, T)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(32 * 8) NAME(SCAN_PARAMETERS(T)) {                                                     \
+        if (gate && *gate == 0) return;                                                                                                 \
         SCAN_OPERANDS(T);                                                                                                               \
         scan_step<T, 8>(p);                                                                                                             \
     }
 
-SCAN_PREFILL(scan_prefill_f32_1x16, float, 1, 16, 8, 32, 3)
-SCAN_PREFILL(scan_prefill_f32_2x8, float, 2, 8, 16, 32, 3)
+SCAN_PREFILL(scan_prefill_f32_1x16, float, 1, 16, 8, 32, 2)
+SCAN_PREFILL(scan_prefill_f32_2x8, float, 2, 8, 8, 32, 4)
 SCAN_PREFILL(scan_prefill_f32_4x16, float, 4, 16, 8, 16, 1)
 SCAN_PREFILL(scan_prefill_f32_8x32, float, 8, 32, 4, 8, 1)
-SCAN_PREFILL(scan_prefill_bf16_1x16, bf16, 1, 16, 8, 32, 3)
-SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, 2, 8, 16, 32, 3)
-SCAN_PREFILL(scan_prefill_bf16_4x4, bf16, 4, 4, 16, 32, 4)
-SCAN_PREFILL(scan_prefill_bf16_2x8c8, bf16, 2, 8, 8, 32, 5)
+SCAN_PREFILL(scan_prefill_bf16_1x16, bf16, 1, 16, 8, 32, 2)
+SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, 2, 8, 8, 32, 5)
 SCAN_PREFILL(scan_prefill_bf16_4x16, bf16, 4, 16, 8, 16, 1)
 SCAN_PREFILL(scan_prefill_bf16_8x32, bf16, 8, 32, 4, 8, 1)
 SCAN_STEP(scan_step_f32, float)

@@ -80,6 +80,15 @@ static __device__ __forceinline__ void multiply_parts(float (&sum)[4], const u32
     }
 }
 
+// The same where b is half of four matrices: the first two of them or the last.
+template <int PARTS>
+static __device__ __forceinline__ void multiply_half(float (&sum)[4], const u32 (&a)[PARTS][4], const u32 (&b)[PARTS][4], int half) {
+    u32 b0[PARTS], b1[PARTS];
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) b0[part] = b[part][2 * half], b1[part] = b[part][2 * half + 1];
+    multiply_parts<PARTS>(sum, a, b0, b1);
+}
+
 // ---- tiles ----------------------------------------------------------------------------------------------------------------------
 
 // Threads of a block.
@@ -154,7 +163,8 @@ template <int CHUNK> struct Steps {
 
 // Shared memory of a block. (targets/cuda/src/launch/ssd.rs has the same sizes.)
 template <int N, int CHUNK, int PARTS> struct SsdShared {
-    bf16 b[PARTS][CHUNK][N + 8], c[PARTS][CHUNK][N + 8], x[PARTS][CHUNK][CHANNELS + 8];
+    // Of c and x two chunks: the next arrives while one is worked on. b is free, and fetched, before y is made.
+    bf16 b[PARTS][CHUNK][N + 8], c[2][PARTS][CHUNK][N + 8], x[2][PARTS][CHUNK][CHANNELS + 8];
     bf16 scores[PARTS][CHUNK][CHUNK + 8];
     bf16 state[PARTS][CHANNELS][N + 8];
     Steps<CHUNK> steps[2];
@@ -166,6 +176,8 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
     const int PARTS = SPLIT ? 2 : 1, TOKENS = CHUNK / 16;
     const int HALF = N / 2, NT = HALF / 8;                          // of d_state a warp keeps
     const int SHARE = CHANNELS * TOKENS / 8;                         // channels of y a warp makes, for 16 tokens
+    // How many operands are loaded before the first is used: loads take long, and the compiler does not move them.
+    const int BATCH = N / 16 < 4 / PARTS ? N / 16 : 4 / PARTS, XS = 2 / PARTS;
     extern __shared__ __align__(16) unsigned char shared[];
     typedef SsdShared<N, CHUNK, PARTS> Shared;
     Shared &s = *(Shared *)shared;
@@ -195,14 +207,21 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
     float raw[2];   // in the first warp: step sizes before softplus, of tokens 2 lane and 2 lane + 1 of the chunk to prepare next
     float total = 0.0f; // log2 of the segment's decay
 
-    auto fetch = [&](int chunk, bool with_c) {
+    auto fetch_b = [&](int chunk) {
         if (chunk >= end) return;
         i64 t = (i64)chunk * CHUNK;
-        int rows = p.tokens - (int)t;
-        fill_tile<PARTS, CHUNK, N>(&s.b[0][0][0], CHUNK * (N + 8), b + t * p.b_stride, p.b_stride, rows, p.d_state, bc_aligned);
-        fill_tile<PARTS, CHUNK, CHANNELS>(&s.x[0][0][0], CHUNK * (CHANNELS + 8), x + t * p.x_stride, p.x_stride, rows, valid_channels, x_aligned);
-        if (with_c) fill_tile<PARTS, CHUNK, N>(&s.c[0][0][0], CHUNK * (N + 8), c + t * p.c_stride, p.c_stride, rows, p.d_state, bc_aligned);
-        commit_copies();
+        fill_tile<PARTS, CHUNK, N>(&s.b[0][0][0], CHUNK * (N + 8), b + t * p.b_stride, p.b_stride, p.tokens - (int)t, p.d_state, bc_aligned);
+    };
+    auto fetch_c = [&](int chunk) {
+        if (chunk >= end) return;
+        i64 t = (i64)chunk * CHUNK;
+        fill_tile<PARTS, CHUNK, N>(&s.c[chunk % 2][0][0][0], CHUNK * (N + 8), c + t * p.c_stride, p.c_stride, p.tokens - (int)t, p.d_state, bc_aligned);
+    };
+    auto fetch_x = [&](int chunk) {
+        if (chunk >= end) return;
+        i64 t = (i64)chunk * CHUNK;
+        fill_tile<PARTS, CHUNK, CHANNELS>(&s.x[chunk % 2][0][0][0], CHUNK * (CHANNELS + 8), x + t * p.x_stride, p.x_stride, p.tokens - (int)t,
+                                          valid_channels, x_aligned);
     };
     // The first warp reads and prepares step sizes.
     auto fetch_steps = [&](int chunk) {
@@ -251,19 +270,20 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
             i0 *= 16;
             float dots[2][2][4] = {}; // parity of the step, half of the columns
 #pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                u32 left[PARTS][4], right[PARTS][4];
+            for (int first = 0; first < N / 16; first += BATCH) {
+                u32 left[BATCH][PARTS][4], right[BATCH][PARTS][4];
 #pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    load_matrices(left[part], &s.c[part][i0 + lane % 16][k * 16 + lane / 16 * 8]);
-                    load_matrices(right[part], &s.b[part][j0 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
+                for (int k = 0; k < BATCH; k++) {
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++) {
+                        load_matrices(left[k][part], &s.c[chunk % 2][part][i0 + lane % 16][(first + k) * 16 + lane / 16 * 8]);
+                        load_matrices(right[k][part], &s.b[part][j0 + lane % 8 + lane / 16 * 8][(first + k) * 16 + lane / 8 % 2 * 8]);
+                    }
                 }
 #pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    u32 b0[PARTS], b1[PARTS];
+                for (int k = 0; k < BATCH; k++) {
 #pragma unroll
-                    for (int part = 0; part < PARTS; part++) b0[part] = right[part][2 * m], b1[part] = right[part][2 * m + 1];
-                    multiply_parts<PARTS>(dots[k % 2][m], left, b0, b1);
+                    for (int m = 0; m < 2; m++) multiply_half<PARTS>(dots[k % 2][m], left[k], right[k], m);
                 }
             }
             float cum_i[2] = {steps.cum[i0 + lane / 4], steps.cum[i0 + lane / 4 + 8]};
@@ -292,25 +312,25 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
         const int i0 = warp % TOKENS * 16, share = warp / TOKENS * SHARE;
         if (share >= valid_channels) return;
         float sum[SHARE / 8][4] = {};
+        u32 left[BATCH][PARTS][4], right[BATCH][SHARE / 16][PARTS][4];
 #pragma unroll
-        for (int k = 0; k < N / 16; k++) {
-            u32 left[PARTS][4];
+        for (int first = 0; first < N / 16; first += BATCH) {
 #pragma unroll
-            for (int part = 0; part < PARTS; part++) load_matrices(left[part], &s.c[part][i0 + lane % 16][k * 16 + lane / 16 * 8]);
-#pragma unroll
-            for (int m = 0; m < SHARE / 8; m += 2) {
-                u32 right[PARTS][4];
+            for (int k = 0; k < BATCH; k++) {
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) {
-                    load_matrices(right[part], &s.state[part][share + m * 8 + lane % 8 + lane / 16 * 8][k * 16 + lane / 8 % 2 * 8]);
-                }
+                    load_matrices(left[k][part], &s.c[chunk % 2][part][i0 + lane % 16][(first + k) * 16 + lane / 16 * 8]);
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    u32 b0[PARTS], b1[PARTS];
-#pragma unroll
-                    for (int part = 0; part < PARTS; part++) b0[part] = right[part][2 * half], b1[part] = right[part][2 * half + 1];
-                    multiply_parts<PARTS>(sum[m + half], left, b0, b1);
+                    for (int m = 0; m < SHARE / 16; m++) {
+                        load_matrices(right[k][m][part],
+                                      &s.state[part][share + m * 16 + lane % 8 + lane / 16 * 8][(first + k) * 16 + lane / 8 % 2 * 8]);
+                    }
                 }
+            }
+#pragma unroll
+            for (int k = 0; k < BATCH; k++) {
+#pragma unroll
+                for (int m = 0; m < SHARE / 8; m++) multiply_half<PARTS>(sum[m], left[k], right[k][m / 2], m % 2);
             }
         }
         float entry[2] = {steps.entry[i0 + lane / 4], steps.entry[i0 + lane / 4 + 8]};
@@ -319,26 +339,28 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
 #pragma unroll
             for (int k = 0; k < 4; k++) sum[m][k] *= entry[k / 2];
         }
+        // Scores behind i0 are not there; up to the next batch those are read too, and not used.
 #pragma unroll
-        for (int j = 0; j < TOKENS; j++) {
-            if (j * 16 > i0) break;
-            u32 left[PARTS][4];
+        for (int first = 0; first < TOKENS; first += XS) {
+            if (first * 16 > i0) break;
+            u32 left[XS][PARTS][4], right[XS][SHARE / 16][PARTS][4];
 #pragma unroll
-            for (int part = 0; part < PARTS; part++) load_matrices(left[part], &s.scores[part][i0 + lane % 16][j * 16 + lane / 16 * 8]);
-#pragma unroll
-            for (int m = 0; m < SHARE / 8; m += 2) {
-                u32 right[PARTS][4];
+            for (int k = 0; k < XS; k++) {
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) {
-                    load_transposed(right[part], &s.x[part][j * 16 + lane % 8 + lane / 8 % 2 * 8][share + m * 8 + lane / 16 * 8]);
-                }
+                    load_matrices(left[k][part], &s.scores[part][i0 + lane % 16][(first + k) * 16 + lane / 16 * 8]);
 #pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    u32 b0[PARTS], b1[PARTS];
-#pragma unroll
-                    for (int part = 0; part < PARTS; part++) b0[part] = right[part][2 * half], b1[part] = right[part][2 * half + 1];
-                    multiply_parts<PARTS>(sum[m + half], left, b0, b1);
+                    for (int m = 0; m < SHARE / 16; m++) {
+                        load_transposed(right[k][m][part], &s.x[chunk % 2][part][(first + k) * 16 + lane % 8 + lane / 8 % 2 * 8]
+                                                                [share + m * 16 + lane / 16 * 8]);
+                    }
                 }
+            }
+#pragma unroll
+            for (int k = 0; k < XS; k++) {
+                if ((first + k) * 16 > i0) break;
+#pragma unroll
+                for (int m = 0; m < SHARE / 8; m++) multiply_half<PARTS>(sum[m], left[k], right[k][m / 2], m % 2);
             }
         }
         const int rows = p.tokens - chunk * CHUNK, row = i0 + lane / 4;
@@ -379,40 +401,45 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
 #pragma unroll
             for (int k = 0; k < 4; k++) h[n][k] *= decay;
         }
+        u32 xs[TOKENS][PARTS][4];
 #pragma unroll
         for (int k = 0; k < TOKENS; k++) {
-            u32 xs[PARTS][4], left[PARTS][4];
 #pragma unroll
             for (int part = 0; part < PARTS; part++) {
-                load_transposed(xs[part], &s.x[part][k * 16 + lane % 8 + lane / 16 * 8][channel + lane / 8 % 2 * 8]);
+                load_transposed(xs[k][part], &s.x[chunk % 2][part][k * 16 + lane % 8 + lane / 16 * 8][channel + lane / 8 % 2 * 8]);
             }
+        }
+        const int NS = NT / 2 < 4 / PARTS ? NT / 2 : 4 / PARTS; // pairs of tiles of d_state at once
 #pragma unroll
-            for (int half = 0; half < 2; half++) { // tokens 0-7, 8-15 of these
-                float2 w = *(const float2 *)&steps.weight[k * 16 + half * 8 + lane % 4 * 2];
+        for (int k = 0; k < TOKENS; k++) {
+            u32 left[PARTS][4];
 #pragma unroll
-                for (int r = half * 2; r < half * 2 + 2; r++) {
-                    float low = low_bf16(xs[0][r]), high = high_bf16(xs[0][r]);
-                    if constexpr (SPLIT) low += low_bf16(xs[PARTS - 1][r]), high += high_bf16(xs[PARTS - 1][r]);
-                    u32 scaled[PARTS];
-                    split<PARTS>(scaled, low * w.x, high * w.y);
+            for (int first = 0; first < NT / 2; first += NS) {
+                u32 right[NS][PARTS][4];
 #pragma unroll
-                    for (int part = 0; part < PARTS; part++) left[part][r] = scaled[part];
+                for (int n = 0; n < NS; n++) {
+#pragma unroll
+                    for (int part = 0; part < PARTS; part++) {
+                        load_transposed(right[n][part], &s.b[part][k * 16 + lane % 8 + lane / 8 % 2 * 8][first_n + (first + n) * 16 + lane / 16 * 8]);
+                    }
                 }
-            }
+                if (first == 0) {
 #pragma unroll
-            for (int n = 0; n < NT; n += 2) {
-                u32 right[PARTS][4];
+                    for (int half = 0; half < 2; half++) { // tokens 0-7, 8-15 of these
+                        float2 w = *(const float2 *)&steps.weight[k * 16 + half * 8 + lane % 4 * 2];
 #pragma unroll
-                for (int part = 0; part < PARTS; part++) {
-                    load_transposed(right[part], &s.b[part][k * 16 + lane % 8 + lane / 8 % 2 * 8][first_n + n * 8 + lane / 16 * 8]);
+                        for (int r = half * 2; r < half * 2 + 2; r++) {
+                            float low = low_bf16(xs[k][0][r]), high = high_bf16(xs[k][0][r]);
+                            if constexpr (SPLIT) low += low_bf16(xs[k][PARTS - 1][r]), high += high_bf16(xs[k][PARTS - 1][r]);
+                            u32 scaled[PARTS];
+                            split<PARTS>(scaled, low * w.x, high * w.y);
+#pragma unroll
+                            for (int part = 0; part < PARTS; part++) left[part][r] = scaled[part];
+                        }
+                    }
                 }
 #pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    u32 b0[PARTS], b1[PARTS];
-#pragma unroll
-                    for (int part = 0; part < PARTS; part++) b0[part] = right[part][2 * m], b1[part] = right[part][2 * m + 1];
-                    multiply_parts<PARTS>(h[n + m], left, b0, b1);
-                }
+                for (int n = 0; n < 2 * NS; n++) multiply_half<PARTS>(h[2 * first + n], left, right[n / 2], n % 2);
             }
         }
     };
@@ -489,8 +516,9 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
             }
         }
     };
-    // A chunk has arrived, and its steps are prepared, behind the next barrier.
+    // Ends the fetching of a chunk: it has arrived, and its steps are prepared, behind the next barrier.
     auto arrive = [&](int chunk) {
+        commit_copies();
         prepare_steps(chunk);
         fetch_steps(chunk + 1);
         wait_copies<0>();
@@ -498,7 +526,9 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
 
     const bool publishes = segment < p.segments - 1;
     fetch_steps(begin);
-    fetch(begin, !publishes || end - begin == 1);
+    fetch_b(begin);
+    fetch_x(begin);
+    fetch_c(begin);
     if (segment == 0) {
         load_first();
         // The last block of these channels may write the state before this one is done: kept where the last publishes nothing.
@@ -511,10 +541,11 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
     __syncthreads();
     if (publishes) {
         for (int chunk = begin; chunk < end; chunk++) {
+            fetch_x(chunk + 1);
             advance(chunk);
             if (chunk + 1 == end) break;
             __syncthreads();
-            fetch(chunk + 1, false);
+            fetch_b(chunk + 1);
             arrive(chunk + 1);
             __syncthreads();
         }
@@ -524,39 +555,38 @@ template <class T, int N, int CHUNK, bool SPLIT> static __device__ __forceinline
         __syncthreads();
         if (threadIdx.x == 0) atomicExch(p.flags + own, 1u);
         if (end - begin > 1) {
-            // From the start again.
+            // From the start again; c is still there.
             fetch_steps(begin);
-            fetch(begin, true);
+            fetch_b(begin);
+            fetch_x(begin);
             arrive(begin);
             __syncthreads();
         }
     }
-    for (int chunk = begin; chunk < end; chunk++) {
-        make_scores(chunk);
-        if (chunk == begin) {
-            // Others publish meanwhile.
-            if (p.segments > 1) {
-                collect();
-                if (threadIdx.x == 0) {
-                    // The last block to come here leaves the flags as they were found.
-                    u32 *done = p.flags + blocks;
-                    if (atomicAdd(done, 1u) == (u32)blocks - 1) {
-                        for (u64 i = 0; i < blocks; i++) p.flags[i] = 0;
-                        *done = 0;
-                    }
-                }
+    if (p.segments > 1) {
+        make_scores(begin); // while others publish
+        collect();
+        if (threadIdx.x == 0) {
+            // The last block to come here leaves the flags as they were found.
+            u32 *done = p.flags + blocks;
+            if (atomicAdd(done, 1u) == (u32)blocks - 1) {
+                for (u64 i = 0; i < blocks; i++) p.flags[i] = 0;
+                *done = 0;
             }
-            show_state();
         }
-        __syncthreads(); // Scores and state are complete.
-        make_y(chunk);
-        advance(chunk);
-        if (chunk + 1 == end) break;
-        __syncthreads(); // The tiles are no longer read.
-        fetch(chunk + 1, true);
+    }
+    for (int chunk = begin; chunk < end; chunk++) {
         show_state();
+        fetch_x(chunk + 1);
+        fetch_c(chunk + 1);
+        if (chunk > begin || p.segments == 1) make_scores(chunk);
+        advance(chunk);
+        __syncthreads(); // Scores and the state before are complete; b is no longer read.
+        fetch_b(chunk + 1);
+        make_y(chunk);
+        if (chunk + 1 == end) break;
         arrive(chunk + 1);
-        __syncthreads();
+        __syncthreads(); // The chunk is done and the next is there.
     }
     if (segment != p.segments - 1 || !has_state) return;
 #pragma unroll
@@ -655,18 +685,21 @@ template <class T, int EACH, int ROWS> static __device__ __forceinline__ void ss
 #define SSD_PARAMETERS(T)                                                                                                               \
     const T *x, const T *dt, const T *b, const T *c, T *y, int x_stride, int dt_stride, int b_stride, int c_stride, int y_stride,       \
         const float *a, const float *d, const float *dt_bias, float dt_lo, float dt_hi, const float *gaps, u8 *state, u64 state_stride, \
-        int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int segments, float *exchange, u32 *flags
+        int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int segments, float *exchange, u32 *flags, \
+        const u32 *gate
 #define SSD_OPERANDS(T)                                                                                                                 \
     Ssd<T> p = {x, dt, b, c, y, x_stride, dt_stride, b_stride, c_stride, y_stride, a, d, dt_bias, dt_lo, dt_hi, gaps, state,            \
                 state_stride, state_is_half, tokens, heads, head_dim, groups, d_state, segments, exchange, flags}
 
 #define SSD_PREFILL(NAME, T, N, CHUNK, SPLIT, BLOCKS)                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(SSD_PARAMETERS(T)) {                                             \
+        if (gate && *gate == 0) return;                                                                                                 \
         SSD_OPERANDS(T);                                                                                                                \
         ssd_prefill<T, N, CHUNK, SPLIT>(p);                                                                                             \
     }
 #define SSD_SERIAL(NAME, T, EACH, ROWS)                                                                                                 \
     extern "C" __global__ void __launch_bounds__(128) NAME(SSD_PARAMETERS(T)) {                                                         \
+        if (gate && *gate == 0) return;                                                                                                 \
         SSD_OPERANDS(T);                                                                                                                \
         ssd_serial<T, EACH, ROWS>(p);                                                                                                   \
     }
@@ -675,7 +708,6 @@ template <class T, int EACH, int ROWS> static __device__ __forceinline__ void ss
 SSD_PREFILL(ssd_prefill_bf16_32, bf16, 32, 64, false, 2)
 SSD_PREFILL(ssd_prefill_bf16_64, bf16, 64, 64, false, 2)
 SSD_PREFILL(ssd_prefill_bf16_128, bf16, 128, 64, false, 2)
-SSD_PREFILL(ssd_prefill_bf16_128t, bf16, 128, 64, false, 3)
 SSD_PREFILL(ssd_prefill_bf16_256, bf16, 256, 64, false, 1)
 SSD_PREFILL(ssd_prefill_f32_32, float, 32, 32, true, 2)
 SSD_PREFILL(ssd_prefill_f32_64, float, 64, 32, true, 2)

@@ -13,9 +13,11 @@ mod gates;
 mod hadamard;
 mod lanes;
 mod norm;
+mod norm_rows;
 mod planes;
 pub(crate) mod read;
 mod round;
+mod round_rows;
 mod scan;
 mod scan_one;
 mod ssd;
@@ -56,6 +58,8 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
     hadamard: hadamard::hadamard,
+    quantize_rows: Some(round_rows::quantize_rows),
+    norm_rows: Some(norm_rows::norm_rows),
     ..compile_table!("avx512", expand_q4, stored::F16c, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])
 };
 

@@ -7,6 +7,8 @@ use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::quant::{Format, GROUP};
+#[cfg(feature = "std")]
+use crate::kernels::Rows;
 use crate::kernels::{Activations, RowsMut};
 use crate::mem::{copy, take};
 use crate::team::shares;
@@ -101,7 +103,16 @@ pub(super) fn multiply_at(
             let count = part.len();
             Some((part, cut(&mut rest.0, count * padded)?, cut(&mut rest.1, count * groups)?, cut(&mut rest.2, count * groups)?))
         });
+        #[cfg(feature = "std")]
+        let all = Rows::new(frames.get(first.checked_mul(stride)?.checked_add(x.at as usize)?..)?, tokens, x.len as usize, stride)?;
         team.share(rows, |(part, codes, scales, sums)| {
+            #[cfg(feature = "std")]
+            if tokens > 1 {
+                if let Some(x) = all.some_rows(part) {
+                    kernels.quantize_rows(x, codes, scales, sums);
+                }
+                return;
+            }
             // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
             let mut rows =
                 (codes.chunks_exact_mut(padded.max(1)), scales.chunks_exact_mut(groups.max(1)), sums.chunks_exact_mut(groups.max(1)));

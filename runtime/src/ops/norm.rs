@@ -6,6 +6,8 @@ use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels;
+#[cfg(feature = "std")]
+use crate::kernels::{Rows, RowsMut};
 use crate::mem::copy;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +67,11 @@ impl<V> Norm<V> {
     }
 }
 
+#[cfg(feature = "std")]
+fn some_rows(rows: RowsMut<'_>) -> Option<Rows<'_>> {
+    (rows.width() > 0).then(|| rows.into_rows())
+}
+
 impl Norm {
     pub(super) fn check(&self, checker: &mut Checker<'_, '_>) -> Result<(), OpFault> {
         let width = self.x.len;
@@ -90,6 +97,17 @@ impl Norm {
             gate: None,
             gate_first: self.gate.is_some_and(|g| g.first),
         };
+        #[cfg(feature = "std")]
+        if batch.rows() > 1 {
+            return batch.each_part(|kernels, frames, _| {
+                // What is not there is an empty operand.
+                let x = if self.x != self.out { self.x.range() } else { 0..0 };
+                let gate = self.gate.map_or(0..0, |gate| gate.z.range());
+                let [x, gate, out] = frames.columns([x, gate, self.out.range()])?;
+                kernels.norm_rows(&norm, some_rows(x), some_rows(gate), out);
+                Some(())
+            });
+        }
         batch.each(|kernels, mut frame, _| {
             if self.x != self.out {
                 let [x, out] = frame.split([self.x, self.out])?;

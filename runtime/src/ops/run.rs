@@ -300,6 +300,29 @@ impl<'b, 'a> Batch<'b, 'a> {
         (!failed.into_inner()).then_some(())
     }
 
+    /// Runs `step` on all frames as rows, in as many parts as there are threads; `first` is the first row of a part.
+    #[cfg(feature = "std")]
+    pub(crate) fn each_part(&mut self, step: impl Fn(&KernelTable, RowsMut<'_>, usize) -> Option<()> + Sync) -> Option<()> {
+        let (stride, rows, kernels) = (self.stride.get(), self.rows(), self.kernels);
+        if self.team.size() == 1 {
+            return step(kernels, frame_rows(self.frames, rows, stride)?, 0);
+        }
+        let mut rest = &mut *self.frames;
+        let failed = core::sync::atomic::AtomicBool::new(false);
+        let parts = shares(rows, self.team.size()).map(|part| {
+            let numbers = part.len().checked_mul(stride)?.min(rest.len());
+            let (frames, after) = core::mem::take(&mut rest).split_at_mut_checked(numbers)?;
+            rest = after;
+            Some((part.start, frame_rows(frames, part.len(), stride)?))
+        });
+        self.team.share(parts, |(first, frames)| {
+            if step(kernels, frames, first).is_none() {
+                failed.store(true, core::sync::atomic::Ordering::Relaxed);
+            }
+        })?;
+        (!failed.into_inner()).then_some(())
+    }
+
     /// Runs `step` on each token's frame and its row, in any order.
     pub(crate) fn each(&mut self, step: impl Fn(&KernelTable, TokenFrame<'_>, usize) -> Option<()> + Sync) -> Option<()> {
         let (stride, rows, kernels) = (self.stride, self.rows(), self.kernels);

@@ -16,7 +16,7 @@ use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::graph::{Card, Graph};
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::passes::{Choice, LEAST_ROWS_TO_CUT, cut_tables};
+use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -156,6 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         // Firmware has no use for large vocabularies, and leaves out what reads them in pieces.
         if !args.budget.is_for_firmware() {
             cut_tables(&mut graph, LEAST_ROWS_TO_CUT);
+            cut_projections(&mut graph, LEAST_ROWS_OF_PROJECTION);
         }
         return run_budget(args, &graph, &recipe, how, &chosen, &out);
     }

@@ -14,11 +14,22 @@ use brooklet::Model;
 use brooklet::artifact::{Keep, Slot, SlotKind};
 use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
 
+/// Which of two kernels runs where there are two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// The CPU's order of sums and its elementary functions: the CPU's bits, in steps and prefills.
+    #[default]
+    Exact,
+    /// Whatever order is fastest: integer products stay exact, sums of floats differ in their last bits.
+    Fast,
+}
+
 /// A model's weights and program on a GPU.
 #[derive(Debug)]
 pub struct CudaModel<'m> {
     device: Device,
     model: Model<'m>,
+    arithmetic: Arithmetic,
     pub(crate) tensors: Tensors,
     pub(crate) kernels: Kernels,
     pub(crate) program: Vec<Node>,
@@ -100,8 +111,13 @@ pub(crate) struct Context<'c> {
 }
 
 impl<'m> CudaModel<'m> {
-    /// Uploads a model.
+    /// Uploads a model, for the CPU's bits.
     pub fn new(device: &Device, model: &Model<'m>) -> Result<Self, Error> {
+        Self::with(device, model, Arithmetic::Exact)
+    }
+
+    /// Uploads a model.
+    pub fn with(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
         let device = device.clone();
         let header = model.header();
         let kernels = Kernels {
@@ -143,12 +159,17 @@ impl<'m> CudaModel<'m> {
             };
             program.push(node);
         }
-        Ok(CudaModel { device, model: *model, tensors, kernels, program, slots, needs })
+        Ok(CudaModel { device, model: *model, arithmetic, tensors, kernels, program, slots, needs })
     }
 
     /// The model.
     pub fn model(&self) -> &Model<'m> {
         &self.model
+    }
+
+    /// Which kernels run.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// The GPU.
