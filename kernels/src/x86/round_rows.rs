@@ -22,11 +22,17 @@ pub(super) fn quantize_rows(x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], s
         let (mut low, mut high) = ([_mm512_setzero_ps(); GROUPS], [_mm512_setzero_ps(); GROUPS]);
         for i in 0..some {
             let x = x.row(row).get(group * GROUP..).unwrap_or_default();
-            let mask = if x.len() >= GROUP { u32::MAX } else { (1 << x.len()) - 1 };
-            // SAFETY: the masks let no more than the numbers through that the row has left.
+            // SAFETY: 32 readable numbers, or masks that let no more than those through that the row has left.
             unsafe {
-                low[i] = _mm512_maskz_loadu_ps(mask as u16, x.as_ptr());
-                high[i] = _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16));
+                (low[i], high[i]) = if x.len() >= GROUP {
+                    (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)))
+                } else {
+                    let mask = (1u32 << x.len()) - 1;
+                    (
+                        _mm512_maskz_loadu_ps(mask as u16, x.as_ptr()),
+                        _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16)),
+                    )
+                };
             }
             group += 1;
             if group == groups {
@@ -38,11 +44,20 @@ pub(super) fn quantize_rows(x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], s
             // SAFETY: a group is 32 writable bytes; the store asks for no alignment.
             unsafe { _mm256_storeu_si256(planes[first + i].as_mut_ptr().cast(), rounded[i]) };
         }
-        let mask = ((1u32 << some) - 1) as u8;
-        // SAFETY: the mask lets as many numbers through as there are groups left in both planes.
-        unsafe {
-            _mm_mask_storeu_ps(scales.as_mut_ptr().add(first), mask, scale);
-            _mm_mask_storeu_epi32(sums.as_mut_ptr().add(first), mask, sum);
+        match (scales[first..].first_chunk_mut(), sums[first..].first_chunk_mut::<GROUPS>()) {
+            // SAFETY: four writable numbers each; the stores ask for no alignment.
+            (Some(scales @ [_, _, _, _]), Some(sums)) if some == GROUPS => unsafe {
+                _mm_storeu_ps(scales.as_mut_ptr(), scale);
+                _mm_storeu_si128(sums.as_mut_ptr().cast(), sum);
+            },
+            _ => {
+                let mask = ((1u32 << some) - 1) as u8;
+                // SAFETY: the mask lets as many numbers through as there are groups left in both planes.
+                unsafe {
+                    _mm_mask_storeu_ps(scales.as_mut_ptr().add(first), mask, scale);
+                    _mm_mask_storeu_epi32(sums.as_mut_ptr().add(first), mask, sum);
+                }
+            }
         }
         first += some;
     }

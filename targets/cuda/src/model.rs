@@ -5,11 +5,11 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, AttentionShape, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, GATE_AT, Gates, Gating, Input,
-    MAX_EXPERTS, MAX_HEAD_DIM, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Rounded, Route, RouterShape, ScanShape, SsdShape,
-    StandIn, Vectors, Walk, Which,
+    Attention, AttentionShape, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
+    Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
+    RouterShape, ScanShape, SsdShape, StandIn, Vectors, Walk, Which,
 };
-use crate::tensors::Tensors;
+use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
 use brooklet::artifact::{Keep, Slot, SlotKind};
 use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
@@ -45,6 +45,8 @@ pub(crate) struct Kernels {
     elementwise: Elementwise,
     gates: Gates,
     input: Input,
+    matmul: Matmul,
+    matvec: Matvec,
     memory: Memory,
     moe: Moe,
     multiply: Multiply,
@@ -124,6 +126,8 @@ impl<'m> CudaModel<'m> {
             elementwise: Elementwise::load(&device)?,
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
+            matmul: Matmul::load(&device)?,
+            matvec: Matvec::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
@@ -286,6 +290,16 @@ impl<'m> CudaModel<'m> {
         // Experts may differ in format: then the rounded vectors are there for those that take them.
         if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
+        }
+        if let Some(product) = quantized_product(batch, matrix, chosen, x, to).filter(|_| self.tensors.format(id).is_quantized()) {
+            let Rounded { codes, scales, sums } = room.rounded;
+            let from = Entering { codes, scales, sums, ..Entering::default() };
+            let format = self.tensors.format(id);
+            return if Matvec::takes(rows) {
+                self.kernels.matvec.run_rounded(&self.device, format, rows, &from, &product)
+            } else {
+                self.kernels.matmul.run(&self.device, format, rows, &from, &product)
+            };
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
@@ -596,3 +610,20 @@ impl Needs {
 
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
+
+/// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
+fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {
+    let is_plain = chosen == Address::NULL && x.picks == 1 && to.cap == 0.0;
+    is_plain.then_some(Product {
+        matrix: matrix.address,
+        bias: to.bias,
+        residual: Address::NULL,
+        out: to.out,
+        gate: batch.gate,
+        rows: matrix.rows,
+        cols: matrix.cols,
+        out_stride: u32::try_from(to.row_stride).ok()?,
+        residual_stride: 0,
+        scale: to.scale,
+    })
+}
