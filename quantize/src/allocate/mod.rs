@@ -26,7 +26,7 @@ use crate::fit::meter::Profile;
 use crate::fit::{Calibration, FitProgress};
 use crate::graph::{Graph, Output};
 use crate::lower::{Layout, Report};
-use crate::methods::Method;
+use crate::methods::{Method, takes_metric};
 use crate::recipe::Recipe;
 use brooklet::kernels::quant::Format;
 use effort::Effort;
@@ -259,19 +259,24 @@ pub fn allocate<'w>(
     };
     let formats = sizes.formats_of(&choices, &chosen);
     let file_bytes = sizes.file_bytes(&formats);
-    let nearest_loss: f64 = choices.iter().zip(&chosen).map(|(choices, &i)| choices[i].loss).sum();
+    // What a method makes better, and what it leaves as it is: 8 bits and floats.
+    let loss_of = |better: bool| -> f64 {
+        let chosen = choices.iter().zip(&chosen).map(|(choices, &i)| choices[i]);
+        chosen.filter(|choice| takes_metric(choice.format) == better).map(|choice| choice.loss).sum()
+    };
+    let (nearest_loss, kept_loss) = (loss_of(true), fixed.loss + loss_of(false));
     // A plan is measured by nearest rounding.
     let is_nearest = request.plan_only || request.method == Method::Nearest;
     let by_experience = || request.method.share_of_nearest();
     let method_share = if is_nearest { 1.0 } else { gauge.share_left(request.method, file_bytes).unwrap_or_else(by_experience) };
-    let predicted = fixed.loss + method_share * nearest_loss;
+    let predicted = kept_loss + method_share * nearest_loss;
     let (report, profile, need) = if request.plan_only {
         let (profile, need) = gauge.profile(&memory.recipe, &layout, &formats)?;
         (None, profile, need)
     } else {
         let (report, profile, need) = gauge.finish(&memory.recipe, &formats)?;
-        let share = (profile.mean() - fixed.loss) / nearest_loss;
-        if !is_nearest && share > 0.0 {
+        let share = (profile.mean() - kept_loss) / nearest_loss;
+        if !is_nearest && share.is_finite() && share > 0.0 {
             gauge.keep_share_left(request.method, file_bytes, share)?;
         }
         (Some(report), profile, need)

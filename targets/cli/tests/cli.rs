@@ -149,6 +149,7 @@ fn errors_name_the_thing_and_end_with_a_failure() {
         ("", &["quantize", &checkpoint, "-o", &out, "--flash", "1MiB", "--core", "z80"], &["z80", "Cortex-M4F"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--flash", "1MiB", "--ram", "6KiB"], &["--ram", "smallest possible figure"]),
         ("", &["quantize", &values, "-o", &out, "--max-ppl-ratio", "1.1"], &["--max-ppl-ratio", "--fit"]),
+        ("", &["quantize", &values, "-o", &out, "--fit", "1MiB", "--method", "gptq"], &["--method gptq", "--calibration", "nearest"]),
         ("", &["eval", text(), "--tokens", &tokens, "--logits", &out], &["tokens.json", "token 97", "vocabulary of 97"]),
         ("", &["eval", text(), "--tokens", &no_tokens, "--logits", &out], &["words.json", "entry 1", "two"]),
         ("", &["eval", text(), "--frames", &frames(), "--logits", &out], &["takes text"]),
