@@ -340,7 +340,8 @@ fn recurrences_are_those_of_the_oracle() {
 
         // Gated delta rule.
         let key_heads = 1 + random.below(3) as usize;
-        let (heads, key_dim, value_dim) = (key_heads * (1 + random.below(3) as usize), 1 + random.below(40) as usize, 1 + random.below(70) as usize);
+        let (heads, key_dim, value_dim) =
+            (key_heads * (1 + random.below(3) as usize), 1 + random.below(40) as usize, 1 + random.below(70) as usize);
         let (keys, values) = (key_heads * key_dim, heads * value_dim);
         let state = bytes_of(&random.normals(heads * key_dim * value_dim));
         let mut s: Vec<f64> = floats(&state).into_iter().map(f64::from).collect();

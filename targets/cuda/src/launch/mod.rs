@@ -15,7 +15,6 @@ mod multiply;
 mod norm;
 mod route;
 mod scan;
-mod ssd;
 mod walk;
 
 pub(crate) use attention::MAX_HEAD_DIM;
@@ -33,7 +32,6 @@ pub use norm::{Gating, Norm, NormShape};
 pub use route::Route;
 pub(crate) use route::{ENTRY_BYTES, GATE_AT};
 pub use scan::SelectiveScan;
-pub use ssd::{Segments, StateSpaceDual};
 pub use walk::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
 
 use crate::device::Device;
