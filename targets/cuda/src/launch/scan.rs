@@ -55,7 +55,9 @@ impl SelectiveScan {
         // The least work first; more threads a channel where channels are too few to fill the machine.
         let blocks = |kernel: &Prefill| shape.heads * per_head.div_ceil(kernel.channels) * batch.streams;
         let is_wide = |kernel: &&Prefill| kernel.states * kernel.lanes >= shape.d_state;
-        let Some(kernel) = self.prefill.iter().filter(is_wide).find(|kernel| kernel.states > 1 || blocks(kernel) <= 2 * device.processors()) else {
+        let Some(kernel) =
+            self.prefill.iter().filter(is_wide).find(|kernel| kernel.states > 1 || blocks(kernel) <= 2 * device.processors())
+        else {
             return Ok(false);
         };
         let grid = (per_head.div_ceil(kernel.channels), shape.heads, batch.streams);
