@@ -56,6 +56,11 @@ pub enum Error {
     },
     /// The model or its input: as on the CPU.
     Model(brooklet::Error),
+    /// A launch that the kernel asked for does not take; another one does.
+    Launch {
+        /// What is beyond it.
+        what: &'static str,
+    },
 }
 
 impl Error {
@@ -94,6 +99,7 @@ impl fmt::Display for Error {
             Error::Driver { what, fault } => write!(f, "{what}: {}; the GPU's driver refused it, use the CPU", said(fault)),
             Error::Archive { what } => write!(f, "the kernels in this build are damaged ({what}); build it again"),
             Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}; use the CPU"),
+            Error::Launch { what } => write!(f, "the GPU's kernels do not take {what} at once"),
             Error::Model(error) => write!(f, "{error}"),
         }
     }

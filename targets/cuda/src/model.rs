@@ -5,11 +5,11 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, GATE_AT, Gates, Gating, Input,
-    MAX_EXPERTS, MAX_HEAD_DIM, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Rounded, Route, RouterShape, ScanShape,
-    SelectiveScan, SsdShape, StandIn, Vectors, Walk, Which,
+    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
+    Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
+    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, Vectors, Walk, Which,
 };
-use crate::tensors::Tensors;
+use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
 use brooklet::artifact::{Keep, Slot, SlotKind};
 use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
@@ -59,12 +59,19 @@ pub(crate) struct Kernels {
 #[derive(Debug)]
 struct Fast {
     conv: Conv,
+    matmul: Matmul,
+    matvec: Matvec,
     scan: SelectiveScan,
 }
 
 impl Fast {
     fn load(device: &Device) -> Result<Self, Error> {
-        Ok(Fast { conv: Conv::load(device)?, scan: SelectiveScan::load(device)? })
+        Ok(Fast {
+            conv: Conv::load(device)?,
+            matmul: Matmul::load(device)?,
+            matvec: Matvec::load(device)?,
+            scan: SelectiveScan::load(device)?,
+        })
     }
 }
 
@@ -319,6 +326,22 @@ impl<'m> CudaModel<'m> {
         // Experts may differ in format: then the rounded vectors are there for those that take them.
         if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
+        }
+        let format = self.tensors.format(id);
+        if let Some(fast) = self.fast(batch).filter(|_| format.is_quantized())
+            && let Some(product) = quantized_product(batch, matrix, chosen, x, to)
+        {
+            let Rounded { codes, scales, sums } = room.rounded;
+            let from = Entering { codes, scales, sums, ..Entering::default() };
+            let queued = if Matvec::takes(rows) {
+                fast.matvec.run_rounded(&self.device, format, rows, &from, &product)
+            } else {
+                fast.matmul.run(&self.device, format, rows, &from, &product)
+            };
+            // What they do not take, the general kernel does.
+            if !matches!(queued, Err(Error::Launch { .. })) {
+                return queued;
+            }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
@@ -649,3 +672,20 @@ impl Needs {
 
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
+
+/// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
+fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {
+    let is_plain = chosen == Address::NULL && x.picks == 1 && to.cap == 0.0;
+    is_plain.then_some(Product {
+        matrix: matrix.address,
+        bias: to.bias,
+        residual: Address::NULL,
+        out: to.out,
+        gate: batch.gate,
+        rows: matrix.rows,
+        cols: matrix.cols,
+        out_stride: u32::try_from(to.row_stride).ok()?,
+        residual_stride: 0,
+        scale: to.scale,
+    })
+}
