@@ -329,6 +329,9 @@ pub struct KernelTable {
     /// Where rows take less time together: rounds the groups of all rows.
     #[cfg(feature = "std")]
     pub(crate) quantize_rows: Option<unsafe fn(Rows<'_>, &mut [i8], &mut [f32], &mut [i32])>,
+    /// The same for a convolution of a token of each of several streams. It says whether it is for such a one; if not, it has done nothing.
+    #[cfg(feature = "std")]
+    pub(crate) conv1d_streams: Option<unsafe fn(&Conv1d<'_>, &mut [StateMut<'_>], &mut RowsMut<'_>) -> bool>,
     /// The same for norms: input, gate and output. It says whether it is for such a norm; if not, it has done nothing.
     #[cfg(feature = "std")]
     pub(crate) norm_rows: Option<unsafe fn(&Norm<'_>, Option<Rows<'_>>, Option<Rows<'_>>, &mut RowsMut<'_>) -> bool>,
@@ -364,11 +367,12 @@ impl KernelTable {
     /// [`KernelTable::quantize_activations`] of every row of `x`; the rest is (rows, groups).
     #[cfg(feature = "std")]
     pub fn quantize_rows(&self, x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
-        if let Some(quantize_rows) = self.quantize_rows {
+        let groups = x.width().div_ceil(GROUP).max(1);
+        // Few groups alone take less time.
+        if let (Some(quantize_rows), true) = (self.quantize_rows, x.rows() * groups > 2) {
             // SAFETY: as for the others.
             return unsafe { quantize_rows(x, codes, scales, sums) };
         }
-        let groups = x.width().div_ceil(GROUP).max(1);
         let planes = codes.chunks_exact_mut(groups * GROUP).zip(scales.chunks_exact_mut(groups)).zip(sums.chunks_exact_mut(groups));
         for (row, ((codes, scales), sums)) in planes.enumerate().take(x.rows()) {
             self.quantize_activations(x.row(row), codes, scales, sums);
@@ -385,6 +389,13 @@ impl KernelTable {
     #[inline]
     pub fn conv1d(&self, conv: &Conv1d<'_>, state: RowsMut<'_>, x: RowsMut<'_>) {
         call!(self.conv1d(conv, state, x));
+    }
+
+    /// [`KernelTable::conv1d`] for a token of each of several streams, if that takes less time than one after the other; returns whether it does.
+    #[cfg(feature = "std")]
+    pub fn conv1d_streams(&self, conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) -> bool {
+        // SAFETY: as for the others.
+        self.conv1d_streams.is_some_and(|conv1d_streams| unsafe { conv1d_streams(conv, states, x) })
     }
 
     /// Some steps of the selective scan; `h` is (d_state, channels), `y` is (tokens, channels).
@@ -564,6 +575,8 @@ macro_rules! compile_table {
             hadamard,
             #[cfg(feature = "std")]
             quantize_rows: None,
+            #[cfg(feature = "std")]
+            conv1d_streams: None,
             #[cfg(feature = "std")]
             norm_rows: None,
         }

@@ -132,15 +132,19 @@ impl<'a, const BITS: usize> Coded<'a, BITS> {
 
 /// The codes of row `lane`, plane by plane: what an embedding looks up in every step.
 fn codes_of<const BITS: usize>(tile: &Tile<BITS>, lane: usize) -> [u8; GROUP] {
-    let mut codes = [0; GROUP];
+    // Four codes of a word at a time: what a shift moves from byte to byte is masked away.
+    let mut words = [0u32; GROUP / 4];
     for (width, low) in planes(BITS) {
-        for (word, codes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let mask = 0x0101_0101 * ((1u32 << width) - 1);
+        for (word, codes) in words.iter_mut().enumerate() {
             let at = word * width;
-            let bytes = tile[low + at / 8].as_chunks::<4>().0[lane];
-            for (code, byte) in codes.iter_mut().zip(bytes) {
-                *code |= (byte >> (at % 8) & ((1 << width) - 1)) << low;
-            }
+            let bytes = u32::from_le_bytes(tile[low + at / 8].as_chunks::<4>().0[lane]);
+            *codes |= (bytes >> (at % 8) & mask) << low;
         }
+    }
+    let mut codes = [0; GROUP];
+    for (codes, word) in codes.as_chunks_mut::<4>().0.iter_mut().zip(words) {
+        *codes = word.to_le_bytes();
     }
     codes
 }

@@ -5,6 +5,7 @@ use super::lanes::{LANES, map, mask};
 use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
+use crate::state::StateMut;
 use crate::table::Conv1d;
 use core::arch::x86_64::*;
 
@@ -85,6 +86,75 @@ fn one<const KEPT: usize, const C: usize, const FULL: bool>(
         store(x.row_mut(0), i, acc[i]);
     }
     C * LANES
+}
+
+/// Streams that share what is fetched of the weights.
+const STREAMS: usize = 4;
+
+/// A token of each of several streams, (streams, channels). Returns whether it is for such a convolution.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn streams(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) -> bool {
+    // Fewer than three streams take as long as four.
+    let all_fit = x.rows() == states.len()
+        && states.len() >= 3
+        && states.iter().all(|state| match state {
+            StateMut::F32(state) => fits(conv, state, x),
+            StateMut::F16(_) => false,
+        });
+    match conv.taps {
+        4 if all_fit => several::<3>(conv, states, x),
+        3 if all_fit => several::<2>(conv, states, x),
+        2 if all_fit => several::<1>(conv, states, x),
+        _ => return false,
+    }
+    true
+}
+
+/// [`STREAMS`] streams at a time, with `KEPT` inputs kept.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn several<const KEPT: usize>(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
+    let channels = x.width();
+    for (block, states) in states.chunks_mut(STREAMS).enumerate() {
+        let mut rows = [[core::ptr::null_mut::<f32>(); KEPT]; STREAMS];
+        let mut inputs = [core::ptr::null_mut::<f32>(); STREAMS];
+        for i in 0..STREAMS {
+            // Behind the last stream the last again: nothing is read after it was written.
+            let last = i.min(states.len() - 1);
+            inputs[i] = x.row_mut(block * STREAMS + last).as_mut_ptr();
+            if let StateMut::F32(state) = &mut states[last] {
+                rows[i] = core::array::from_fn(|tap| state.row_mut(tap).as_mut_ptr());
+            }
+        }
+        for at in (0..channels).step_by(LANES) {
+            let mask = mask(channels - at);
+            // SAFETY: every row was seen to be as wide as x, and the mask lets no channel beyond that through.
+            let load = |x: *const f32| unsafe { _mm512_maskz_loadu_ps(mask, x.add(at)) };
+            // SAFETY: as above.
+            let store = |x: *mut f32, lanes| unsafe { _mm512_mask_storeu_ps(x.add(at), mask, lanes) };
+            let bias = conv.bias.map_or(_mm512_setzero_ps(), |bias| load(bias.as_ptr()));
+            let mut acc = [bias; STREAMS];
+            let newest = each!(i < STREAMS: load(inputs[i]));
+            let mut older = each!(i < STREAMS: load(rows[i][0]));
+            for tap in 0..KEPT {
+                let weight = load(conv.weight.row(tap).as_ptr());
+                acc = each!(i < STREAMS: _mm512_add_ps(acc[i], _mm512_mul_ps(weight, older[i])));
+                let next = if tap + 1 < KEPT { each!(i < STREAMS: load(rows[i][tap + 1])) } else { newest };
+                for i in 0..STREAMS {
+                    store(rows[i][tap], next[i]);
+                }
+                older = next;
+            }
+            let weight = load(conv.weight.row(KEPT).as_ptr());
+            acc = each!(i < STREAMS: _mm512_add_ps(acc[i], _mm512_mul_ps(weight, newest[i])));
+            if conv.silu {
+                acc = silu(acc);
+            }
+            for i in 0..STREAMS {
+                store(inputs[i], acc[i]);
+            }
+        }
+    }
 }
 
 /// All channels at some tokens, with `KEPT` inputs kept.

@@ -58,6 +58,7 @@ const SIXTEEN_LANES: KernelTable = KernelTable {
     attend: attention::attend,
     silu_multiply: norm::silu_multiply,
     hadamard: hadamard::hadamard,
+    conv1d_streams: Some(conv::streams),
     quantize_rows: Some(round_rows::quantize_rows),
     norm_rows: Some(norm_rows::norm_rows),
     ..compile_table!("avx512", expand_q4, stored::F16c, #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")])

@@ -29,7 +29,8 @@ pub(super) fn norm_rows(norm: &Norm<'_>, x: Option<Rows<'_>>, gate: Option<Rows<
         && x.is_none_or(whole)
         && gate.is_none_or(whole)
         && norm.weight.is_none_or(|weight| weight.len() >= width);
-    if !fits || width == 0 {
+    // Fewer than three rows take as long as four.
+    if !fits || width == 0 || rows < 3 {
         return false;
     }
     for first in (0..rows).step_by(ROWS) {

@@ -22,11 +22,17 @@ pub(super) fn quantize_rows(x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], s
         let (mut low, mut high) = ([_mm512_setzero_ps(); GROUPS], [_mm512_setzero_ps(); GROUPS]);
         for i in 0..some {
             let x = x.row(row).get(group * GROUP..).unwrap_or_default();
-            let mask = if x.len() >= GROUP { u32::MAX } else { (1 << x.len()) - 1 };
-            // SAFETY: the masks let no more than the numbers through that the row has left.
+            // SAFETY: 32 readable numbers, or masks that let no more than those through that the row has left.
             unsafe {
-                low[i] = _mm512_maskz_loadu_ps(mask as u16, x.as_ptr());
-                high[i] = _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16));
+                (low[i], high[i]) = if x.len() >= GROUP {
+                    (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)))
+                } else {
+                    let mask = (1u32 << x.len()) - 1;
+                    (
+                        _mm512_maskz_loadu_ps(mask as u16, x.as_ptr()),
+                        _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16)),
+                    )
+                };
             }
             group += 1;
             if group == groups {
@@ -38,11 +44,20 @@ pub(super) fn quantize_rows(x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], s
             // SAFETY: a group is 32 writable bytes; the store asks for no alignment.
             unsafe { _mm256_storeu_si256(planes[first + i].as_mut_ptr().cast(), rounded[i]) };
         }
-        let mask = ((1u32 << some) - 1) as u8;
-        // SAFETY: the mask lets as many numbers through as there are groups left in both planes.
-        unsafe {
-            _mm_mask_storeu_ps(scales.as_mut_ptr().add(first), mask, scale);
-            _mm_mask_storeu_epi32(sums.as_mut_ptr().add(first), mask, sum);
+        match (scales[first..].first_chunk_mut(), sums[first..].first_chunk_mut::<GROUPS>()) {
+            // SAFETY: four writable numbers each; the stores ask for no alignment.
+            (Some(scales @ [_, _, _, _]), Some(sums)) if some == GROUPS => unsafe {
+                _mm_storeu_ps(scales.as_mut_ptr(), scale);
+                _mm_storeu_si128(sums.as_mut_ptr().cast(), sum);
+            },
+            _ => {
+                let mask = ((1u32 << some) - 1) as u8;
+                // SAFETY: the mask lets as many numbers through as there are groups left in both planes.
+                unsafe {
+                    _mm_mask_storeu_ps(scales.as_mut_ptr().add(first), mask, scale);
+                    _mm_mask_storeu_epi32(sums.as_mut_ptr().add(first), mask, sum);
+                }
+            }
         }
         first += some;
     }
@@ -73,7 +88,8 @@ fn four(low: [__m512; GROUPS], high: [__m512; GROUPS]) -> ([__m256i; GROUPS], __
         _mm512_shuffle_f32x4::<0b11_11_11_11>(inverse, inverse),
     ];
     let (magic, lowest_byte) = (_mm512_set1_ps(portable::act::ROUND), _mm512_set1_epi32(0xff));
-    let bits = |x: __m512, inverse: __m512| _mm512_and_si512(_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), magic)), lowest_byte);
+    let bits =
+        |x: __m512, inverse: __m512| _mm512_and_si512(_mm512_castps_si512(_mm512_add_ps(_mm512_mul_ps(x, inverse), magic)), lowest_byte);
     // Packing goes by quarters of registers: fours of the first number's half, of the second's, and so on.
     let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     let two = |i: usize| {

@@ -106,6 +106,10 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
                     [state] => (state, None),
                     [] => break,
                 };
+                // Rows of frames are apart: no processor foresees the next one.
+                for line in (0..ssd.x.width()).step_by(LANES) {
+                    _mm_prefetch::<_MM_HINT_T0>(ssd.x.row(first + i + 1).as_ptr().wrapping_add(line).cast());
+                }
                 let behind_bytes = behind.map_or(0, |behind| distance(state, behind, ssd.a.len() * shape[0] * shape[1]));
                 let passing = Passing { first: first + i, dt: &dt[i * count..], decay: &decay[i * count..], heads: count, behind_bytes };
                 match state {
@@ -145,6 +149,7 @@ fn lone<T: Cell>(
         // Heads of one register each that share b and c.
         let alike = if shape[0] == LANES { head.left_of_group(ssd.heads_per_group).min(count - lane) } else { 1 };
         lane += match alike {
+            6.. => head.several::<6, T>(first_head + lane, state, y),
             4.. => head.several::<4, T>(first_head + lane, state, y),
             2.. => head.several::<2, T>(first_head + lane, state, y),
             _ => {
@@ -215,7 +220,8 @@ fn arrive_all(ssd: &Ssd<'_>, head: usize, tokens: Range<usize>, dt: &mut [f32; N
     let several = dt.as_chunks_mut::<{ TOGETHER * LANES }>().0.iter_mut().zip(decay.as_chunks_mut::<{ TOGETHER * LANES }>().0);
     for (dt, decay) in several.take(count.div_ceil(TOGETHER * LANES)) {
         let (dt, decay) = (dt.as_chunks_mut().0, decay.as_chunks_mut().0);
-        let (some_dt, some_decay) = arrive::<TOGETHER>(ssd, each!(i < TOGETHER: lanes::load(&dt[i])), each!(i < TOGETHER: lanes::load(&decay[i])));
+        let (some_dt, some_decay) =
+            arrive::<TOGETHER>(ssd, each!(i < TOGETHER: lanes::load(&dt[i])), each!(i < TOGETHER: lanes::load(&decay[i])));
         for i in 0..TOGETHER {
             lanes::store(&mut dt[i], some_dt[i]);
             lanes::store(&mut decay[i], some_decay[i]);
@@ -318,7 +324,7 @@ impl<'a> Head<'a> {
         // SAFETY: the state has `d_state` rows of `head_dim`, with `C` whole registers left of each, or a part of one.
         let sum = unsafe {
             let places = core::array::from_fn(|i| first.wrapping_add(at + i * LANES));
-            self.pass_lone::<C, FULL, T>(places, mask, self.x::<C, FULL>(self.passing.first, at), [self.lane; C])
+            self.pass_lone::<C, FULL, false, T>(places, mask, self.x::<C, FULL>(self.passing.first, at), [self.lane; C])
         };
         self.leave::<C, FULL>(self.passing.first, at, sum, y);
         C * LANES
@@ -347,7 +353,13 @@ impl<'a> Head<'a> {
             *all = lanes::load(x);
         }
         // SAFETY: each state has `d_state` rows of sixteen numbers.
-        let sum = unsafe { self.pass_lone::<H, true, T>(places, 0, all, lanes) };
+        let sum = unsafe {
+            if self.passing.behind_bytes == 0 {
+                self.pass_lone::<H, true, false, T>(places, 0, all, lanes)
+            } else {
+                self.pass_lone::<H, true, true, T>(places, 0, all, lanes)
+            }
+        };
         let (y, d) = (&mut y.row_mut(t)[self.channel..self.channel + H * LANES], &self.ssd.d[head..head + H]);
         for i in 0..H {
             lanes::store(&mut y.as_chunks_mut().0[i], _mm512_add_ps(sum[i], _mm512_mul_ps(_mm512_set1_ps(d[i]), all[i])));
@@ -362,9 +374,9 @@ impl<'a> Head<'a> {
     /// There are `d_state` rows, `head_dim` numbers apart, with a register, or the part that the mask says, at every place. Only for functions
     /// with AVX-512F and the others: this one has no features, so that the compiler can be made to inline it.
     #[inline(always)]
-    unsafe fn pass_lone<const C: usize, const FULL: bool, T: Cell>(
+    unsafe fn pass_lone<const C: usize, const FULL: bool, const AHEAD: bool, T: Cell>(
         &self,
-        mut places: [*mut T; C],
+        places: [*mut T; C],
         mask: __mmask16,
         x: [__m512; C],
         lanes: [usize; C],
@@ -377,17 +389,17 @@ impl<'a> Head<'a> {
             let decay = each!(i < C: _mm512_set1_ps(self.passing.decay[lanes[i]]));
             let dx = each!(i < C: _mm512_mul_ps(_mm512_set1_ps(self.passing.dt[lanes[i]]), x[i]));
             let mut sum = [_mm512_setzero_ps(); C];
-            for (&b, &c) in b.iter().zip(c) {
-                let (b, c) = (_mm512_set1_ps(b), _mm512_set1_ps(c));
+            for n in 0..self.d_state {
+                let (b, c) = (_mm512_set1_ps(*b.get_unchecked(n)), _mm512_set1_ps(*c.get_unchecked(n)));
                 for i in 0..C {
-                    if self.passing.behind_bytes != 0 {
-                        _mm_prefetch::<_MM_HINT_T0>(places[i].cast::<i8>().wrapping_add(self.passing.behind_bytes));
+                    let place = places[i].wrapping_add(n * self.head_dim);
+                    if AHEAD {
+                        _mm_prefetch::<_MM_HINT_T0>(place.cast::<i8>().wrapping_add(self.passing.behind_bytes));
                     }
-                    let kept = _mm512_mul_ps(decay[i], T::load::<FULL>(places[i], mask));
+                    let kept = _mm512_mul_ps(decay[i], T::load::<FULL>(place, mask));
                     let s = _mm512_add_ps(kept, _mm512_mul_ps(dx[i], b));
-                    T::store::<FULL>(places[i], mask, s);
+                    T::store::<FULL>(place, mask, s);
                     sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(c, s));
-                    places[i] = places[i].wrapping_add(self.head_dim);
                 }
             }
             sum

@@ -55,6 +55,10 @@ impl Conv1d {
         let bias = Batch::maybe_array(tensors, self.bias)?;
         batch.each_stretch(self.state, channels, |Stretch { kernels, team, frames, states, .. }| {
             let [mut rows] = frames.columns([self.x.range()])?;
+            #[cfg(feature = "std")]
+            if states.len() > 1 && kernels.conv1d_streams(&kernels::Conv1d { weight, bias, taps, silu }, states, &mut rows) {
+                return Some(());
+            }
             let tokens = rows.rows().checked_div(states.len())?;
             for state in states {
                 let (mut x, mut state) = (rows.take_rows(tokens)?, state.reborrow().into_f32()?);

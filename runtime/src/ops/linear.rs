@@ -7,10 +7,12 @@ use super::{Access, Span, TensorId};
 use crate::artifact::Artifact;
 use crate::error::OpFault;
 use crate::kernels::quant::{Format, GROUP};
-#[cfg(feature = "std")]
-use crate::kernels::Rows;
 use crate::kernels::{Activations, RowsMut};
+#[cfg(feature = "std")]
+use crate::kernels::{KernelTable, Rows};
 use crate::mem::{copy, take};
+#[cfg(feature = "std")]
+use crate::team::Crew;
 use crate::team::shares;
 use serde::{Deserialize, Serialize};
 
@@ -92,35 +94,33 @@ pub(super) fn multiply_at(
     let padded = groups.saturating_mul(GROUP);
     let mut packed: &mut [u8] = &mut *batch.packed;
     let frames = &*batch.frames;
-    let input = |row: usize| frames.get((first + row).checked_mul(stride)?..)?.get(x.range());
-    let parts = if tokens > 1 { team.size() } else { 1 };
+    let input_from = |row: usize| frames.get((first + row).checked_mul(stride)?..)?.get(x.at as usize..);
+    let input = |row: usize| input_from(row)?.get(..x.len as usize);
     let activations = if format.is_quantized() {
         let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
         let scales: &mut [f32] = take(&mut packed, groups * tokens)?;
         let sums: &mut [i32] = take(&mut packed, groups * tokens)?;
-        let mut rest = (&mut *codes, &mut *scales, &mut *sums);
-        let rows = shares(tokens, parts).map(|part| {
-            let count = part.len();
-            Some((part, cut(&mut rest.0, count * padded)?, cut(&mut rest.1, count * groups)?, cut(&mut rest.2, count * groups)?))
-        });
         #[cfg(feature = "std")]
-        let all = Rows::new(frames.get(first.checked_mul(stride)?.checked_add(x.at as usize)?..)?, tokens, x.len as usize, stride)?;
-        team.share(rows, |(part, codes, scales, sums)| {
-            #[cfg(feature = "std")]
-            if tokens > 1 {
-                if let Some(x) = all.some_rows(part) {
-                    kernels.quantize_rows(x, codes, scales, sums);
+        quantize_rows(kernels, team, Rows::new(input_from(0)?, tokens, x.len as usize, stride)?, codes, scales, sums)?;
+        // One row after the other: there are few, and what a device's program is short of is flash.
+        #[cfg(not(feature = "std"))]
+        {
+            let parts = if tokens > 1 { team.size() } else { 1 };
+            let mut rest = (&mut *codes, &mut *scales, &mut *sums);
+            let rows = shares(tokens, parts).map(|part| {
+                let count = part.len();
+                Some((part, cut(&mut rest.0, count * padded)?, cut(&mut rest.1, count * groups)?, cut(&mut rest.2, count * groups)?))
+            });
+            team.share(rows, |(part, codes, scales, sums)| {
+                // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
+                let mut rows =
+                    (codes.chunks_exact_mut(padded.max(1)), scales.chunks_exact_mut(groups.max(1)), sums.chunks_exact_mut(groups.max(1)));
+                for row in part {
+                    let (Some(codes), Some(scales), Some(sums)) = (rows.0.next(), rows.1.next(), rows.2.next()) else { return };
+                    kernels.quantize_activations(input(row).unwrap_or_default(), codes, scales, sums);
                 }
-                return;
-            }
-            // Not zipped: `zip` asks chunks for their number, and the division in it may end up where nothing shows it is not by zero.
-            let mut rows =
-                (codes.chunks_exact_mut(padded.max(1)), scales.chunks_exact_mut(groups.max(1)), sums.chunks_exact_mut(groups.max(1)));
-            for row in part {
-                let (Some(codes), Some(scales), Some(sums)) = (rows.0.next(), rows.1.next(), rows.2.next()) else { return };
-                kernels.quantize_activations(input(row).unwrap_or_default(), codes, scales, sums);
-            }
-        })?;
+            })?;
+        }
         Activations::Int8 { codes, scales, sums }
     } else {
         let rows: &mut [f32] = take(&mut packed, padded * tokens)?;
@@ -152,6 +152,22 @@ pub(super) fn multiply_at(
     });
     team.share(products, |(matrix, out)| kernels.matmul(&matrix, activations, out))?;
     Some(at + width)
+}
+
+/// Rounds the rows of `x` to int8, on as many threads as there are.
+#[cfg(feature = "std")]
+fn quantize_rows(kernels: &KernelTable, team: Crew<'_>, x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) -> Option<()> {
+    if team.size() == 1 || x.rows() == 1 {
+        kernels.quantize_rows(x, codes, scales, sums);
+        return Some(());
+    }
+    let groups = x.width().div_ceil(GROUP);
+    let mut rest = (codes, scales, sums);
+    let rows = shares(x.rows(), team.size()).map(|part| {
+        let count = part.len() * groups;
+        Some((x.some_rows(part)?, cut(&mut rest.0, count * GROUP)?, cut(&mut rest.1, count)?, cut(&mut rest.2, count)?))
+    });
+    team.share(rows, |(x, codes, scales, sums)| kernels.quantize_rows(x, codes, scales, sums))
 }
 
 /// Takes the first `count` things away from `rest`.
