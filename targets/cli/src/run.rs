@@ -106,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     #[cfg(feature = "cuda")]
     let on_gpu = crate::device::gpu(args.device)
         .map(|device| {
-            let gpu = brooklet_cuda::CudaModel::new(&device, &model)?;
+            let gpu = brooklet_cuda::CudaModel::with(&device, &model, args.device.arithmetic())?;
             let mut session = brooklet_cuda::CudaSession::new(&gpu, brooklet_cuda::Options::default())?;
             let written = generate(&mut session, &codec, &tokens, &mut sampler, &limits, &mut out)?;
             anyhow::Ok((written, device.name()))

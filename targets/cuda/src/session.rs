@@ -118,6 +118,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
         let experts = layout.add(4 * rows_u64 * needs.experts);
         let entry = layout.add(ROUTE_BYTES);
+        let halo = layout.add(gpu.fast_bytes(options.batch));
         let arena = Arena::new(gpu.device(), &layout)?;
         let room = Room {
             input: arena.address(places.input),
@@ -129,6 +130,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
             hidden: arena.address(hidden),
             experts: arena.address(experts),
             entry: arena.address(entry),
+            halo: arena.address(halo),
         };
         let mut session = CudaSession {
             gpu,

@@ -39,7 +39,7 @@ impl SelectiveScan {
         let prefill = [(1, 16, 8, 32), (2, 8, 8, 32), (4, 16, 8, 16), (8, 32, 4, 8)];
         let prefill = prefill.map(|(states, lanes, channels, tile)| {
             let function = module.function(&format!("scan_prefill_f32_{states}x{lanes}"))?;
-            Ok(Prefill { function, states, lanes, channels, tile })
+            Ok::<_, Error>(Prefill { function, states, lanes, channels, tile })
         });
         Ok(SelectiveScan { step: module.function("scan_step_f32")?, prefill: prefill.into_iter().collect::<Result<_, _>>()? })
     }
