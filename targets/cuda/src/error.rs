@@ -92,13 +92,13 @@ impl fmt::Display for Error {
             }
             Error::OutOfMemory { needed_bytes, free_bytes } => write!(
                 f,
-                "the GPU has {} MiB free and {} MiB are needed; take a smaller file, a smaller --context or batch, or use the CPU",
+                "the GPU has {} MiB free and {} MiB are needed; take a smaller file, or a smaller --context when it is made",
                 free_bytes >> 20,
                 needed_bytes.div_ceil(1 << 20)
             ),
-            Error::Driver { what, fault } => write!(f, "{what}: {}; the GPU's driver refused it, use the CPU", said(fault)),
+            Error::Driver { what, fault } => write!(f, "{what}: {}, says the GPU's driver", said(fault)),
             Error::Archive { what } => write!(f, "the kernels in this build are damaged ({what}); build it again"),
-            Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}; use the CPU"),
+            Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}, which no kernel for GPUs takes"),
             Error::Launch { what } => write!(f, "the GPU's kernels do not take {what} at once"),
             Error::Model(error) => write!(f, "{error}"),
         }
