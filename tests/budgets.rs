@@ -7,8 +7,10 @@ use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
 use brooklet_quantize::fit::{Calibration, FitProgress};
 use brooklet_quantize::graph::Graph;
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Error, Recipe, StateFormat, families, lower, report};
+use brooklet_quantize::passes::{LEAST_ROWS_TO_CUT, cut_tables};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Error, Recipe, StateFormat, families, lower, report, shapes};
 use brooklet_tests::fixtures;
+use serde_json::json;
 use std::path::Path;
 
 const FORMATS: [Format; 7] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8, Format::F16];
@@ -102,6 +104,32 @@ fn files_are_within_their_budgets_and_fill_them() {
             assert!(in_file.eq(a.formats.iter().copied()), "{name}");
             assert_eq!((model.state_bytes() + model.scratch_bytes(1)) as u64, a.ram_bytes);
         }
+    }
+}
+
+/// A hybrid of two million random weights: sizes do not depend on what was learned.
+#[test]
+fn twenty_budgets_in_a_row_are_kept_and_filled() {
+    if std::env::var_os("BROOKLET_LONG").is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (out, ledger) = (dir.path().join("model.brook"), dir.path().join("ledger.json"));
+    let config = json!({"model_type": "brooklet_hybrid", "vocab_size": 4096, "d_model": 192, "norm_epsilon": 1e-5, "tie_word_embeddings": true,
+        "layers": ["mamba2", "mamba2", "attention", "mamba2"],
+        "attention": {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32, "rope_theta": 10000.0},
+        "mamba2": {"heads": 6, "headdim": 64, "d_state": 32, "ngroups": 1, "d_conv": 4}});
+    let checkpoint = shapes::random("hybrid", config).unwrap();
+    let mut graph = families::build(&checkpoint).unwrap();
+    assert_eq!(cut_tables(&mut graph, LEAST_ROWS_TO_CUT), 1);
+    for i in 0..20 {
+        let bits = 3.0 + 6.0 * f64::from(i) / 19.0;
+        let ask = Ask { ledger: Some(&ledger), ..Ask::of(Goal::BitsPerWeight(bits)) };
+        let a = fit(&graph, &ask, &out).unwrap_or_else(|e| panic!("{bits} bits: {e}"));
+        let (bytes, limit) = (std::fs::metadata(&out).unwrap().len(), a.limit_bytes.unwrap());
+        println!("{bits:.3} bits: {bytes} of {limit}, {:.4}", bytes as f64 / limit as f64);
+        assert!(bytes <= limit, "{bits} bits: {bytes} of {limit}");
+        assert!(bytes as f64 >= 0.985 * limit as f64 || a.is_finest, "{bits} bits: {bytes} of {limit}");
     }
 }
 

@@ -290,14 +290,18 @@ proptest! {
     fn attention(
         seed in 0..u64::MAX / 2, head_dim in prop_oneof![1usize..150, (1usize..10).prop_map(|n| 16 * n)], per_kv_head in 1usize..7,
         kv_heads in 1usize..4, len in 1usize..200, spare in 0usize..9, room in 1usize..6, kind in 0usize..3,
-        largest in prop::sample::select(vec![2.0, 2.0, 2.0, 1e-31, 0.0]),
+        largest in prop::sample::select(vec![2.0, 2.0, 2.0, 1e-31, 0.0]), is_rounded in prop::bool::weighted(0.8),
     ) {
         let capacity = len + spare;
         let (heads, elements) = (per_kv_head * kv_heads, kv_heads * capacity * head_dim);
         let q = numbers(seed, heads * head_dim, largest);
         let [keys, values] = [1, 2].map(|i| numbers(seed + i, elements, 2.0));
         let [key_codes, value_codes] = [1, 2].map(|i| codes(seed + i, elements));
-        let [key_scales, value_scales] = [3, 4].map(|i| numbers(seed + i, kv_heads * capacity, 0.05));
+        let [mut key_scales, mut value_scales] = [3, 4].map(|i| numbers(seed + i, kv_heads * capacity, 0.05));
+        if is_rounded {
+            // No rounding makes a scale below zero; back-ends may take another way where one is.
+            key_scales.iter_mut().chain(&mut value_scales).for_each(|scale| *scale = scale.abs());
+        }
         #[cfg(feature = "narrow-states")]
         let (int4_codes, int4_scales) = int4(&keys, head_dim);
         let cache = if kind == 1 {

@@ -39,34 +39,59 @@ def main():
     parser.add_argument("--lowest", type=float, default=3.0, help="bits per weight of the first budget")
     parser.add_argument("--highest", type=float, default=9.0, help="and of the last")
     parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--uniform", action="store_true", help="budgets are the sizes of files in one format; says how much less is lost")
     args = parser.parse_args()
-    weights = parameters(args.checkpoint)
-    missed = 0
-    print(f"{'bits':>6} {'budget':>12} {'file':>12} {'share':>7} {'measured':>10} {'foretold':>10} {'seconds':>8}")
     with tempfile.TemporaryDirectory() as tmp:
-        out, report, ledger = Path(tmp, "fit.brook"), Path(tmp, "fit.json"), args.ledger or Path(tmp, "ledger.json")
-        for i in range(args.count):
-            bits = args.lowest + (args.highest - args.lowest) * i / max(args.count - 1, 1)
-            budget = int(weights * bits / 8)
-            command = [args.brooklet, "quantize", args.checkpoint, "-o", out, "--fit", budget, "--calibration", args.calibration]
-            command += ["--ledger", ledger, "--method", args.method, "--context", 512, "--stop", "--report", report]
-            start = time.time()
-            done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-            if done.returncode != 0:
-                missed += 1
-                print(f"{bits:6.3f} {budget:12} {done.stderr.strip()}", flush=True)
-                continue
-            size, said = out.stat().st_size, json.loads(report.read_text())
-            is_finest = said["is_finest"]
-            holds = size <= budget and (size >= LEAST_SHARE * budget or is_finest)
-            missed += not holds
-            verdict = "" if holds else "  MISSED"
-            print(
-                f"{bits:6.3f} {budget:12} {size:12} {size / budget:7.4f} {said['measured_loss']:10.3e} {said['predicted_loss']:10.3e} {time.time() - start:8.1f}"
-                + ("  finest" if is_finest else "") + verdict,
-                flush=True,
-            )
+        fit = Fit(args, Path(tmp))
+        missed = against_uniform(fit) if args.uniform else in_a_row(args, fit)
     sys.exit(missed > 0)
+
+
+class Fit:
+    """Fits the checkpoint to budgets, one after the other."""
+
+    def __init__(self, args, folder):
+        self.out, self.report, self.args = folder / "fit.brook", folder / "fit.json", args
+        self.ledger = args.ledger or folder / "ledger.json"
+
+    def to(self, budget):
+        """The report of a file within so many bytes, and its size; or what the command said instead."""
+        args = self.args
+        command = [args.brooklet, "quantize", args.checkpoint, "-o", self.out, "--fit", budget, "--calibration", args.calibration]
+        command += ["--ledger", self.ledger, "--method", args.method, "--context", 512, "--stop", "--report", self.report]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        if done.returncode != 0:
+            return None, done.stderr.strip()
+        return json.loads(self.report.read_text()), self.out.stat().st_size
+
+
+def in_a_row(args, fit):
+    weights, missed = parameters(args.checkpoint), 0
+    print(f"{'bits':>6} {'budget':>12} {'file':>12} {'share':>7} {'measured':>10} {'foretold':>10} {'seconds':>8}")
+    for i in range(args.count):
+        bits = args.lowest + (args.highest - args.lowest) * i / max(args.count - 1, 1)
+        budget, start = int(weights * bits / 8), time.time()
+        said, size = fit.to(budget)
+        holds = said and size <= budget and (size >= LEAST_SHARE * budget or said["is_finest"])
+        missed += not holds
+        if said is None:
+            print(f"{bits:6.3f} {budget:12} {size}", flush=True)
+            continue
+        losses = f"{said['measured_loss']:10.3e} {said['predicted_loss']:10.3e}"
+        notes = ("  finest" if said["is_finest"] else "") + ("" if holds else "  MISSED")
+        print(f"{bits:6.3f} {budget:12} {size:12} {size / budget:7.4f} {losses} {time.time() - start:8.1f}{notes}", flush=True)
+    return missed
+
+
+def against_uniform(fit):
+    """Files in one format are rounded to the nearest, so that --method nearest compares like with like."""
+    smallest, _ = fit.to(int(parameters(fit.args.checkpoint) * 4.5 / 8))
+    print(f"{'one format':>10} {'bytes':>12} {'its loss':>10} {'mixed bytes':>12} {'loss':>10} {'less':>6}")
+    for uniform in sorted(smallest["uniform"], key=lambda u: u["bytes"]):
+        said, size = fit.to(uniform["bytes"])
+        less = 1 - said["measured_loss"] / uniform["loss"]
+        print(f"{uniform['format']:>10} {uniform['bytes']:12} {uniform['loss']:10.3e} {size:12} {said['measured_loss']:10.3e} {less:6.1%}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::calibrate::{CalibrateProgress, Options, write_calibrated};
 use brooklet_quantize::fit::Calibration;
+use brooklet_quantize::graph::Input;
 use brooklet_quantize::methods::{Method, Metric, Packer, pack, unpack};
+use brooklet_quantize::passes::{cut_projections, cut_tables};
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
@@ -56,9 +58,13 @@ fn fixture(name: &str) -> PathBuf {
 
 /// A file made of the fixture; the work is interrupted when fewer than `left` stretches are still to come.
 fn make(name: &str, out: &Path, format: Format, resume: bool, left: usize) -> Option<Vec<u8>> {
-    let checkpoint = Checkpoint::open(fixture(name)).unwrap();
-    let graph = families::build(&checkpoint).unwrap();
-    let vocab = graph.tensors.iter().find(|t| t.name.contains("embed")).unwrap().rows as u32;
+    let whole = name.strip_suffix(" in pieces");
+    let checkpoint = Checkpoint::open(fixture(whole.unwrap_or(name))).unwrap();
+    let mut graph = families::build(&checkpoint).unwrap();
+    if whole.is_some() {
+        assert!(cut_tables(&mut graph, 1) + cut_projections(&mut graph, 1) > 1);
+    }
+    let Input::Tokens { vocab, .. } = graph.input else { panic!("{name} takes no tokens") };
     let calibration = Calibration::Tokens((0..700u32).map(|i| (i * i + 7 * i) % vocab).collect());
     let options = Options { method: Method::Gptq, calibration: &calibration, steps: 640, resume };
     let recipe = Recipe { format, ..RECIPE };
@@ -77,7 +83,7 @@ fn make(name: &str, out: &Path, format: Format, resume: bool, left: usize) -> Op
 #[test]
 fn threads_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["granite-moe", "zamba2-two-blocks", "llama-tied", "switch"] {
+    for name in ["granite-moe", "zamba2-two-blocks", "llama-tied", "switch", "mamba-untied-bias in pieces", "granite-nope in pieces"] {
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| make(name, &dir.path().join(format!("{threads}.brook")), Format::Q4, false, 0).unwrap())
@@ -90,7 +96,7 @@ fn threads_change_nothing() {
 #[test]
 fn an_interrupted_run_goes_on_to_the_same_bytes() {
     let dir = tempfile::tempdir().unwrap();
-    for name in ["granite-nope", "zamba2-two-blocks"] {
+    for name in ["granite-nope", "zamba2-two-blocks", "granite-nope in pieces"] {
         let whole = make(name, &dir.path().join("whole.brook"), Format::Q4, false, 0).unwrap();
         let out = dir.path().join("model.brook");
         let parts = dir.path().join("model.brook.parts");

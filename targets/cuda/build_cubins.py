@@ -13,8 +13,10 @@ archive, targets/cuda/src/cubins/NAME.bin: a zlib stream of
 in little-endian. Architecture 80 is sm_80; 1080 is text for the driver's own compiler (PTX, compute_80), for GPUs that are not known yet.
 """
 
+import concurrent.futures
 import ctypes
 import hashlib
+import os
 import pathlib
 import re
 import struct
@@ -22,7 +24,6 @@ import subprocess
 import sys
 import zipfile
 import zlib
-import os
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "kernels" / "src" / "cuda"
@@ -44,6 +45,8 @@ WHEELS = {
 }
 PTX = 1080
 TARGETS = {80: "11.8", 86: "11.8", 87: "11.8", 89: "11.8", 90: "11.8", 120: "12.9", PTX: "11.8"}
+# What the older compiler cannot give: bulk copies, which products of one vector wait on with sm_90.
+NEWER = {("matvec", 90): "12.9"}
 OPTIONS = ["--std=c++17", "--define-macro=NDEBUG"]
 
 
@@ -104,7 +107,7 @@ class Compiler:
         names = (ctypes.c_char_p * count)(*[name.encode() for name, _ in headers])
         self.call("nvrtcCreateProgram", ctypes.byref(program), source, name.encode(), count, texts, names)
         architecture = "compute_80" if target == PTX else f"sm_{target}"
-        options = OPTIONS + [f"--gpu-architecture={architecture}"]
+        options = OPTIONS + options_of(source) + [f"--gpu-architecture={architecture}"]
         arguments = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         if self.call("nvrtcCompileProgram", program, len(options), arguments) != 0:
             log = self.text(program, "ProgramLog").rstrip(b"\0\n").decode()
@@ -125,6 +128,12 @@ def headers_of(source):
     return sorted(found.items())
 
 
+def options_of(source):
+    """What a source's first line asks for: `// Compiled with --OPTION: why.`"""
+    asked = re.match(rb"// Compiled with (--[a-z-]+=[a-z0-9]+)", source)
+    return [asked.group(1).decode()] if asked else []
+
+
 def sources_of(path):
     source = path.read_text()
     headers = headers_of(source)
@@ -132,10 +141,13 @@ def sources_of(path):
     return source.encode(), [(name, text.encode()) for name, text in headers], crc
 
 
-def build(path, compilers):
+def build(path):
+    """The bytes of a source's archive."""
+    compilers = {}
     source, headers, crc = sources_of(path)
     entries = []
     for target, version in TARGETS.items():
+        version = NEWER.get((path.stem, target), version)
         if version not in compilers:
             compilers[version] = library(version)
         entries.append((target, compilers[version].compile(path.name, source, headers, target)))
@@ -143,27 +155,34 @@ def build(path, compilers):
     return head + b"".join(data for _, data in entries)
 
 
+def committed(path):
+    """What the archive of a source holds, or nothing."""
+    archive = ARCHIVES / f"{path.stem}.bin"
+    return zlib.decompress(archive.read_bytes()) if archive.exists() else b""
+
+
 def main(arguments):
     check = "--check" in arguments
     names = [argument for argument in arguments if not argument.startswith("--")]
     paths = [SOURCES / f"{name}.cu" for name in names] or sorted(SOURCES.glob("*.cu"))
-    compilers, wrong = {}, []
-    for path in paths:
-        archive = ARCHIVES / f"{path.stem}.bin"
-        committed = zlib.decompress(archive.read_bytes()) if archive.exists() else b""
-        if not check and not names and committed[4:8] == struct.pack("<I", sources_of(path)[2]):
-            continue
-        built = build(path, compilers)
-        if check:
-            if built != committed:
-                wrong.append(path.stem)
-            print(f"{path.stem}: {'differs' if built != committed else 'the same'}", flush=True)
-            continue
-        packed = zlib.compress(built, 9)
-        partial = archive.with_suffix(".partial")
-        partial.write_bytes(packed)
-        partial.rename(archive)
-        print(f"{archive.relative_to(ROOT)}: {len(built)} bytes, {len(packed)} packed", flush=True)
+    if not check and not names:
+        paths = [path for path in paths if committed(path)[4:8] != struct.pack("<I", sources_of(path)[2])]
+    for version in WHEELS if paths else []:
+        library(version)  # downloaded once, before several processes want it
+    wrong = []
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        for path, built in zip(paths, pool.map(build, paths)):
+            if check:
+                if built != committed(path):
+                    wrong.append(path.stem)
+                print(f"{path.stem}: {'differs' if path.stem in wrong else 'the same'}", flush=True)
+                continue
+            archive = ARCHIVES / f"{path.stem}.bin"
+            packed = zlib.compress(built, 9)
+            partial = archive.with_suffix(".partial")
+            partial.write_bytes(packed)
+            partial.rename(archive)
+            print(f"{archive.relative_to(ROOT)}: {len(built)} bytes, {len(packed)} packed", flush=True)
     stale = [archive.stem for archive in ARCHIVES.glob("*.bin") if not (SOURCES / f"{archive.stem}.cu").exists()]
     if stale:
         sys.exit(f"no source for the archives {', '.join(sorted(stale))}: delete them")

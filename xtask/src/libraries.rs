@@ -26,7 +26,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         // The library crates and the board-free firmware on top of them, with the features that firmware takes.
         must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app"]))?;
         // What it may take besides.
-        let features = "brooklet/planes,brooklet/narrow-states,brooklet/hadamard";
+        let features = "brooklet/planes,brooklet/narrow-states,brooklet/hadamard,brooklet/pieces";
         must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app", "--features", features]))?;
         println!("brooklet builds for {target} without std and without alloc");
     }

@@ -27,21 +27,3 @@ static __device__ __forceinline__ void sin_cos_turn(float turns, float* s, float
     sincospif(2.0f * turns, s, c);
 }
 
-// The numbers of brooklet::ops::Activation.
-enum Activation { SILU = 0, SIGMOID, TANH, RELU_SQUARED, GELU, GELU_TANH, SCALE, SOFT_CAP, RELU, SQUARE, SQRT };
-
-static __device__ __forceinline__ float activation(u32 f, float parameter, float x) {
-    switch (f) {
-    case SILU: return silu(x);
-    case SIGMOID: return sigmoid(x);
-    case TANH: return tanhf(x);
-    case RELU_SQUARED: return x > 0.0f ? x * x : 0.0f;
-    case GELU: return gelu(x);
-    case GELU_TANH: return gelu_tanh(x);
-    case SCALE: return parameter * x;
-    case SOFT_CAP: return parameter * tanhf(x / parameter);
-    case RELU: return x > 0.0f ? x : 0.0f;
-    case SQUARE: return x * x;
-    default: return sqrtf(x > 0.0f ? x : 0.0f);
-    }
-}

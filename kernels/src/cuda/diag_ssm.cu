@@ -1,22 +1,26 @@
+// Compiled with --fmad=false: the bits of the CPU.
 // Diagonal state-space models: complex modes that do not see each other (S4D, S5, Hyena's poles): kernels/src/portable/diag.rs.
-#include "act.cuh"
+#include "exact.cuh"
 
 // The numbers of brooklet::ops::Stepping.
 enum Stepping { FIXED = 0, HOLD = 1, BILINEAR = 2, IMPULSE = 3 };
 
 // e^(re + 2 pi i turns) - 1, without the cancellation near zero.
 static __device__ void exp_minus_one(float re, float turns, float* e_re, float* e_im) {
-    float s, c, grown = expm1f(re);
-    sin_cos_turn(0.5f * turns, &s, &c);
+    float s, c, grown = expm1_of(re);
+    sin_cos_of_turn(0.5f * turns, &s, &c);
     float fallen = 2.0f * s * s;
     *e_re = grown * (1.0f - fallen) - fallen;
     *e_im = (grown + 1.0f) * (2.0f * s * c);
 }
 
+// Beyond these the value below is -2 to the last bit, and its squares would overflow.
+static __device__ __forceinline__ float clamp(float x) { return x < -1.0e15f ? -1.0e15f : x > 1.0e15f ? 1.0e15f : x; }
+
 // z / (1 - z/2) of z = re + 2 pi i turns.
 static __device__ void bilinear_minus_one(float re, float turns, float* e_re, float* e_im) {
-    re = fminf(fmaxf(re, -1.0e15f), 1.0e15f);
-    float im = fminf(fmaxf(turns * 6.283185307f, -1.0e15f), 1.0e15f);
+    re = clamp(re);
+    float im = clamp(turns * 6.28318530717958647692f);
     float den_re = 1.0f - 0.5f * re, den_im = -0.5f * im, inverse = 1.0f / (den_re * den_re + den_im * den_im);
     *e_re = (re * den_re + im * den_im) * inverse;
     *e_im = (im * den_re - re * den_im) * inverse;

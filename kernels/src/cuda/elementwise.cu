@@ -1,5 +1,6 @@
+// Compiled with --fmad=false: the bits of the CPU.
 // Sums, products and copies of vectors, constants, activation functions: runtime/src/ops/elementwise.rs and activate.rs.
-#include "act.cuh"
+#include "exact.cuh"
 
 // What `pairwise` does to x.
 enum Pairwise { ADD = 0, MULTIPLY = 1, COPY = 2, SILU_MULTIPLY = 3, SCALE_BY = 4, FILL = 5 };
@@ -15,18 +16,18 @@ extern "C" __global__ void pairwise(Batch b, u32 kind, u32 x_at, u32 y_at, u32 l
     case ADD: *x += scale * y[i]; break;
     case MULTIPLY: *x *= y[i]; break;
     case COPY: *x = y[i]; break;
-    case SILU_MULTIPLY: *x = silu(*x) * y[i]; break;
+    case SILU_MULTIPLY: *x = silu_of(*x) * y[i]; break;
     case SCALE_BY: *x *= y[i / width]; break;
     case FILL: *x = scale; break;
     }
 }
 
-// x <- f(x), f being one of act.cuh's. Grid (ceil(len / 256), rows), block 256.
+// x <- f(x), f being one of exact.cuh's. Grid (ceil(len / 256), rows), block 256.
 extern "C" __global__ void activate(Batch b, u32 f, float parameter, u32 x_at, u32 len) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= len || is_shut(b)) return;
     float* x = frame_of(b, blockIdx.y) + x_at + i;
-    *x = activation(f, parameter, *x);
+    *x = function_of(f, parameter, *x);
 }
 
 // x <- scale * H x for each block of x, a power of two: kernels/src/portable/hadamard.rs.

@@ -1,5 +1,6 @@
+// Compiled with --fmad=false: the bits of the CPU.
 // What enters a step: a token's row of the embedding, or a sensor frame, normalised, with something in the place of missing samples.
-#include "act.cuh"
+#include "exact.cuh"
 #include "matrix.cuh"
 
 // out <- scale * table[token]. Grid (ceil(d_model / 256), rows), block 256.

@@ -1,5 +1,6 @@
+// Compiled with --fmad=false: the bits of the CPU.
 // What a stream remembers of its inputs: windows, delay lines, summaries, parts of a frame. A thread walks its own numbers' tokens in order.
-#include "act.cuh"
+#include "exact.cuh"
 
 // out <- the last numbers before x, then x: runtime/src/ops/window.rs. Slot (kept), oldest first.
 //

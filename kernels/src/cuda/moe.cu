@@ -1,5 +1,6 @@
+// Compiled with --fmad=false: the bits of the CPU.
 // Mixture of experts around its products: the choice and its weights, the activation between the matrices, the sum: runtime/src/ops/moe.rs.
-#include "act.cuh"
+#include "exact.cuh"
 
 // The numbers of brooklet::ops::Router, and what they carry.
 enum Router { SOFTMAX = 0, TOP_K_SOFTMAX = 1, SIGMOID_ROUTER = 2 };
@@ -34,14 +35,16 @@ extern "C" __global__ void choose(Batch b, RouterShape s, u32* chosen, float* we
     u32 row = blockIdx.x, lane = threadIdx.x;
     float* scores = frame_of(b, row) + s.scores;
     if (s.router == SOFTMAX) {
-        float most = -INFINITE, total = 0.0f;
+        float most = -INFINITE;
         for (u32 e = lane; e < s.experts; e += 32) most = fmaxf(most, scores[e]);
         most = warp_max(most);
-        for (u32 e = lane; e < s.experts; e += 32) total += scores[e] = expf(scores[e] - most);
-        total = warp_sum(total);
+        for (u32 e = lane; e < s.experts; e += 32) scores[e] = exp_of(scores[e] - most);
+        __syncwarp();
+        float total = sum_of(s.experts, [&](u32 e) { return scores[e]; });
+        __syncwarp();
         for (u32 e = lane; e < s.experts; e += 32) scores[e] /= total;
     } else if (s.router == SIGMOID_ROUTER) {
-        for (u32 e = lane; e < s.experts; e += 32) scores[e] = sigmoid(scores[e]);
+        for (u32 e = lane; e < s.experts; e += 32) scores[e] = sigmoid_of(scores[e]);
     }
     __syncwarp();
     u32 open = FULL, per_group = s.experts;
@@ -94,10 +97,14 @@ extern "C" __global__ void choose(Batch b, RouterShape s, u32* chosen, float* we
     bool is_mine = lane < s.top_k;
     if (s.router == TOP_K_SOFTMAX) {
         float most = warp_max(is_mine ? weight : -INFINITE);
-        weight = is_mine ? expf(weight - most) : 0.0f;
-        weight /= warp_sum(weight);
+        weight = is_mine ? exp_of(weight - most) : 0.0f;
+        // The CPU's sixteen partial sums: lanes i and i + 16, then the tree.
+        float upper = __shfl_down_sync(FULL, weight, 16), total = tree_of(weight + upper);
+        weight /= __shfl_sync(FULL, total, 0);
     } else if (s.renormalize) {
-        weight /= warp_sum(is_mine ? weight : 0.0f) + s.eps;
+        float total = 0.0f;
+        for (u32 n = 0; n < s.top_k; n++) total += __shfl_sync(FULL, weight, n);
+        weight /= total + s.eps;
     }
     if (is_mine) {
         chosen[row * 32 + lane] = expert;
@@ -112,7 +119,7 @@ extern "C" __global__ void between(Batch b, float* hidden, u32 width, u32 inner,
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= inner || is_shut(b)) return;
     float* x = hidden + ((u64)blockIdx.y * gridDim.z + blockIdx.z) * width + i;
-    float y = activation(f, parameter, *x);
+    float y = function_of(f, parameter, *x);
     *x = gated ? y * x[inner] : y;
 }
 

@@ -1,5 +1,6 @@
+// Compiled with --fmad=false: the bits of the CPU.
 // Recurrences of any shape, token by token: the general road; common shapes have faster ones.
-#include "act.cuh"
+#include "exact.cuh"
 
 // Causal depthwise convolution in place: kernels/src/portable/conv.rs. Weight (taps, channels), slot (taps - 1, channels), oldest first.
 //
@@ -16,9 +17,12 @@ extern "C" __global__ void walk_conv1d(Batch b, u32 x_at, u32 channels, u32 taps
             state[(u64)tap * channels] = tap + 2 < taps ? state[(u64)(tap + 1) * channels] : newest;
         }
         acc += weight[(u64)(taps - 1) * channels + c] * newest;
-        *x = has_silu ? silu(acc) : acc;
+        *x = has_silu ? silu_of(acc) : acc;
     }
 }
+
+// Numbers of a state that are loaded before the first of them is stored: the compiler cannot know that they are not the same.
+#define AHEAD 16
 
 // A number of a recurrent state, f32 or f16.
 static __device__ __forceinline__ float read_state(const u8* state, u64 at, u32 is_half) {
@@ -49,16 +53,30 @@ extern "C" __global__ void walk_scan(Batch b, ScanShape s) {
     for (u32 t = 0; t < b.tokens; t++) {
         u32 row = stream * b.tokens + t;
         float* frame = frame_of(b, row);
-        float x = frame[s.x + c], dt = softplus(frame[s.dt + c] + s.dt_bias[c]) * gap_of(b, row), dx = dt * x, sum = 0.0f;
+        float x = frame[s.x + c], dt = softplus_of(frame[s.dt + c] + s.dt_bias[c]) * gap_of(b, row), dx = dt * x, sum = 0.0f;
         const float *bs = frame + s.b + head * s.d_state, *cs = frame + s.c + head * s.d_state;
-        for (u32 n = 0; n < s.d_state; n++) {
-            u64 at = (u64)n * s.channels + c;
-            float h = expf(dt * s.a[at]) * read_state(state, at, s.is_half) + dx * bs[n];
-            sum += cs[n] * h;
-            write_state(state, at, s.is_half, h);
+        for (u32 n = 0; n < s.d_state; n += AHEAD) {
+            // All loads come before the first store: none waits for another.
+            float h[AHEAD], a[AHEAD], bn[AHEAD], cn[AHEAD];
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) {
+                if (n + i >= s.d_state) continue;
+                u64 at = (u64)(n + i) * s.channels + c;
+                h[i] = read_state(state, at, s.is_half);
+                a[i] = s.a[at];
+                bn[i] = bs[n + i];
+                cn[i] = cs[n + i];
+            }
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) {
+                if (n + i >= s.d_state) continue;
+                h[i] = exp_of(dt * a[i]) * h[i] + dx * bn[i];
+                sum += cn[i] * h[i];
+                write_state(state, (u64)(n + i) * s.channels + c, s.is_half, h[i]);
+            }
         }
         sum += s.d[c] * x;
-        if (s.has_z) sum *= silu(frame[s.z + c]);
+        if (s.has_z) sum *= silu_of(frame[s.z + c]);
         frame[s.out + c] = sum;
     }
 }
@@ -83,18 +101,29 @@ extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
     for (u32 t = 0; t < b.tokens; t++) {
         u32 row = stream * b.tokens + t;
         float* frame = frame_of(b, row);
-        float dt = softplus(frame[s.dt + head] + s.dt_bias[head]);
+        float dt = softplus_of(frame[s.dt + head] + s.dt_bias[head]);
         dt = dt < s.dt_lo ? s.dt_lo : dt;
         dt = (dt > s.dt_hi ? s.dt_hi : dt) * gap_of(b, row);
-        float decay = expf(dt * s.a[head]);
+        float decay = exp_of(dt * s.a[head]);
         const float *bs = frame + s.b + group * s.d_state, *cs = frame + s.c + group * s.d_state;
         for (u32 p = threadIdx.x; p < s.head_dim; p += blockDim.x) {
             float x = frame[s.x + head * s.head_dim + p], dx = dt * x, sum = 0.0f;
-            for (u32 n = 0; n < s.d_state; n++) {
-                u64 at = ((u64)head * s.d_state + n) * s.head_dim + p;
-                float h = decay * read_state(state, at, s.is_half) + dx * bs[n];
-                sum += cs[n] * h;
-                write_state(state, at, s.is_half, h);
+            for (u32 n = 0; n < s.d_state; n += AHEAD) {
+                float h[AHEAD], bn[AHEAD], cn[AHEAD];
+#pragma unroll
+                for (u32 i = 0; i < AHEAD; i++) {
+                    if (n + i >= s.d_state) continue;
+                    h[i] = read_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half);
+                    bn[i] = bs[n + i];
+                    cn[i] = cs[n + i];
+                }
+#pragma unroll
+                for (u32 i = 0; i < AHEAD; i++) {
+                    if (n + i >= s.d_state) continue;
+                    h[i] = decay * h[i] + dx * bn[i];
+                    sum += cn[i] * h[i];
+                    write_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half, h[i]);
+                }
             }
             frame[s.out + head * s.head_dim + p] = sum + s.d[head] * x;
         }
@@ -111,10 +140,9 @@ struct DeltaShape {
     u64 slot;             // (heads, key_dim, value_dim)
 };
 
-// Gated delta rule: kernels/src/portable/gated_delta.rs. Grid (heads, streams), block: whole warps; shared: 32 floats. A thread walks its value channels'
+// Gated delta rule: kernels/src/portable/gated_delta.rs. Grid (heads, streams), block: whole warps. A thread walks its value channels'
 // tokens.
 extern "C" __global__ void walk_gated_delta(Batch b, DeltaShape s) {
-    __shared__ float room[32];
     if (is_shut(b)) return;
     u32 head = blockIdx.x, stream = blockIdx.y, key = head / (s.heads / s.key_heads) * s.key_dim;
     u8* state = state_of(b, stream) + s.slot;
@@ -122,15 +150,11 @@ extern "C" __global__ void walk_gated_delta(Batch b, DeltaShape s) {
     for (u32 t = 0; t < b.tokens; t++) {
         float* frame = frame_of(b, stream * b.tokens + t);
         const float *k = frame + s.k + key, *q = frame + s.q + key;
-        float decay = expf(s.decay[head] * softplus(frame[s.a + head] + s.dt_bias[head]));
-        float beta = s.beta_scale * sigmoid(frame[s.b + head]);
-        float k_square = 0.0f, q_square = 0.0f;
-        for (u32 n = threadIdx.x; n < s.key_dim; n += blockDim.x) {
-            k_square += k[n] * k[n];
-            q_square += q[n] * q[n];
-        }
-        float k_factor = 1.0f / sqrtf(block_sum(k_square, room) + s.eps);
-        float q_factor = s.scale / sqrtf(block_sum(q_square, room) + s.eps);
+        float decay = exp_of(s.decay[head] * softplus_of(frame[s.a + head] + s.dt_bias[head]));
+        float beta = s.beta_scale * sigmoid_of(frame[s.b + head]);
+        // Every warp adds up the same.
+        float k_factor = 1.0f / sqrtf(sum_of(s.key_dim, [&](u32 n) { return k[n] * k[n]; }) + s.eps);
+        float q_factor = 1.0f / sqrtf(sum_of(s.key_dim, [&](u32 n) { return q[n] * q[n]; }) + s.eps) * s.scale;
         for (u32 p = threadIdx.x; p < s.value_dim; p += blockDim.x) {
             float held = 0.0f;
             for (u32 n = 0; n < s.key_dim; n++) held += k[n] * (read_state(state, first + (u64)n * s.value_dim + p, s.is_half) * decay);
@@ -154,10 +178,10 @@ extern "C" __global__ void walk_rg_lru(Batch b, u32 x_at, u32 input_gate, u32 re
     float h = *state;
     for (u32 t = 0; t < b.tokens; t++) {
         float* frame = frame_of(b, stream * b.tokens + t);
-        float log_a = decay[i] * sigmoid(frame[recurrence_gate + i]);
-        float fade = tanhf(-log_a);
+        float log_a = decay[i] * sigmoid_of(frame[recurrence_gate + i]);
+        float fade = tanh_of(-log_a);
         float share = position_of(b, stream, t) == 0 ? 1.0f : sqrtf(2.0f * fade / (1.0f + fade));
-        h = expf(log_a) * h + share * (sigmoid(frame[input_gate + i]) * frame[x_at + i]);
+        h = exp_of(log_a) * h + share * (sigmoid_of(frame[input_gate + i]) * frame[x_at + i]);
         frame[x_at + i] = h;
     }
     *state = h;

@@ -76,7 +76,7 @@ fn some_heads<const H: usize>(a: &Attention<'_>, cache: &Head<'_>, q: &[f32], sc
     score::<H>(a, cache, q, scores);
     let mut inverses = [_mm512_setzero_ps(); H];
     for (scores, inverse) in scores.chunks_exact_mut(a.len).zip(&mut inverses) {
-        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores, |_| ()));
+        *inverse = _mm512_set1_ps(1.0 / softmax_weights(scores));
     }
     let mut at = 0;
     while at < width {
@@ -149,13 +149,10 @@ unsafe fn load_floats<const FULL: bool>(x: *const f32, mask: __mmask16) -> __m51
     unsafe { if FULL { _mm512_loadu_ps(x) } else { _mm512_maskz_loadu_ps(mask, x) } }
 }
 
-/// Scores of which [`softmax_weights`] takes the exponentials at once.
-pub(super) const SOFTMAX_PART: usize = 256;
-
-/// Replaces scores by `exp(score - max)` and returns their sum. `before` is called before each [`SOFTMAX_PART`]: memory has nothing to do meanwhile.
+/// Replaces scores by `exp(score - max)` and returns their sum.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn softmax_weights(scores: &mut [f32], before: impl Fn(usize)) -> f32 {
+pub(super) fn softmax_weights(scores: &mut [f32]) -> f32 {
     let mut max = _mm512_set1_ps(f32::NEG_INFINITY);
     let (chunks, rest) = scores.as_chunks();
     for scores in chunks {
@@ -164,10 +161,7 @@ pub(super) fn softmax_weights(scores: &mut [f32], before: impl Fn(usize)) -> f32
     }
     max = _mm512_mask_max_ps(max, mask(rest.len()), load_part(rest), max);
     let max = _mm512_set1_ps(_mm512_reduce_max_ps(max));
-    for (part, scores) in scores.chunks_mut(SOFTMAX_PART).enumerate() {
-        before(part);
-        map(scores, |score| exp(each!(i < TOGETHER: _mm512_sub_ps(score[i], max))));
-    }
+    map(scores, |score| exp(each!(i < TOGETHER: _mm512_sub_ps(score[i], max))));
     sum_of(scores, |weight| weight)
 }
 

@@ -3,7 +3,7 @@
 use brooklet::kernels::quant::Format;
 
 /// Multiplications that finding out what matrices are worth may take: some minutes.
-const MOST_MACS: u64 = 12_000_000_000_000;
+const MOST_MACS: u64 = 16_000_000_000_000;
 /// The same for one measurement of a whole file.
 const MOST_MACS_OF_WHOLE: u64 = 400_000_000_000;
 

@@ -230,11 +230,18 @@ impl Walk<'_, '_> {
             if early.is_none() && open.iter().any(|t| shared.contains(t)) {
                 early = Some(self.float_metrics(shared, count)?);
             }
+            let leaders = leaders(self.graph, &self.pieces[piece].ops);
             for wave in waves(self.graph, &self.pieces[piece].ops, &open) {
                 let mut metrics: HashMap<usize, Metric> = HashMap::new();
-                let mut listened: Vec<usize> = wave.iter().copied().filter(|t| !shared.contains(t) && !head.contains(t)).collect();
-                // All rows of the head multiply the same.
+                // All rows of the head multiply the same; so do matrices side by side, of which one is listened to.
                 let of_head = wave.iter().copied().find(|t| !shared.contains(t) && head.contains(t));
+                let key = |t: usize| match leaders.get(&t) {
+                    _ if head.contains(&t) => of_head.unwrap_or(t),
+                    Some(leader) if wave.contains(leader) && !shared.contains(leader) => *leader,
+                    _ => t,
+                };
+                let mut listened: Vec<usize> =
+                    wave.iter().copied().filter(|&t| !shared.contains(&t) && key(t) == t && !head.contains(&t)).collect();
                 listened.extend(of_head.map(|_| small.sink));
                 if !listened.is_empty() {
                     let image = small.image(|t| filling(t, formats, &packed, &open))?;
@@ -244,16 +251,12 @@ impl Walk<'_, '_> {
                         metrics.entry(tensor).or_insert_with(|| Metric::new(cols)).add(inputs);
                     })?;
                 }
-                for tensor in wave {
+                for &tensor in &wave {
                     let unseen = Metric::new(self.graph.tensors[tensor].cols);
                     let before = early.as_ref().and_then(|early| early.get(&tensor));
-                    let key = if head.contains(&tensor) { of_head.unwrap_or(tensor) } else { tensor };
-                    let metric = before.or(metrics.get(&key)).unwrap_or(&unseen);
+                    let metric = before.or(metrics.get(&key(tensor))).unwrap_or(&unseen);
                     let chosen = self.choose(tensor, metric, visitor, count)?;
                     packed.insert(tensor, chosen);
-                    if key == tensor && !head.contains(&tensor) {
-                        metrics.remove(&tensor);
-                    }
                 }
             }
             if piece + 1 < self.pieces.len() || cfg!(test) {
@@ -389,6 +392,38 @@ impl Walk<'_, '_> {
     }
 }
 
+/// Matrices that multiply the very same as one before them in the stretch, and that one.
+fn leaders(graph: &Graph<'_>, ops: &Range<usize>) -> HashMap<usize, usize> {
+    let mut leaders = HashMap::new();
+    // Operands as they are now, and the first matrix that multiplied each.
+    let mut first: Vec<(Operand, usize)> = Vec::new();
+    // A block sees some of the steps only: where it ends, counted from its beginning.
+    let mut block_end = None;
+    for (i, op) in graph.ops[ops.clone()].iter().enumerate() {
+        let length = match op {
+            Op::Route(route) => Some(route.ops),
+            Op::Every(every) => Some(every.ops),
+            _ => None,
+        };
+        if length.is_some() || block_end == Some(i) {
+            first.clear();
+        }
+        block_end = length.map(|ops| i + 1 + ops as usize).or(block_end);
+        if let Op::Linear(linear) = op {
+            match first.iter().find(|(x, _)| *x == linear.x) {
+                Some(&(_, leader)) => drop(leaders.insert(linear.w as usize, leader)),
+                None => first.push((linear.x, linear.w as usize)),
+            }
+        }
+        let _ = op.map(|v: Operand, access| {
+            if access != Access::Read {
+                first.retain(|(x, _)| x.value != v.value);
+            }
+        });
+    }
+    leaders
+}
+
 /// Matrices of a stretch that are `open`, in groups that do not see each other's rounding: what one multiplies depends on those of the
 /// groups before alone.
 fn waves(graph: &Graph<'_>, ops: &Range<usize>, open: &[usize]) -> Vec<Vec<usize>> {
@@ -453,7 +488,7 @@ fn stream(model: &Model<'_>, samples: &[f32], seconds: Option<&[f32]>) -> Result
 mod tests {
     use super::*;
     use crate::lower::write_formats;
-    use crate::passes::cut_tables;
+    use crate::passes::{cut_projections, cut_tables};
     use crate::{CacheFormat, Checkpoint, Recipe, StateFormat, families};
     use brooklet::artifact::InputSpec;
     use brooklet::mem::MappedFile;
@@ -512,7 +547,7 @@ mod tests {
             let checkpoint = Checkpoint::open(&dir).unwrap();
             for (format, in_pieces) in [(Format::F32, false), (Format::Q4, false), (Format::Q4, true)] {
                 let mut graph = families::build(&checkpoint).unwrap();
-                if in_pieces && cut_tables(&mut graph, 1) == 0 {
+                if in_pieces && cut_tables(&mut graph, 1) + cut_projections(&mut graph, 1) == 0 {
                     continue;
                 }
                 let cache = Cache { context: 128, sink: None, format: CacheFormat::Int8 };

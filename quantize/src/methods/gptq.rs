@@ -32,6 +32,8 @@ pub(super) struct Solver {
     /// (cols, cols), damped, in the order of turns.
     hessian: Array2<f32>,
     factors: Factors,
+    /// (groups): the feedback from column to column of a group, (from, to); zeros where there is none.
+    inside: Vec<[[f32; GROUP]; GROUP]>,
 }
 
 impl Solver {
@@ -59,7 +61,15 @@ impl Solver {
             factor(&hessian).map(|factors| (hessian, factors))
         };
         let (hessian, factors) = (0..MOST_DAMPINGS).find_map(attempt)?;
-        Some(Solver { order, groups, hessian, factors })
+        let inside = |(_, cols): &(usize, Range<usize>)| {
+            let mut block = [[0.0; GROUP]; GROUP];
+            for (from, row) in cols.clone().zip(&mut block) {
+                cols.clone().zip(row).filter(|(to, _)| *to > from).for_each(|(to, f)| *f = factors.feedback[[from, to]]);
+            }
+            block
+        };
+        let inside = groups.iter().map(inside).collect();
+        Some(Solver { order, groups, hessian, factors, inside })
     }
 
     /// What a column's rounding costs, (cols), in the file's order.
@@ -144,9 +154,8 @@ impl<'s> Work<'s> {
                 let cols = groups[turn].1.clone();
                 let near = Near {
                     grid: self.grid,
-                    feedback,
-                    pivots,
-                    cols: cols.clone(),
+                    inside: &self.solver.inside[turn],
+                    pivots: &pivots[cols.clone()],
                     weights: &self.weights[row * self.cols..][cols.clone()],
                     wanted: &wanted[cols.start - first..cols.end - first],
                 };
@@ -211,9 +220,10 @@ impl<'s> Work<'s> {
 /// A group whose turn has come.
 struct Near<'w> {
     grid: &'w Grid,
-    feedback: &'w Array2<f32>,
+    /// The feedback inside the group, (from, to).
+    inside: &'w [[f32; GROUP]; GROUP],
+    /// What the rounding of its columns costs.
     pivots: &'w [f32],
-    cols: Range<usize>,
     weights: &'w [f32],
     wanted: &'w [f32],
 }
@@ -233,10 +243,9 @@ impl Near<'_> {
         if scale == 0.0 {
             return best;
         }
-        let pivots = &self.pivots[self.cols.clone()];
         for table in 0..2 {
             for sign in [1.0, -1.0] {
-                let ideal = self.grid.search_in(table, sign, self.wanted, pivots).1;
+                let ideal = self.grid.search_in(table, sign, self.wanted, self.pivots).1;
                 let near = ((ideal / scale).round_ties_even() as i32).clamp(-FACTOR_MAX, FACTOR_MAX);
                 for factor in (near - 1).max(-FACTOR_MAX)..=(near + 1).min(FACTOR_MAX) {
                     let sub = Sub { factor, table };
@@ -258,17 +267,15 @@ impl Near<'_> {
         let mut wanted = [0.0; GROUP];
         wanted[..self.wanted.len()].copy_from_slice(self.wanted);
         for (i, &weight) in self.weights.iter().enumerate() {
-            let col = self.cols.start + i;
             let code = self.grid.code(sub.table, wanted[i] * inverse);
             let value = self.grid.level(sub.table, code) * step;
             let off = wanted[i] - value;
-            rounded.cost += self.pivots[col] * off * off;
+            rounded.cost += self.pivots[i] * off * off;
             rounded.codes[i] = code;
             let error = weight - value;
             rounded.errors[i] = error;
-            let later = self.feedback.slice(s![col, col + 1..self.cols.end]);
-            let later = later.to_slice().unwrap_or_default();
-            wanted[i + 1..].iter_mut().zip(later).for_each(|(wanted, f)| *wanted += error * f);
+            // Columns that are done get nothing: whole rows take fewer instructions than what is left of them.
+            wanted.iter_mut().zip(&self.inside[i]).for_each(|(wanted, f)| *wanted += error * f);
         }
         rounded
     }

@@ -110,7 +110,7 @@ impl Grid {
     /// The code whose level is nearest.
     pub(super) fn code(&self, table: usize, x: f32) -> u8 {
         let most = 128.0 * self.steps;
-        let step = (x * self.steps).clamp(-most, most) + ROUNDING;
+        let step = within(x * self.steps, most) + ROUNDING;
         let nearest = &self.nearest[table];
         nearest[self.place(step).min(nearest.len() - 1)]
     }
@@ -132,7 +132,7 @@ impl Grid {
         let inverses = scales.map(|scale| 1.0 / scale);
         let (mut wq, mut qq) = ([0.0; LANES], [0.0; LANES]);
         for (&w, &h) in w.iter().zip(h) {
-            let steps = inverses.map(|inverse| (w * inverse * self.steps).clamp(-most, most) + ROUNDING);
+            let steps = inverses.map(|inverse| within(w * inverse * self.steps, most) + ROUNDING);
             let q = steps.map(|step| levels[self.place(step).min(levels.len() - 1)]);
             let (hw, hq) = (h * w, q.map(|q| h * q));
             for lane in 0..LANES {
@@ -178,6 +178,12 @@ impl Grid {
         }
         best.1
     }
+}
+
+/// `x`, from `-most` to `most`: compared so that a vector register does several at a time. What is no number is the least.
+fn within(x: f32, most: f32) -> f32 {
+    let x = if x > -most { x } else { -most };
+    if x < most { x } else { most }
 }
 
 /// The squares of weights by their importance, summed.

@@ -11,7 +11,7 @@ mod uses;
 mod walsh;
 
 pub use choose::{Choice, Trial, choose};
-pub use pieces::{LEAST_ROWS_TO_CUT, cut_tables};
+pub use pieces::{LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
 
 use crate::graph::Graph;
 use std::fmt;

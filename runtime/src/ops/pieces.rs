@@ -1,9 +1,9 @@
 //! Embeddings and heads in pieces: rows that a matrix's section does not have are in the sections behind it, each in a format of its own. Rows of
 //! frequent tokens matter more than others, and can be kept finer.
 
-use super::TensorId;
 use super::check::Checker;
-use crate::artifact::Artifact;
+use super::{Op, TensorId};
+use crate::artifact::{Artifact, InputSpec};
 use crate::error::OpFault;
 use core::ops::Range;
 
@@ -19,6 +19,17 @@ impl Artifact<'_> {
             (end, held) = (end + 1, held.saturating_add(section.rows));
         }
         first..end
+    }
+}
+
+impl Op {
+    /// Whether the rows of its matrix are in several sections: what a runtime of its own must know before it takes the first for all.
+    pub fn is_in_pieces(&self, artifact: &Artifact<'_>) -> bool {
+        let vocab = if let InputSpec::Tokens { vocab, .. } = artifact.header().input { vocab } else { 0 };
+        match self {
+            Op::Embed(embed) => artifact.pieces(embed.table, vocab).len() > 1,
+            op => op.head().is_some_and(|head| head.pieces(artifact).len() > 1),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::quantize::percent;
 use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate};
+use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate, parameters};
 use brooklet_quantize::calibrate::{CalibrateProgress, write_calibrated};
 use brooklet_quantize::fit::FitProgress;
 use brooklet_quantize::graph::Graph;
@@ -70,6 +70,22 @@ impl Options {
     /// Whether the budget is a microcontroller's.
     pub(crate) fn is_for_firmware(&self) -> bool {
         self.flash.is_some()
+    }
+
+    /// The one format whose file would come nearest to the budget: what passes are tried in. `None` for budgets that say nothing of a size.
+    pub(crate) fn nearest_format(&self, graph: &Graph<'_>) -> Option<Format> {
+        let (goal, _) = self.goal()?;
+        let bits = match goal {
+            Goal::BitsPerWeight(bits) => bits,
+            Goal::Bytes(bytes) => 8.0 * bytes as f64 / parameters(graph).max(1) as f64,
+            Goal::Flash { bytes, code_bytes } => 8.0 * bytes.saturating_sub(code_bytes) as f64 / parameters(graph).max(1) as f64,
+            Goal::PerplexityRatio(_) => return None,
+        };
+        let formats: &[Format] = if self.is_for_firmware() { &FIRMWARE_FORMATS } else { &FORMATS };
+        // Bits of a large matrix.
+        let bits_of =
+            |format: Format| format.matrix_bytes(1024, 1024).map_or(f64::INFINITY, |bytes| 8.0 * bytes as f64 / (1024.0 * 1024.0));
+        formats.iter().copied().min_by(|&a, &b| (bits_of(a) - bits).abs().total_cmp(&(bits_of(b) - bits).abs()))
     }
 
     /// Whether there is a budget.

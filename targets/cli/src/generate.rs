@@ -1,9 +1,10 @@
 //! Lets a text model write: prompt in, text out as it comes.
 
+use crate::reader::Reader;
 use crate::sampler::Sampler;
 use crate::text::TextCodec;
 use anyhow::Result;
-use brooklet::{Error, Session};
+use brooklet::Error;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ pub(crate) struct Written {
 
 /// Reads `prompt`, which has at least one token, and writes what follows to `out`.
 pub(crate) fn generate(
-    session: &mut Session<'_, '_, '_>,
+    session: &mut impl Reader,
     codec: &TextCodec,
     prompt: &[u32],
     sampler: &mut Sampler,
@@ -43,7 +44,7 @@ pub(crate) fn generate(
     let mut written = Written { prompt_tokens: prompt.len(), ..Written::default() };
     prompt.iter().for_each(|&token| sampler.saw(token));
     let start = Instant::now();
-    let mut logits = session.prefill_tokens(prompt)?;
+    let mut logits = session.read(prompt)?;
     written.prompt_time = start.elapsed();
     let start = Instant::now();
     let mut decoder = codec.decoder();
@@ -63,13 +64,15 @@ pub(crate) fn generate(
         {
             break;
         }
-        logits = match session.prefill_tokens(&[token]) {
+        logits = match session.read(&[token]) {
             Ok(logits) => logits,
-            Err(Error::ContextFull { capacity }) => {
-                written.full_at = Some(capacity);
-                break;
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => match error.downcast_ref() {
+                Some(&Error::ContextFull { capacity }) => {
+                    written.full_at = Some(capacity);
+                    break;
+                }
+                _ => return Err(error),
+            },
         };
     }
     written.time = start.elapsed();

@@ -9,6 +9,7 @@ mod calibrate;
 mod classes;
 mod csv_lines;
 mod demo;
+mod device;
 #[cfg(feature = "download")]
 mod download;
 mod eval;
@@ -24,6 +25,7 @@ mod npy;
 mod output;
 mod passes;
 mod quantize;
+mod reader;
 mod run;
 mod sampler;
 #[cfg(unix)]

@@ -16,7 +16,7 @@ use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::graph::{Card, Graph};
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::passes::{Choice, LEAST_ROWS_TO_CUT, cut_tables};
+use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
@@ -143,16 +143,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         method: if args.max_kl.is_some() { Method::Nearest } else { method(args) },
         steps: args.calibration_steps.map(|n| n as usize),
     };
-    let chosen = passes::choose(args.passes, &checkpoint, &recipe, source, how, &out)?;
     let mut graph = families::build(&checkpoint).map_err(plainly)?;
+    // Under a budget passes are tried in the format that the file will mostly be in, rounded as files are that are only measured.
+    let (tried, tried_how) = match args.budget.nearest_format(&graph) {
+        Some(format) => (Recipe { format, embedding: Some(format), ..recipe }, calibrate::How { method: Method::Nearest, ..how }),
+        None => (recipe, how),
+    };
+    let chosen = passes::choose(args.passes, &checkpoint, &tried, source, tried_how, &out)?;
     chosen.passes.apply(&mut graph);
     passes::print(&mut io::stdout().lock(), &chosen)?;
     if args.budget.is_given() {
         // Firmware has no use for large vocabularies, and leaves out what reads them in pieces.
         if !args.budget.is_for_firmware() {
             cut_tables(&mut graph, LEAST_ROWS_TO_CUT);
+            cut_projections(&mut graph, LEAST_ROWS_OF_PROJECTION);
         }
-        return run_budget(args, &graph, &recipe, how, &out);
+        return run_budget(args, &graph, &recipe, how, &chosen, &out);
     }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
@@ -169,7 +175,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Makes the best file within a budget, or shows what it would be.
-fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::How, out: &Path) -> Result<()> {
+fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::How, passes: &Choice, out: &Path) -> Result<()> {
     let wishes = allocate::Wishes {
         how,
         resume: args.resume,
@@ -179,7 +185,7 @@ fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::H
     };
     let chosen = allocate::run(graph, recipe, &args.budget, &wishes, out)?;
     for path in &args.report {
-        write_allocation(path, &graph.card, &chosen)?;
+        write_allocation(path, &graph.card, &chosen, passes)?;
     }
     allocate::print(&mut io::stdout().lock(), &chosen, args.budget.plan || args.verbose)?;
     match &chosen.report {
@@ -189,9 +195,15 @@ fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::H
 }
 
 /// Writes what was chosen as a page or, for any other name, as JSON.
-fn write_allocation(path: &Path, card: &Card, chosen: &Allocation) -> Result<()> {
+fn write_allocation(path: &Path, card: &Card, chosen: &Allocation, passes: &Choice) -> Result<()> {
     let is_page = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("html"));
-    let text = if is_page { report::html(card, chosen) } else { format!("{:#}\n", report::to_json(card, chosen)) };
+    let text = if is_page {
+        report::html(card, chosen)
+    } else {
+        let mut json = report::to_json(card, chosen);
+        json["passes"] = passes::json(passes);
+        format!("{json:#}\n")
+    };
     write_file(path, |out| Ok(out.write_all(text.as_bytes())?))
 }
 

@@ -1,5 +1,6 @@
 //! `brooklet run`: a text model writes.
 
+use crate::device::Target;
 use crate::generate::{Limits, generate, per_second};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
@@ -15,7 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   brooklet run prose.brook --prompt \"The configuration file\"
   brooklet run prose.brook --prompt-file start.txt --tokens 100 --greedy
-  echo \"The configuration file\" | brooklet run prose.brook --seed 7 --stats";
+  echo \"The configuration file\" | brooklet run prose.brook --seed 7 --stats
+  brooklet run model.brook --prompt \"Once upon a time\" --device cuda";
 
 /// Tokens of a prompt that are read at once.
 const PROMPT_BATCH: usize = 64;
@@ -58,6 +60,9 @@ pub(crate) struct Args {
     /// Keep the file's pages in memory
     #[arg(long)]
     lock: bool,
+    /// Where the model runs
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
+    device: Target,
     /// Print speed and memory to standard error
     #[arg(long)]
     stats: bool,
@@ -93,17 +98,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let seed = args.seed.unwrap_or_else(fresh_seed);
     let repeat_penalty = if args.greedy { 1.0 } else { args.repeat_penalty };
     let mut sampler = Sampler::new(Sampling { temperature, top_k: args.top_k, top_p: args.top_p, repeat_penalty, seed });
-    let mut memory = Memory::new(&model, tokens.len().min(PROMPT_BATCH))?;
     let stop = on_ctrl_c()?;
     let mut out = io::stdout().lock();
     out.write_all(term::dim(&String::from_utf8_lossy(&prompt), term::is_decorated()).as_bytes())?;
     out.flush()?;
-    let written = memory
-        .with_session(&model, kernels, |session| {
-            let limits = Limits { tokens: args.tokens, time: None, at_eos: !args.ignore_eos, stop: &stop };
-            generate(session, &codec, &tokens, &mut sampler, &limits, &mut out)
+    let limits = Limits { tokens: args.tokens, time: None, at_eos: !args.ignore_eos, stop: &stop };
+    #[cfg(feature = "cuda")]
+    let on_gpu = crate::device::gpu(args.device)
+        .map(|device| {
+            let gpu = brooklet_cuda::CudaModel::with(&device, &model, args.device.arithmetic())?;
+            let mut session = brooklet_cuda::CudaSession::new(&gpu, brooklet_cuda::Options::default())?;
+            let written = generate(&mut session, &codec, &tokens, &mut sampler, &limits, &mut out)?;
+            anyhow::Ok((written, device.name()))
         })
+        .transpose()
         .with_context(|| file.name())?;
+    #[cfg(not(feature = "cuda"))]
+    let on_gpu: Option<(crate::generate::Written, String)> = {
+        crate::device::told_without_gpu(args.device);
+        None
+    };
+    let (written, ran_on) = match on_gpu {
+        Some(on_gpu) => on_gpu,
+        None => {
+            let written = Memory::new(&model, tokens.len().min(PROMPT_BATCH))?
+                .with_session(&model, kernels, |session| generate(session, &codec, &tokens, &mut sampler, &limits, &mut out))
+                .with_context(|| file.name())?;
+            (written, kernels.name().to_owned())
+        }
+    };
     writeln!(out)?;
     let mut err = io::stderr().lock();
     if let Some(capacity) = written.full_at {
@@ -120,7 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             per_second(written.prompt_tokens, written.prompt_time),
             written.tokens,
             per_second(written.tokens, written.time),
-            kernels.name(),
+            ran_on,
             model.state_bytes(),
         );
     }

@@ -1,5 +1,6 @@
 //! `brooklet verify`: every checksum, and the golden self-test with every set of kernels.
 
+use crate::device::Target;
 use crate::model_file::{Memory, ModelFile, all_kernels};
 use anyhow::{Result, bail};
 use brooklet::{Line, self_test};
@@ -9,13 +10,17 @@ use std::path::PathBuf;
 const EXAMPLES: &str = "\
 Examples:
   brooklet verify model.brook
-  BROOKLET_BACKEND=portable brooklet verify model.brook";
+  BROOKLET_BACKEND=portable brooklet verify model.brook
+  brooklet verify model.brook --device cuda";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Model (.brook)
     model: PathBuf,
+    /// Where else to compute it
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
+    device: Target,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -38,8 +43,55 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
         }
     }
+    #[cfg(feature = "cuda")]
+    if let Some(device) = crate::device::gpu(args.device) {
+        let (steps, differ) = gpu::differing_steps(&device, &model, &mut memory)?;
+        let name = device.name();
+        if differ == 0 {
+            writeln!(out, "ok      cuda      {steps} golden steps give the CPU's bits on {name}")?;
+        } else {
+            writeln!(out, "FAILED  cuda      {differ} of {steps} golden steps give other bits on {name}")?;
+            failed.push("cuda");
+        }
+    }
+    #[cfg(not(feature = "cuda"))]
+    crate::device::told_without_gpu(args.device);
     if !failed.is_empty() {
         bail!("{}: the self-test failed with the kernels {}", file.name(), failed.join(", "));
     }
     Ok(())
+}
+
+/// The golden input on a GPU.
+#[cfg(feature = "cuda")]
+mod gpu {
+    use crate::model_file::{Memory, chosen_kernels};
+    use anyhow::Result;
+    use brooklet::artifact::InputSpec;
+    use brooklet::{Input, Model};
+    use brooklet_cuda::{CudaModel, CudaSession, Device, Options};
+
+    /// Steps of the golden input, and how many of them give other bits than on the CPU.
+    pub(super) fn differing_steps(device: &Device, model: &Model<'_>, memory: &mut Memory) -> Result<(usize, usize)> {
+        let golden = model.header().golden;
+        let words = golden.input.as_chunks::<4>().0;
+        let (tokens, samples): (Vec<u32>, Vec<f32>) =
+            words.iter().map(|&word| (u32::from_le_bytes(word), f32::from_le_bytes(word))).unzip();
+        let inputs: Vec<Input<'_>> = match model.header().input {
+            InputSpec::Tokens { .. } => tokens.iter().map(|&token| Input::Token(token)).collect(),
+            InputSpec::Frames { .. } => samples.chunks_exact(model.channels().unwrap_or(1).max(1)).map(Input::Frame).collect(),
+        };
+        let inputs = &inputs[..inputs.len().min(golden.steps as usize)];
+        let gpu = CudaModel::new(device, model)?;
+        let mut on_gpu = CudaSession::new(&gpu, Options::default())?;
+        let differ = memory.with_session(model, chosen_kernels()?, |session| {
+            let mut differ = 0;
+            for &input in inputs {
+                let same = session.step(input)?.iter().map(|y| y.to_bits()).eq(on_gpu.step(input)?.iter().map(|y| y.to_bits()));
+                differ += usize::from(!same);
+            }
+            Ok(differ)
+        })?;
+        Ok((inputs.len(), differ))
+    }
 }

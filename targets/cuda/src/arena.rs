@@ -125,6 +125,15 @@ impl Arena {
         self.device.stream().memcpy_htod(data, &mut part).map_err(Error::driver("copying to the GPU"))
     }
 
+    /// Copies one place to another that lies behind it.
+    pub fn copy(&mut self, from: Place, to: Place) -> Result<(), Error> {
+        assert!(from.at + from.bytes <= to.at && from.bytes <= to.bytes, "a copy to a place that does not lie behind the other");
+        let (before, mut behind) = self.memory.split_at_mut(to.at as usize);
+        let source = before.slice(from.at as usize..(from.at + from.bytes) as usize);
+        let mut target = behind.slice_mut(..from.bytes as usize);
+        self.device.stream().memcpy_dtod(&source, &mut target).map_err(Error::driver("copying inside the GPU"))
+    }
+
     /// Sets a place to zero.
     pub fn clear(&mut self, place: Place) -> Result<(), Error> {
         if place.bytes == 0 {

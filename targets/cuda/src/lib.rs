@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod arena;
+mod bandwidth;
 pub mod batch;
 mod cubins;
 mod device;
@@ -20,9 +21,10 @@ mod model;
 mod session;
 mod tensors;
 
+pub use bandwidth::copy_bytes_per_second;
 pub use cudarc;
 pub use device::{Device, Module};
 pub use error::Error;
-pub use model::CudaModel;
+pub use model::{Arithmetic, CudaModel};
 pub use session::{CudaSession, Options};
 pub use tensors::{Matrix, format_number};

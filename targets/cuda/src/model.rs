@@ -5,20 +5,31 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, AttentionShape, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, GATE_AT, Gates, Gating, Input,
-    MAX_EXPERTS, MAX_HEAD_DIM, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Rounded, Route, RouterShape, ScanShape, SsdShape,
-    StandIn, Vectors, Walk, Which,
+    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
+    Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
+    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, Vectors, Walk, Which,
 };
-use crate::tensors::Tensors;
+use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
 use brooklet::artifact::{Keep, Slot, SlotKind};
 use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
+
+/// Which of two kernels runs where there are two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// The CPU's order of sums and its elementary functions: the CPU's bits, in steps and prefills.
+    #[default]
+    Exact,
+    /// Whatever order is fastest: integer products stay exact, sums of floats differ in their last bits.
+    Fast,
+}
 
 /// A model's weights and program on a GPU.
 #[derive(Debug)]
 pub struct CudaModel<'m> {
     device: Device,
     model: Model<'m>,
+    arithmetic: Arithmetic,
     pub(crate) tensors: Tensors,
     pub(crate) kernels: Kernels,
     pub(crate) program: Vec<Node>,
@@ -40,6 +51,28 @@ pub(crate) struct Kernels {
     norm: Norm,
     pub(crate) route: Route,
     walk: Walk,
+    /// For [`Arithmetic::Fast`] alone.
+    fast: Option<Fast>,
+}
+
+/// Kernels that add up in an order of their own.
+#[derive(Debug)]
+struct Fast {
+    conv: Conv,
+    matmul: Matmul,
+    matvec: Matvec,
+    scan: SelectiveScan,
+}
+
+impl Fast {
+    fn load(device: &Device) -> Result<Self, Error> {
+        Ok(Fast {
+            conv: Conv::load(device)?,
+            matmul: Matmul::load(device)?,
+            matvec: Matvec::load(device)?,
+            scan: SelectiveScan::load(device)?,
+        })
+    }
 }
 
 /// A part of a program.
@@ -74,8 +107,8 @@ pub(crate) struct Room {
     /// (output rows, outputs)
     pub(crate) output: Address,
     pub(crate) rounded: Rounded,
-    /// Parts of attention caches.
-    pub(crate) parts: Address,
+    /// Scores of attention.
+    pub(crate) attention: Address,
     /// (rows, 32)
     pub(crate) chosen: Address,
     /// (rows, 32)
@@ -84,6 +117,8 @@ pub(crate) struct Room {
     pub(crate) experts: Address,
     /// A route's decision.
     pub(crate) entry: Address,
+    /// What pieces of a convolution see of those before them.
+    pub(crate) halo: Address,
 }
 
 /// A batch on its way through the program.
@@ -98,8 +133,13 @@ pub(crate) struct Context<'c> {
 }
 
 impl<'m> CudaModel<'m> {
-    /// Uploads a model.
+    /// Uploads a model, for the CPU's bits.
     pub fn new(device: &Device, model: &Model<'m>) -> Result<Self, Error> {
+        Self::with(device, model, Arithmetic::Exact)
+    }
+
+    /// Uploads a model.
+    pub fn with(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
         let device = device.clone();
         let header = model.header();
         let kernels = Kernels {
@@ -114,6 +154,7 @@ impl<'m> CudaModel<'m> {
             norm: Norm::load(&device)?,
             route: Route::load(&device)?,
             walk: Walk::load(&device)?,
+            fast: if arithmetic == Arithmetic::Fast { Some(Fast::load(&device)?) } else { None },
         };
         // The header was checked when the model was loaded: every record can be decoded.
         let ops: Vec<Op> = header.program.iter().flatten().collect();
@@ -122,6 +163,9 @@ impl<'m> CudaModel<'m> {
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
+            if op.is_in_pieces(model.artifact()) {
+                return Err(Error::Unsupported { index, what: "a matrix whose rows are in several sections" });
+            }
         }
         let mut program = Vec::new();
         let mut at = 0;
@@ -139,12 +183,17 @@ impl<'m> CudaModel<'m> {
             };
             program.push(node);
         }
-        Ok(CudaModel { device, model: *model, tensors, kernels, program, slots, needs })
+        Ok(CudaModel { device, model: *model, arithmetic, tensors, kernels, program, slots, needs })
     }
 
     /// The model.
     pub fn model(&self) -> &Model<'m> {
         &self.model
+    }
+
+    /// Which kernels run.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.arithmetic
     }
 
     /// The GPU.
@@ -157,10 +206,10 @@ impl<'m> CudaModel<'m> {
         self.tensors.bytes()
     }
 
-    /// Bytes of working space for the parts of caches, in batches of up to `rows` rows.
-    pub(crate) fn parts_bytes(&self, rows: u32) -> u64 {
+    /// Bytes of working space for attention, in batches of up to `rows` rows.
+    pub(crate) fn attention_bytes(&self, rows: u32) -> u64 {
         let of = |op: &Op| match op {
-            Op::Attention(attention) => Attention::parts_bytes(&self.device, rows, &self.attention(attention)),
+            Op::Attention(attention) => Attention::room_bytes(rows, &self.attention(attention)),
             _ => 0,
         };
         let of_node = |node: &Node| match node {
@@ -229,6 +278,24 @@ impl<'m> CudaModel<'m> {
         Ok(())
     }
 
+    /// Bytes of working space that fast kernels take in batches of up to `tokens` tokens.
+    pub(crate) fn fast_bytes(&self, tokens: u32) -> u64 {
+        if self.arithmetic == Arithmetic::Exact {
+            return 0;
+        }
+        let of = |op: &Op| if let Op::Conv1d(op) = op { Conv::halo_bytes(&self.conv(op), tokens, 1) } else { 0 };
+        let of_node = |node: &Node| match node {
+            Node::One(_, op) => of(op),
+            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+        };
+        self.program.iter().map(of_node).max().unwrap_or(0)
+    }
+
+    /// The kernels of an order of their own, if they are wanted: not inside a block that a token enters or not.
+    fn fast(&self, batch: &Batch) -> Option<&Fast> {
+        self.kernels.fast.as_ref().filter(|_| batch.gate == Address::NULL)
+    }
+
     /// Queues the head on `rows` rows of frames from `x` on, so many numbers apart.
     pub(crate) fn head(&self, batch: &Batch, room: &Room, first: Address, rows: u32, row_stride: u64) -> Result<(), Error> {
         let (head, cap) = match self.program.last() {
@@ -263,6 +330,22 @@ impl<'m> CudaModel<'m> {
         if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
+        let format = self.tensors.format(id);
+        if let Some(fast) = self.fast(batch).filter(|_| format.is_quantized())
+            && let Some(product) = quantized_product(batch, matrix, chosen, x, to)
+        {
+            let Rounded { codes, scales, sums } = room.rounded;
+            let from = Entering { codes, scales, sums, ..Entering::default() };
+            let queued = if Matvec::takes(rows) {
+                fast.matvec.run_rounded(&self.device, format, rows, &from, &product)
+            } else {
+                fast.matmul.run(&self.device, format, rows, &from, &product)
+            };
+            // What they do not take, the general kernel does.
+            if !matches!(queued, Err(Error::Launch { .. })) {
+                return queued;
+            }
+        }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
     }
@@ -274,6 +357,41 @@ impl<'m> CudaModel<'m> {
         let bias = self.tensors.maybe(bias);
         let outcome = Outcome { out: batch.operand(out.at), bias, row_stride, pick_stride: 0, scale: 1.0, cap: 0.0 };
         self.product(batch, room, batch.rows(), w, Address::NULL, &x, &outcome)
+    }
+
+    fn conv(&self, op: &ops::Conv1d) -> ConvShape {
+        let tensors = &self.tensors;
+        ConvShape {
+            x: op.x.at,
+            channels: op.x.len,
+            taps: op.taps,
+            silu: op.silu,
+            weight: tensors.address(op.weight),
+            bias: tensors.maybe(op.bias),
+            slot: self.slot(op.state).at,
+        }
+    }
+
+    fn ssd(&self, op: &ops::Ssd) -> SsdShape {
+        let tensors = &self.tensors;
+        SsdShape {
+            x: op.x.at,
+            dt: op.dt.at,
+            b: op.b.at,
+            c: op.c.at,
+            out: op.out.at,
+            heads: op.dt.len,
+            head_dim: op.x.len / op.dt.len.max(1),
+            groups: op.groups,
+            d_state: op.b.len / op.groups.max(1),
+            is_half: self.is_half(op.state),
+            dt_lo: op.dt_lo,
+            dt_hi: op.dt_hi,
+            a: tensors.address(op.a),
+            d: tensors.address(op.d),
+            dt_bias: tensors.address(op.dt_bias),
+            slot: self.slot(op.state).at,
+        }
     }
 
     fn attention(&self, op: &ops::Attention) -> AttentionShape {
@@ -346,15 +464,12 @@ impl<'m> CudaModel<'m> {
             }
             Op::Linear(op) => self.linear(batch, room, op.w, op.bias, op.x, op.out),
             Op::Conv1d(op) => {
-                let shape = ConvShape {
-                    x: op.x.at,
-                    channels: op.x.len,
-                    taps: op.taps,
-                    silu: op.silu,
-                    weight: tensors.address(op.weight),
-                    bias: tensors.maybe(op.bias),
-                    slot: self.slot(op.state).at,
-                };
+                let shape = self.conv(op);
+                if let Some(fast) = self.fast(batch)
+                    && fast.conv.run(device, batch, &shape, room.halo)?
+                {
+                    return Ok(());
+                }
                 kernels.walk.conv1d(device, batch, &shape)
             }
             Op::Scan(op) => {
@@ -375,36 +490,24 @@ impl<'m> CudaModel<'m> {
                     dt_bias: tensors.address(op.dt_bias),
                     slot: self.slot(op.state).at,
                 };
+                if let Some(fast) = self.fast(batch)
+                    && fast.scan.run(device, batch, &shape)?
+                {
+                    return Ok(());
+                }
                 kernels.walk.scan(device, batch, &shape)
             }
             Op::Ssd(op) => {
-                let shape = SsdShape {
-                    x: op.x.at,
-                    dt: op.dt.at,
-                    b: op.b.at,
-                    c: op.c.at,
-                    out: op.out.at,
-                    heads: op.dt.len,
-                    head_dim: op.x.len / op.dt.len.max(1),
-                    groups: op.groups,
-                    d_state: op.b.len / op.groups.max(1),
-                    is_half: self.is_half(op.state),
-                    dt_lo: op.dt_lo,
-                    dt_hi: op.dt_hi,
-                    a: tensors.address(op.a),
-                    d: tensors.address(op.d),
-                    dt_bias: tensors.address(op.dt_bias),
-                    slot: self.slot(op.state).at,
-                };
+                let shape = self.ssd(op);
                 kernels.walk.ssd(device, batch, &shape)
             }
             Op::Attention(op) => {
                 let shape = self.attention(op);
                 if batch.tokens > 1 && context.cached + u64::from(batch.tokens) > u64::from(shape.capacity) {
                     // The cache lets go of positions that earlier tokens still see.
-                    return (0..batch.tokens).try_for_each(|t| kernels.attention.run(device, &batch.token(t), &shape, room.parts));
+                    return (0..batch.tokens).try_for_each(|t| kernels.attention.run(device, &batch.token(t), &shape, room.attention));
                 }
-                kernels.attention.run(device, batch, &shape, room.parts)
+                kernels.attention.run(device, batch, &shape, room.attention)
             }
             Op::SiluMultiply(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::SiluMultiply(op.y)),
             Op::Add(op) => kernels.elementwise.pairwise(device, batch, op.x, Pairwise::Add(op.y, op.scale)),
@@ -572,3 +675,20 @@ impl Needs {
 
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
+
+/// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
+fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {
+    let is_plain = chosen == Address::NULL && x.picks == 1 && to.cap == 0.0;
+    is_plain.then_some(Product {
+        matrix: matrix.address,
+        bias: to.bias,
+        residual: Address::NULL,
+        out: to.out,
+        gate: batch.gate,
+        rows: matrix.rows,
+        cols: matrix.cols,
+        out_stride: u32::try_from(to.row_stride).ok()?,
+        residual_stride: 0,
+        scale: to.scale,
+    })
+}

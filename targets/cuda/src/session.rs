@@ -113,22 +113,24 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         };
         let codes = layout.add(rows_u64 * needs.rounded);
         let [scales, sums] = [(); 2].map(|()| layout.add(rows_u64 * needs.rounded / 32 * 4));
-        let parts = layout.add(gpu.parts_bytes(rows));
+        let attention = layout.add(gpu.attention_bytes(rows));
         let [chosen, weights] = [(); 2].map(|()| layout.add(picks));
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
         let experts = layout.add(4 * rows_u64 * needs.experts);
         let entry = layout.add(ROUTE_BYTES);
+        let halo = layout.add(gpu.fast_bytes(options.batch));
         let arena = Arena::new(gpu.device(), &layout)?;
         let room = Room {
             input: arena.address(places.input),
             output: arena.address(places.output),
             rounded: Rounded { codes: arena.address(codes), scales: arena.address(scales), sums: arena.address(sums) },
-            parts: arena.address(parts),
+            attention: arena.address(attention),
             chosen: arena.address(chosen),
             weights: arena.address(weights),
             hidden: arena.address(hidden),
             experts: arena.address(experts),
             entry: arena.address(entry),
+            halo: arena.address(halo),
         };
         let mut session = CudaSession {
             gpu,

@@ -3,6 +3,8 @@
 mod bandwidth;
 mod cold;
 mod context;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod inputs;
 mod ops;
 mod options;
@@ -64,6 +66,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return tell(args, &mut out, &found, |out| found.print(out));
     }
     let file = open(args, &path)?;
+    #[cfg(feature = "cuda")]
+    if let Some(device) = crate::device::gpu(args.device) {
+        let work = gpu::Work {
+            steps: args.tokens.map(|tokens| tokens as usize),
+            prompt: args.prompt as usize,
+            batch: args.batch,
+            runs: args.runs,
+            with_operations: args.ops,
+            arithmetic: args.device.arithmetic(),
+        };
+        let report = gpu::GpuReport::measure(&device, &file.model()?, name, &work).with_context(|| file.name())?;
+        return tell(args, &mut out, &report, |out| report.print(out));
+    }
+    #[cfg(not(feature = "cuda"))]
+    crate::device::told_without_gpu(args.device);
     let report = time_steps(args, &file, name, &engines).with_context(|| file.name())?;
     tell(args, &mut out, &report, |out| report.print(out))
 }

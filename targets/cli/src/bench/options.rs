@@ -1,5 +1,6 @@
 //! What `bench` is asked for.
 
+use crate::device::Target;
 use crate::quantize::{cache_format, format, state_format};
 use brooklet::artifact::MAX_CONTEXT;
 use brooklet::kernels::quant::Format;
@@ -19,6 +20,7 @@ Examples:
   brooklet bench model.brook --streams 1,8,64 --ops
   brooklet bench --context --svg context.svg
   brooklet bench --shape granite-4.0-h-350m --cold
+  brooklet bench --shape mamba2-130m --device cuda --ops
   BROOKLET_BACKEND=avx2 brooklet bench model.brook
 
 The share of the roofline is how close a step comes to what memory allows: the bytes that it has to move (weights once,
@@ -93,6 +95,9 @@ pub(crate) struct Args {
     /// Measure a cold start instead: the time to the first answer of a process whose file is not in memory, and its memory
     #[arg(long, conflicts_with_all = ["depth", "streams", "ops", "context"])]
     pub(super) cold: bool,
+    /// Where the model runs: on a GPU steps and prefills are timed, beside how fast it copies
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t, conflicts_with_all = ["context", "cold", "depth", "streams"])]
+    pub(super) device: Target,
     /// Keep the file's pages in memory
     #[arg(long)]
     pub(super) lock: bool,

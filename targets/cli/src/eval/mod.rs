@@ -5,6 +5,7 @@ mod outputs;
 mod perplexity;
 mod recordings;
 
+use crate::device::Target;
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
@@ -62,6 +63,9 @@ pub(crate) struct Args {
     /// Many tokens at once instead of step by step; the outputs are the same bits
     #[arg(long, requires = "logits")]
     prefill: bool,
+    /// Where the models run, with --text
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t, requires = "text", conflicts_with = "free_running")]
+    device: Target,
     /// Threads; without it, one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -85,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(text) = &args.text {
         let against = args.against.as_deref();
         let (window, windows) = (args.window as usize, args.windows.map_or(usize::MAX, |n| n as usize));
-        return pool.install(|| perplexity::run(&args.model, text, window, windows, against, args.json));
+        return pool.install(|| perplexity::run(&args.model, text, window, windows, against, args.device, args.json));
     }
     if let Some(dir) = &args.recordings {
         return pool.install(|| recordings::run(&args.model, dir, args.window_seconds, args.time_column.as_deref(), args.json));

@@ -2,11 +2,12 @@
 //!
 //! The text is tokenized whole and cut into windows; each starts from an empty state, and only its second half is scored.
 
+use crate::device::Target;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
+use crate::reader::Reader;
 use crate::text::TextCodec;
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::Model;
-use brooklet::kernels::KernelTable;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::io::{self, Write};
@@ -25,7 +26,56 @@ struct Sums {
     kl: f64,
 }
 
-pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, against: Option<&Path>, json: bool) -> Result<()> {
+impl Sums {
+    fn plus(self, other: &Sums) -> Sums {
+        Sums {
+            tokens: self.tokens + other.tokens,
+            surprise: self.surprise + other.surprise,
+            other_surprise: self.other_surprise + other.other_surprise,
+            kl: self.kl + other.kl,
+        }
+    }
+}
+
+/// The sums over all windows, one after the other on a GPU.
+#[cfg(feature = "cuda")]
+fn on_gpu<'t>(
+    (device, arithmetic): (&brooklet_cuda::Device, brooklet_cuda::Arithmetic),
+    model: &Model<'_>,
+    other: Option<&Model<'_>>,
+    windows: impl Iterator<Item = &'t [u32]>,
+    bar: &ProgressBar,
+) -> Result<Sums> {
+    use brooklet_cuda::{CudaModel, CudaSession, Options};
+    let own = CudaModel::with(device, model, arithmetic)?;
+    let mut own = CudaSession::new(&own, Options::default())?;
+    let other = other.map(|other| CudaModel::with(device, other, arithmetic)).transpose()?;
+    let mut other = other.as_ref().map(|other| CudaSession::new(other, Options::default())).transpose()?;
+    let mut total = Sums::default();
+    for window in windows {
+        own.reset()?;
+        let sums = match &mut other {
+            Some(other) => {
+                other.reset()?;
+                score_both(&mut own, other, model.outputs(), window)?
+            }
+            None => score(&mut own, window)?,
+        };
+        total = total.plus(&sums);
+        bar.inc(1);
+    }
+    Ok(total)
+}
+
+pub(super) fn run(
+    model: &Path,
+    text: &Path,
+    window: usize,
+    windows: usize,
+    against: Option<&Path>,
+    target: Target,
+    json: bool,
+) -> Result<()> {
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
@@ -37,6 +87,15 @@ pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, agai
         bail!("{}: {} tokens do not fill one window of {window}; choose a smaller --window or a longer text", text.display(), tokens.len());
     }
     let bar = ProgressBar::new(count as u64);
+    #[cfg(feature = "cuda")]
+    if let Some(device) = crate::device::gpu(target) {
+        let total = on_gpu((&device, target.arithmetic()), &model, other.as_ref(), tokens.chunks_exact(window).take(count), &bar)
+            .with_context(|| file.name())?;
+        bar.finish_and_clear();
+        return print(&total, count, window, other.is_some(), json);
+    }
+    #[cfg(not(feature = "cuda"))]
+    crate::device::told_without_gpu(target);
     let all: Vec<Sums> = tokens
         .par_chunks_exact(window)
         .take(count)
@@ -45,8 +104,10 @@ pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, agai
             |memory, window| {
                 let (own, others) = memory.as_mut().map_err(|e| anyhow!("{e:#}"))?;
                 let sums = match other.as_ref().zip(others.as_mut()) {
-                    Some((other, others)) => score_both(&model, own, other, others, kernels, window),
-                    None => score(&model, own, kernels, window),
+                    Some((other, others)) => own.with_session(&model, kernels, |own| {
+                        others.with_session(other, kernels, |other| score_both(own, other, model.outputs(), window))
+                    }),
+                    None => own.with_session(&model, kernels, |session| score(session, window)),
                 };
                 bar.inc(1);
                 sums
@@ -56,12 +117,7 @@ pub(super) fn run(model: &Path, text: &Path, window: usize, windows: usize, agai
         .with_context(|| file.name())?;
     bar.finish_and_clear();
     // In the windows' order: the result does not depend on the threads.
-    let total = all.iter().fold(Sums::default(), |a, b| Sums {
-        tokens: a.tokens + b.tokens,
-        surprise: a.surprise + b.surprise,
-        other_surprise: a.other_surprise + b.other_surprise,
-        kl: a.kl + b.kl,
-    });
+    let total = all.iter().fold(Sums::default(), Sums::plus);
     print(&total, count, window, other.is_some(), json)
 }
 
@@ -108,45 +164,37 @@ fn halves(window: &[u32]) -> (&[u32], (&[u32], &[u32])) {
     (&window[..first - 1], (&window[first - 1..window.len() - 1], &window[first..]))
 }
 
-fn score(model: &Model<'_>, memory: &mut Memory, kernels: &'static KernelTable, window: &[u32]) -> Result<Sums> {
+/// Scores a window from an empty stream on.
+fn score(session: &mut impl Reader, window: &[u32]) -> Result<Sums> {
     let (read, (from, guess)) = halves(window);
     let mut sums = Sums { tokens: guess.len() as u64, ..Sums::default() };
-    memory.with_session(model, kernels, |session| {
-        session.prefill_tokens(read)?;
-        session.prefill_tokens_each(from, &mut |i, logits| sums.surprise -= log_probability(logits, guess[i]))?;
-        Ok(sums)
-    })
+    if !read.is_empty() {
+        session.read(read)?;
+    }
+    session.read_each(from, &mut |i, logits| sums.surprise -= log_probability(logits, guess[i]))?;
+    Ok(sums)
 }
 
-fn score_both(
-    model: &Model<'_>,
-    memory: &mut Memory,
-    other: &Model<'_>,
-    others: &mut Memory,
-    kernels: &'static KernelTable,
-    window: &[u32],
-) -> Result<Sums> {
+/// Scores a window with two models of `width` outputs, each from an empty stream on.
+fn score_both(own: &mut impl Reader, other: &mut impl Reader, width: usize, window: &[u32]) -> Result<Sums> {
     let (read, (from, guess)) = halves(window);
     let mut sums = Sums { tokens: guess.len() as u64, ..Sums::default() };
     let mut held: Vec<f32> = Vec::new();
-    let width = model.outputs();
-    memory.with_session(model, kernels, |own| {
-        others.with_session(other, kernels, |other| {
-            own.prefill_tokens(read)?;
-            other.prefill_tokens(read)?;
-            for (from, guess) in from.chunks(BATCH).zip(guess.chunks(BATCH)) {
-                held.clear();
-                other.prefill_tokens_each(from, &mut |_, logits| held.extend_from_slice(logits))?;
-                own.prefill_tokens_each(from, &mut |i, logits| {
-                    let theirs = &held[i * width..(i + 1) * width];
-                    sums.surprise -= log_probability(logits, guess[i]);
-                    sums.other_surprise -= log_probability(theirs, guess[i]);
-                    sums.kl += divergence(theirs, logits);
-                })?;
-            }
-            Ok(sums)
-        })
-    })
+    if !read.is_empty() {
+        own.read(read)?;
+        other.read(read)?;
+    }
+    for (from, guess) in from.chunks(BATCH).zip(guess.chunks(BATCH)) {
+        held.clear();
+        other.read_each(from, &mut |_, logits| held.extend_from_slice(logits))?;
+        own.read_each(from, &mut |i, logits| {
+            let theirs = &held[i * width..(i + 1) * width];
+            sums.surprise -= log_probability(logits, guess[i]);
+            sums.other_surprise -= log_probability(theirs, guess[i]);
+            sums.kl += divergence(theirs, logits);
+        })?;
+    }
+    Ok(sums)
 }
 
 /// Logarithm of the sum of exponentials.

@@ -9,18 +9,20 @@ use cudarc::driver::{CudaFunction, DeviceRepr};
 
 /// Widest head.
 pub(crate) const MAX_HEAD_DIM: u32 = 512;
-/// Positions that make up a part worth a block of its own.
-const PART: u32 = 256;
-/// Most parts of a cache.
-const MAX_PARTS: u32 = 64;
+/// Positions whose weights are rounded together.
+const WEIGHT_GROUP: u64 = 64;
+/// Bytes of scores beyond which the rows of a batch are handled some at a time.
+const ROOM_BYTES: u64 = 64 << 20;
+/// Threads that sum values up, for 8-bit caches: several teams.
+const GATHERING: u32 = 512;
 
 /// Attention over a bounded cache.
 #[derive(Clone, Debug)]
 pub struct Attention {
     remember: CudaFunction,
-    /// By width of a head: 32, 64, 128, 256, 512.
-    attend: [CudaFunction; 5],
-    join: CudaFunction,
+    score: CudaFunction,
+    weigh: CudaFunction,
+    gather: CudaFunction,
 }
 
 /// Operands: `struct AttentionShape` of the kernels.
@@ -45,13 +47,33 @@ pub struct AttentionShape {
     pub scale: f32,
 }
 
+/// Working space: `struct Room` of the kernels.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Room {
+    scores: Address,
+    codes: Address,
+    scales: Address,
+    totals: Address,
+}
+
 // SAFETY: the same fields in the same order as the kernels' struct.
 unsafe impl DeviceRepr for AttentionShape {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for Room {}
 
-/// Parts into which a cache is cut so that its heads keep the whole GPU busy.
-fn parts(device: &Device, rows: u32, shape: &AttentionShape) -> u32 {
-    let busy = (4 * device.processors()).div_ceil((rows * shape.heads).max(1));
-    busy.min(shape.capacity.div_ceil(PART)).clamp(1, MAX_PARTS)
+impl AttentionShape {
+    /// Bytes of scores, codes, scales and totals of one row.
+    fn row_bytes(&self) -> [u64; 4] {
+        let (heads, capacity) = (u64::from(self.heads), u64::from(self.capacity));
+        [4 * heads * capacity, 2 * heads * capacity, 4 * heads * capacity.div_ceil(WEIGHT_GROUP), 4 * heads]
+    }
+
+    /// Rows that are handled at once.
+    fn rows_at_once(&self, rows: u32) -> u32 {
+        let bytes: u64 = self.row_bytes().iter().sum();
+        (ROOM_BYTES / bytes.max(1)).clamp(1, u64::from(rows)) as u32
+    }
 }
 
 impl Attention {
@@ -59,27 +81,35 @@ impl Attention {
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/attention.bin"))?;
         let function = |name| module.function(name);
-        let attend =
-            [function("attend_32")?, function("attend_64")?, function("attend_128")?, function("attend_256")?, function("attend_512")?];
-        Ok(Attention { remember: function("remember")?, attend, join: function("join")? })
+        Ok(Attention { remember: function("remember")?, score: function("score")?, weigh: function("weigh")?, gather: function("gather")? })
     }
 
-    /// Bytes of working space for the parts of a cache, batches of up to `rows` rows.
-    pub fn parts_bytes(device: &Device, rows: u32, shape: &AttentionShape) -> u64 {
-        let most = (1..=rows).map(|rows| u64::from(rows) * u64::from(parts(device, rows, shape))).max().unwrap_or(1);
-        most * u64::from(shape.heads) * u64::from(2 + shape.head_dim) * 4
+    /// Bytes of working space for batches of up to `rows` rows.
+    pub fn room_bytes(rows: u32, shape: &AttentionShape) -> u64 {
+        let rows = u64::from(shape.rows_at_once(rows));
+        shape.row_bytes().iter().map(|bytes| (rows * bytes).next_multiple_of(16)).sum()
     }
 
     /// Rotates, stores and attends. All tokens of a stream at once: the cache must hold them without letting go of one.
     pub fn run(&self, device: &Device, batch: &Batch, shape: &AttentionShape, room: Address) -> Result<(), Error> {
         let rows = batch.rows();
         launch!(device, &self.remember, (shape.kv_heads + shape.heads, rows, 1), 32, 0, *batch, *shape)?;
-        let count = parts(device, rows, shape);
-        let width = (shape.head_dim.div_ceil(32).next_power_of_two().ilog2() as usize).min(self.attend.len() - 1);
-        let shared_bytes = 4 * (2 + shape.head_dim) * 4;
-        launch!(device, &self.attend[width], (shape.heads, rows, count), 128, shared_bytes, *batch, *shape, room)?;
-        if count > 1 {
-            launch!(device, &self.join, (shape.heads, rows, 1), 128, 0, *batch, *shape, room, count)?;
+        let at_once = shape.rows_at_once(rows);
+        let mut end = room;
+        let [scores, codes, scales, totals] = shape.row_bytes().map(|bytes| {
+            let part = end;
+            end = end.plus((u64::from(at_once) * bytes).next_multiple_of(16));
+            part
+        });
+        let room = Room { scores, codes, scales, totals };
+        let team = shape.head_dim.next_multiple_of(32);
+        let teams = if shape.kind == 1 { (GATHERING / team).max(1) } else { 1 };
+        for first in (0..rows).step_by(at_once as usize) {
+            let rows = at_once.min(rows - first);
+            let grid = (shape.capacity.div_ceil(64), shape.heads, rows);
+            launch!(device, &self.score, grid, 256, 4 * shape.head_dim.next_multiple_of(4), *batch, *shape, room, first)?;
+            launch!(device, &self.weigh, (shape.heads, rows, 1), 256, 0, *batch, *shape, room, first)?;
+            launch!(device, &self.gather, (shape.heads, rows, 1), teams * team, 4 * teams * team, *batch, *shape, room, first, team)?;
         }
         Ok(())
     }

@@ -4,30 +4,47 @@
 //! [`crate::arena::Arena`], spans and shapes from a checked program.
 
 mod attention;
+mod conv;
 mod diag_ssm;
 mod elementwise;
+mod entering;
 mod gates;
+mod head;
 mod input;
+mod matmul;
+mod matvec;
 mod memory;
 mod moe;
 mod multiply;
 mod norm;
+mod overlap;
+mod product;
+mod round;
 mod route;
+mod scan;
 mod walk;
 
 pub(crate) use attention::MAX_HEAD_DIM;
 pub use attention::{Attention, AttentionShape};
+pub use conv::Conv;
 pub use diag_ssm::{DiagShape, DiagSsm};
 pub use elementwise::{Elementwise, Pairwise};
+pub use entering::{Entering, EnteringKind};
 pub use gates::Gates;
+pub use head::{Draw, Head, MOST_CANDIDATES};
 pub use input::{Input, StandIn};
+pub use matmul::Matmul;
+pub use matvec::Matvec;
 pub use memory::Memory;
 pub(crate) use moe::MAX_EXPERTS;
 pub use moe::{Moe, RouterShape};
 pub use multiply::{Multiply, Outcome, Rounded, Vectors, Which};
 pub use norm::{Gating, Norm, NormShape};
+pub use product::Product;
+pub use round::Round;
 pub use route::Route;
 pub(crate) use route::{ENTRY_BYTES, GATE_AT};
+pub use scan::SelectiveScan;
 pub use walk::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
 
 use crate::device::Device;
@@ -46,7 +63,11 @@ pub(crate) fn start<'a>(device: &'a Device, function: &'a CudaFunction) -> Launc
 
 /// Queues a kernel whose arguments were added in the order of its parameters.
 pub(crate) fn queue(launch: &mut LaunchArgs<'_>, grid: (u32, u32, u32), block: u32, shared_bytes: u32) -> Result<(), Error> {
-    let config = LaunchConfig { grid_dim: grid, block_dim: (block, 1, 1), shared_mem_bytes: shared_bytes };
+    queue_as(launch, LaunchConfig { grid_dim: grid, block_dim: (block, 1, 1), shared_mem_bytes: shared_bytes })
+}
+
+/// The same for a block of two dimensions.
+pub(crate) fn queue_as(launch: &mut LaunchArgs<'_>, config: LaunchConfig) -> Result<(), Error> {
     // SAFETY: a launcher gives its kernel's parameters in order and in type, addresses of an arena, and spans that lie in the frame: the
     // program was checked when it was loaded.
     unsafe { launch.launch(config) }.map(|_| ()).map_err(Error::driver("starting a kernel"))

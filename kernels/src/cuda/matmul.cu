@@ -1,0 +1,219 @@
+// Quantized matrix times many vectors: a prefill. kernels/src/portable/matmul.rs.
+//
+// A block makes 128 rows x TOKENS of the product by int8 tensor cores. A group of 32 columns is one step of them: the exact integer sums of a
+// group become floats, take the row's factor and the vector's scale, and are added up in registers, groups ascending: the CPU's bits. Codes become
+// levels in the registers of the warp that multiplies them: a lane's word of a tile is just what one instruction wants of its row.
+#include "entering.cuh"
+#include "pipeline.cuh"
+#include "product.cuh"
+#include "quant.cuh"
+
+#define BLOCK_TILE_ROWS 8
+#define STEP_GROUPS 2
+#define STAGES 4
+
+template <int BITS, int TOKENS>
+struct Stage {
+    // Of each of STEP_GROUPS groups: the tiles, their sub-scales, the vectors' codes, their scales.
+    static const u32 subs = STEP_GROUPS * BLOCK_TILE_ROWS * Format<BITS>::tile_bytes;
+    static const u32 codes = subs + STEP_GROUPS * BLOCK_TILE_ROWS * TILE_ROWS;
+    static const u32 scales = codes + STEP_GROUPS * TOKENS * GROUP;
+    static const u32 bytes = scales + STEP_GROUPS * TOKENS * 4;
+};
+
+static __device__ __forceinline__ void copy_4(u32 shared, const void* global) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared), "l"(global) : "memory");
+}
+
+// What a thread copies in every step: where from, as distances from the planes' beginnings that grow by a step's bytes, and where to in a stage.
+template <int BITS, int TOKENS>
+struct Share {
+    static const u32 tile_pieces = BITS * 4, pieces = STEP_GROUPS * BLOCK_TILE_ROWS * tile_pieces, rounds = (pieces + 255) / 256;
+    static const u32 code_rounds = STEP_GROUPS * TOKENS * 2 / 256 > 0 ? STEP_GROUPS * TOKENS * 2 / 256 : 1;
+    u32 tiles[rounds], sub, codes[code_rounds], scale;
+
+    // What lies outside is read from inside: it counts for nothing.
+    __device__ __forceinline__ Share(const Planes& p, u32 first_tile_row, u32 first_token, u32 tokens) {
+#pragma unroll
+        for (u32 i = 0; i < rounds; i++) {
+            u32 piece = threadIdx.x + i * 256, tile = piece / tile_pieces, in_tile = piece - tile * tile_pieces, row = tile / STEP_GROUPS;
+            tiles[i] = (min(first_tile_row + row, p.tile_rows - 1) * p.groups + tile % STEP_GROUPS) * Format<BITS>::tile_bytes + in_tile * 16;
+        }
+        u32 row = threadIdx.x / STEP_GROUPS;
+        sub = (min(first_tile_row + row, p.tile_rows - 1) * p.groups + threadIdx.x % STEP_GROUPS) * TILE_ROWS;
+#pragma unroll
+        for (u32 i = 0; i < code_rounds; i++) {
+            u32 piece = threadIdx.x + i * 256, token = piece / (STEP_GROUPS * 2);
+            codes[i] = min(first_token + token, tokens - 1) * p.groups * GROUP + piece % (STEP_GROUPS * 2) * 16;
+        }
+        scale = min(first_token + threadIdx.x / STEP_GROUPS, tokens - 1) * p.groups + threadIdx.x % STEP_GROUPS;
+    }
+
+    __device__ __forceinline__ void start(const Planes& p, const Entering& in, u8* stage, u32 group) {
+        u32 to = shared_address(stage), thread = threadIdx.x, left = p.groups - group;
+#pragma unroll
+        for (u32 i = 0; i < rounds; i++) {
+            u32 piece = thread + i * 256, tile = piece / tile_pieces, in_tile = piece - tile * tile_pieces;
+            u32 at = (tile % STEP_GROUPS * BLOCK_TILE_ROWS + tile / STEP_GROUPS) * Format<BITS>::tile_bytes + in_tile * 16;
+            if (piece < pieces && tile % STEP_GROUPS < left) copy_16(to + at, p.tiles + (u64)group * Format<BITS>::tile_bytes + tiles[i]);
+        }
+        if (thread < STEP_GROUPS * BLOCK_TILE_ROWS && thread % STEP_GROUPS < left)
+            copy_16(to + Stage<BITS, TOKENS>::subs + (thread % STEP_GROUPS * BLOCK_TILE_ROWS + thread / STEP_GROUPS) * TILE_ROWS,
+                    p.sub_scales + (u64)group * TILE_ROWS + sub);
+#pragma unroll
+        for (u32 i = 0; i < code_rounds; i++) {
+            u32 piece = thread + i * 256, token = piece / (STEP_GROUPS * 2), part = piece % (STEP_GROUPS * 2), step = part >> 1;
+            if (piece < STEP_GROUPS * TOKENS * 2 && step < left)
+                copy_16(to + Stage<BITS, TOKENS>::codes + (step * TOKENS + token) * GROUP + (part & 1) * 16, in.codes + (u64)group * GROUP + codes[i]);
+        }
+        u32 token = thread / STEP_GROUPS, step = thread % STEP_GROUPS, at = Stage<BITS, TOKENS>::scales + (step * TOKENS + token) * 4;
+        if (token < TOKENS) {
+            if (step < left) copy_4(to + at, in.scales + group + scale);
+            else *(float*)(stage + at) = 0.0f;
+        }
+    }
+};
+
+// (16 x 32) * (32 x 8) + c, of bytes.
+static __device__ __forceinline__ void multiply_tiles(i32 d[4], const u32 a[4], u32 b0, u32 b1, i32 c) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c));
+}
+
+// The lane's eight columns of a row, as levels; the second table's if its sub-scale picks that.
+template <int BITS>
+static __device__ __forceinline__ void expand_row(const Levels<BITS>& levels, const Levels<BITS>& second, const u32* words, u32 quarter, i32 sub, u32& a, u32& b) {
+    auto line = [&](int i) { return words[i * TILE_ROWS]; };
+    if constexpr (Format<BITS>::table_words <= 4 && Format<BITS>::has_table) {
+        Levels<BITS> picked = levels;
+#pragma unroll
+        for (int i = 0; i < Format<BITS>::table_words; i++) picked.words[i] = sub & 1 ? second.words[i] : levels.words[i];
+        expand<BITS>(picked, quarter, line, a, b);
+    } else {
+        expand<BITS>(levels, quarter, line, a, b);
+        if (BITS == 2) {
+            // One less, byte by byte.
+            a = (a + 0x7f7f7f7fu) ^ 0x80808080u;
+            b = (b + 0x7f7f7f7fu) ^ 0x80808080u;
+        } else if (Format<BITS>::has_table) {
+            u32 shift = sub & 1 ? ((u32)levels.shift & 255) * 0x01010101u : 0;
+            a = add_bytes(a, shift);
+            b = add_bytes(b, shift);
+        }
+    }
+}
+
+template <int BITS, int TOKENS>
+static __device__ __forceinline__ void matmul(const Product& product, const Entering& in, u32 tokens) {
+    extern __shared__ uint4 shared[];
+    typedef Stage<BITS, TOKENS> S;
+    // Warps lie 4 x 2: each 32 rows, two tiles, and half of the tokens, in eights.
+    const int TILES = 2, EIGHTS = TOKENS / 16;
+    u8* stages = (u8*)shared;
+    let_next_start();
+    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row = lane >> 2, quarter = lane & 3;
+    u32 warp_tile_row = (warp >> 1) * TILES, warp_token = (warp & 1) * (TOKENS / 2);
+    Planes p = planes_of<BITS>(product.matrix, product.rows, product.cols);
+    u32 first_tile_row = blockIdx.x * BLOCK_TILE_ROWS, first_token = blockIdx.y * TOKENS;
+    Levels<BITS> levels = load_levels<BITS>(p), second = shifted<BITS>(levels);
+    wait_for_previous();
+    if (product.gate && *product.gate == 0) return;
+
+    Share<BITS, TOKENS> share(p, first_tile_row, first_token, tokens);
+    u32 steps = (p.groups + STEP_GROUPS - 1) / STEP_GROUPS;
+#pragma unroll
+    for (u32 s = 0; s < STAGES - 1; s++) {
+        if (s < steps) share.start(p, in, stages + s * S::bytes, s * STEP_GROUPS);
+        copies_commit();
+    }
+    float acc[TILES][EIGHTS][4];
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int n = 0; n < EIGHTS; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[t][n][i] = 0.0f;
+
+    u32 slot = 0;
+    for (u32 step = 0; step < steps; step++) {
+        copies_wait<STAGES - 2>();
+        __syncthreads();
+        u32 ahead = step + STAGES - 1, free = slot == 0 ? STAGES - 1 : slot - 1;
+        if (ahead < steps) share.start(p, in, stages + free * S::bytes, ahead * STEP_GROUPS);
+        copies_commit();
+        const u8* stage = stages + slot * S::bytes;
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
+#pragma unroll 1
+        for (int k = 0; k < STEP_GROUPS; k++) {
+            u32 a[TILES][4];
+            float factors[TILES][2], biases[TILES][2];
+#pragma unroll
+            for (int t = 0; t < TILES; t++) {
+                u32 tile = k * BLOCK_TILE_ROWS + warp_tile_row + t;
+                const u32* words = (const u32*)(stage + tile * Format<BITS>::tile_bytes);
+                const i8* subs = (const i8*)stage + S::subs + tile * TILE_ROWS;
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    i32 sub = subs[row + 8 * h];
+                    expand_row<BITS>(levels, second, words + row + 8 * h, quarter, sub, a[t][h], a[t][h + 2]);
+                    factors[t][h] = (float)(Format<BITS>::has_pick ? sub >> 1 : sub);
+                    // Exact: the product of seven bits and two. One fused step then subtracts the bias and multiplies, and rounds once.
+                    biases[t][h] = -INTEGER_BIAS * factors[t][h];
+                }
+            }
+#pragma unroll
+            for (int n = 0; n < EIGHTS; n++) {
+                u32 token = warp_token + n * 8;
+                uint2 x = *(const uint2*)(stage + S::codes + (k * TOKENS + token + row) * GROUP + quarter * 8);
+                const bool ordered = BITS == 8 || BITS == 2;
+                u32 b0 = ordered ? x.x : permute(x.x, x.y, 0x5140), b1 = ordered ? x.y : permute(x.x, x.y, 0x7362);
+                float2 scales = *(const float2*)(stage + S::scales + (k * TOKENS + token + quarter * 2) * 4);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    i32 d[4];
+                    multiply_tiles(d, a[t], b0, b1, INTEGER_BITS);
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        // The integer sum times the factor, rounded once; then two roundings more: the CPU's bits.
+                        float whole = fmaf(__int_as_float(d[i]), factors[t][i >> 1], biases[t][i >> 1]);
+                        acc[t][n][i] = __fadd_rn(acc[t][n][i], __fmul_rn(whole, i & 1 ? scales.y : scales.x));
+                    }
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
+            if (out_row >= product.rows) continue;
+            float scale = __ldg(p.row_scales + out_row), bias = product.bias ? __ldg(product.bias + out_row) : 0.0f;
+#pragma unroll
+            for (int n = 0; n < EIGHTS; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    u32 token = first_token + warp_token + n * 8 + quarter * 2 + i;
+                    if (token >= tokens) continue;
+                    float y = __fmul_rn(__fadd_rn(__fmul_rn(acc[t][n][2 * h + i], scale), bias), product.scale);
+                    if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + out_row], y);
+                    product.out[(u64)token * product.out_stride + out_row] = y;
+                }
+        }
+}
+
+// out (tokens, rows) from rounded vectors: codes, scales.
+//
+// Grid (rows / 128, tokens / TOKENS), both rounded up; block 256; shared memory: four stages of 2 * (128 * 2 * BITS + 128 + 36 * TOKENS) bytes.
+#define MATMUL(bits, tokens)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2) matmul_##bits##_##tokens(Product product, Entering in, u32 vectors) {            \
+        matmul<bits, tokens>(product, in, vectors);                                                                                       \
+    }
+#define MATMULS(bits) MATMUL(bits, 32) MATMUL(bits, 64) MATMUL(bits, 128)
+MATMULS(2)
+MATMULS(3)
+MATMULS(4)
+MATMULS(5)
+MATMULS(6)
+MATMULS(8)

@@ -1,0 +1,151 @@
+//! `bench --device cuda`: steps and prefills on a GPU, beside how fast it copies.
+
+use super::inputs::Inputs;
+use super::traffic::Traffic;
+use anyhow::{Result, bail};
+use brooklet::{Input, Model};
+use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Device, Options, copy_bytes_per_second};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::time::Instant;
+
+/// Steps of a run whose number was left open.
+const STEPS: usize = 256;
+
+/// How fast a model runs on a GPU.
+#[derive(Serialize)]
+pub(super) struct GpuReport {
+    name: String,
+    device: String,
+    /// Whether sums are in the CPU's order.
+    has_cpus_bits: bool,
+    compute_capability: (i32, i32),
+    /// Weights, and everything else, on the GPU.
+    weights_bytes: u64,
+    session_bytes: u64,
+    /// What a large copy reads and writes.
+    copy_bytes_per_second: f64,
+    /// Weights once, recurrent states read and written.
+    step_bytes: u64,
+    steps: usize,
+    /// Steps whose tokens are drawn on the GPU: nothing comes back between them. Text models only.
+    drawn_steps_per_second: Option<f64>,
+    /// Steps whose outputs come back, one after the other.
+    steps_per_second: f64,
+    prompt: usize,
+    prompt_tokens_per_second: f64,
+    /// Seconds of a step by operation, without a graph; with --ops.
+    operations: Vec<(&'static str, f64, usize)>,
+}
+
+/// What to run.
+pub(super) struct Work {
+    pub(super) steps: Option<usize>,
+    pub(super) prompt: usize,
+    pub(super) batch: u32,
+    pub(super) runs: u32,
+    pub(super) with_operations: bool,
+    pub(super) arithmetic: Arithmetic,
+}
+
+impl GpuReport {
+    pub(super) fn measure(device: &Device, model: &Model<'_>, name: String, work: &Work) -> Result<Self> {
+        let gpu = CudaModel::with(device, model, work.arithmetic)?;
+        let mut session = CudaSession::new(&gpu, Options { batch: work.batch, ..Options::default() })?;
+        let room = model.plan().context.map_or(usize::MAX, |context| context as usize);
+        let (steps, prompt) = (work.steps.unwrap_or(STEPS).min(room), work.prompt.min(room));
+        if steps == 0 || prompt == 0 {
+            bail!("there is no room for a step");
+        }
+        let inputs = Inputs::random(model, steps.max(prompt));
+        // The median of so many runs, after one to warm up; every run begins a stream anew.
+        let mut per_second = |count: usize, run: &mut dyn FnMut(&mut CudaSession<'_, '_>) -> Result<()>| {
+            let mut seconds = Vec::new();
+            for number in 0..=work.runs {
+                session.reset()?;
+                device.wait()?;
+                let start = Instant::now();
+                run(&mut session)?;
+                device.wait()?;
+                if number > 0 {
+                    seconds.push(start.elapsed().as_secs_f64());
+                }
+            }
+            seconds.sort_by(f64::total_cmp);
+            anyhow::Ok(count as f64 / seconds[seconds.len() / 2])
+        };
+        let drawn_steps_per_second = match &inputs {
+            Inputs::Tokens(tokens) => Some(per_second(steps, &mut |session| Ok(session.greedy(tokens[0], steps).map(drop)?))?),
+            Inputs::Frames(..) => None,
+        };
+        let steps_per_second = per_second(steps, &mut |session| {
+            match &inputs {
+                Inputs::Tokens(tokens) => tokens[..steps].iter().try_for_each(|&token| session.step(Input::Token(token)).map(drop))?,
+                Inputs::Frames(frames, channels) => {
+                    frames.chunks_exact(*channels).take(steps).try_for_each(|frame| session.step(Input::Frame(frame)).map(drop))?;
+                }
+            }
+            Ok(())
+        })?;
+        let prompt_tokens_per_second = per_second(prompt, &mut |session| {
+            match &inputs {
+                Inputs::Tokens(tokens) => session.prefill_tokens(0, &tokens[..prompt])?,
+                Inputs::Frames(frames, channels) => session.prefill_frames(0, &frames[..prompt * channels])?,
+            };
+            Ok(())
+        })?;
+        let mut operations = Vec::new();
+        if let (true, Inputs::Tokens(tokens)) = (work.with_operations, &inputs) {
+            let mut sums: BTreeMap<&'static str, (f64, usize)> = BTreeMap::new();
+            session.reset()?;
+            // The first runs are cold.
+            for run in 0..10 {
+                for (_, name, seconds) in session.profile(&tokens[..1])? {
+                    if run >= 5 {
+                        let sum = sums.entry(name).or_default();
+                        *sum = (sum.0 + seconds / 5.0, sum.1 + 1);
+                    }
+                }
+            }
+            operations = sums.into_iter().map(|(name, (seconds, count))| (name, seconds, count / 5)).collect();
+            operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+        }
+        let session_bytes = session.bytes();
+        Ok(GpuReport {
+            name,
+            device: device.name(),
+            has_cpus_bits: work.arithmetic == Arithmetic::Exact,
+            compute_capability: device.capability(),
+            weights_bytes: gpu.weights_bytes(),
+            session_bytes,
+            copy_bytes_per_second: copy_bytes_per_second(device)?,
+            step_bytes: Traffic::of(model, 0).total_bytes(),
+            steps,
+            drawn_steps_per_second,
+            steps_per_second,
+            prompt,
+            prompt_tokens_per_second,
+            operations,
+        })
+    }
+
+    /// For people.
+    pub(super) fn print(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (major, minor) = self.compute_capability;
+        writeln!(out, "{} on {} ({major}.{minor}), which copies {:.0} GB/s", self.name, self.device, self.copy_bytes_per_second / 1e9)?;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        writeln!(out, "  memory   {:.1} MiB weights, {:.1} MiB of all else", mib(self.weights_bytes), mib(self.session_bytes))?;
+        let share = |rate: f64| 100.0 * rate * self.step_bytes as f64 / self.copy_bytes_per_second;
+        if let Some(rate) = self.drawn_steps_per_second {
+            writeln!(out, "  decode   {rate:>9.1} tokens/s, drawn on the GPU     {:.1} % of what copies allow", share(rate))?;
+        }
+        let rate = self.steps_per_second;
+        writeln!(out, "  decode   {rate:>9.1} steps/s, outputs to the host   {:.1} %", share(rate))?;
+        writeln!(out, "  prefill  {:>9.1} tokens/s, {} tokens", self.prompt_tokens_per_second, self.prompt)?;
+        for (name, seconds, count) in &self.operations {
+            writeln!(out, "    {name:<14} {count:>4} × {:>8.2} µs = {:>9.1} µs", seconds * 1e6 / *count as f64, seconds * 1e6)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! What reads tokens and says what may follow: a session on the CPU, or one on a GPU.
+
+use anyhow::Result;
+use brooklet::Session;
+
+/// A stream of a text model.
+pub(crate) trait Reader {
+    /// Reads tokens; the outputs are those of the last.
+    fn read(&mut self, tokens: &[u32]) -> Result<&[f32]>;
+
+    /// Reads tokens and calls `each` with every token's number and outputs.
+    fn read_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<()>;
+}
+
+impl Reader for Session<'_, '_, '_> {
+    fn read(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        Ok(self.prefill_tokens(tokens)?)
+    }
+
+    fn read_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+        Ok(self.prefill_tokens_each(tokens, each)?)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Reader for brooklet_cuda::CudaSession<'_, '_> {
+    fn read(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        let outputs = match tokens {
+            [token] => self.step(brooklet::Input::Token(*token)),
+            tokens => self.prefill_tokens(0, tokens),
+        };
+        outputs.map_err(plain)
+    }
+
+    fn read_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+        self.prefill_tokens_each(0, tokens, each).map_err(plain)
+    }
+}
+
+/// The runtime's own errors as they are: some are no failures.
+#[cfg(feature = "cuda")]
+fn plain(error: brooklet_cuda::Error) -> anyhow::Error {
+    match error {
+        brooklet_cuda::Error::Model(error) => error.into(),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,65 @@
+//! Launches that overlap with the kernel before them (programmatic dependent launch): its end, and the copying of the next kernel's weights, go on
+//! together. Only for kernels that call `wait_for_previous` before they read what others write.
+
+use crate::device::Device;
+use crate::error::Error;
+use cudarc::driver::{CudaFunction, DriverError, sys};
+use std::ffi::c_void;
+
+/// Queues a kernel of this grid, block and shared memory; `arguments` point to its parameters, in order.
+///
+/// # Safety
+///
+/// The parameters are the kernel's, in order and in type, and the memory they name is there until the kernel has run.
+pub(super) unsafe fn queue_overlapping(
+    device: &Device,
+    function: &CudaFunction,
+    grid: (u32, u32),
+    block: u32,
+    shared_bytes: u32,
+    arguments: &mut [*mut c_void],
+) -> Result<(), Error> {
+    device.context().bind_to_thread().map_err(Error::driver("choosing the GPU"))?;
+    let mut overlap = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: Default::default(),
+        value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+    };
+    let config = sys::CUlaunchConfig {
+        gridDimX: grid.0,
+        gridDimY: grid.1,
+        gridDimZ: 1,
+        blockDimX: block,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: shared_bytes,
+        hStream: device.stream().cu_stream(),
+        attrs: &raw mut overlap,
+        numAttrs: u32::from(device.capability().0 >= 9),
+    };
+    // SAFETY: the caller's promise; the configuration lives until the call returns, and so does what it points to.
+    let result = unsafe { sys::cuLaunchKernelEx(&raw const config, function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut()) };
+    if result == sys::CUresult::CUDA_SUCCESS { Ok(()) } else { Err(Error::driver("starting a kernel")(DriverError(result))) }
+}
+
+/// Queues a kernel so: `overlapping!(device, function, grid, threads, shared bytes, arguments..)`.
+macro_rules! overlapping {
+    ($device:expr, $function:expr, $grid:expr, $threads:expr, $shared_bytes:expr, $($argument:expr),+ $(,)?) => {{
+        let mut arguments = [$((&raw const $argument).cast_mut().cast::<std::ffi::c_void>()),+];
+        // SAFETY: a launcher gives its kernel's parameters in order and in type, and addresses of an arena.
+        unsafe { $crate::launch::overlap::queue_overlapping($device, $function, $grid, $threads, $shared_bytes, &mut arguments) }
+    }};
+}
+pub(super) use overlapping;
+
+/// Lets a kernel have so much shared memory as a block of this GPU can have, and says how much that is.
+pub(super) fn allow_shared(device: &Device, function: &CudaFunction) -> Result<u32, Error> {
+    let most = device
+        .context()
+        .attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        .map_err(Error::driver("asking for shared memory"))?;
+    function
+        .set_attribute(sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most)
+        .map_err(Error::driver("asking for shared memory"))?;
+    Ok(most.max(0) as u32)
+}

@@ -1,0 +1,311 @@
+//! Whole models: the GPU against the CPU, on the fixtures of every family.
+//!
+//! `BROOKLET_GPU_MODELS` names a folder of further `.brook` files of text models, for the test of greedy tokens.
+
+mod common;
+
+use brooklet::kernels;
+use brooklet::kernels::quant::Format;
+use brooklet::mem::MappedFile;
+use brooklet::ops::Op;
+use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
+use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Options};
+use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
+use brooklet_tests::{Buffers, File, Sequence, family_fixtures, fixtures, stream};
+use common::{Random, gpu};
+use std::ops::Range;
+use std::path::PathBuf;
+
+const LONG: Cache = Cache { context: 128, sink: None, format: CacheFormat::F32 };
+const FLOAT: Recipe = Recipe { format: Format::F32, embedding: None, state: StateFormat::F32, cache: LONG };
+
+/// Feeds steps `range` of `input` to stream `stream` at once and appends every step's outputs to `out`.
+fn feed(session: &mut CudaSession<'_, '_>, stream: usize, input: &Sequence, range: Range<usize>, out: &mut Vec<f32>) {
+    let mut each = |_: usize, y: &[f32]| out.extend_from_slice(y);
+    match input {
+        Sequence::Tokens(t) => session.prefill_tokens_each(stream, &t[range], &mut each).unwrap(),
+        Sequence::Frames(f, channels) => {
+            session.prefill_frames_each(stream, &f[range.start * channels..range.end * channels], None, &mut each).unwrap();
+        }
+        Sequence::FramesAfter(f, channels, seconds) => {
+            let frames = &f[range.start * channels..range.end * channels];
+            session.prefill_frames_each(stream, frames, Some(&seconds[range]), &mut each).unwrap();
+        }
+    }
+}
+
+/// Step `at` of `input`.
+fn input_at(input: &Sequence, at: usize) -> Input<'_> {
+    match input {
+        Sequence::Tokens(t) => Input::Token(t[at]),
+        Sequence::Frames(f, channels) => Input::Frame(&f[at * channels..(at + 1) * channels]),
+        Sequence::FramesAfter(f, channels, seconds) => Input::FrameAfter(&f[at * channels..(at + 1) * channels], seconds[at]),
+    }
+}
+
+/// Outputs of every step, step by step.
+fn stepped(session: &mut CudaSession<'_, '_>, input: &Sequence, range: Range<usize>) -> Vec<f32> {
+    range.flat_map(|at| session.step(input_at(input, at)).unwrap().to_vec()).collect()
+}
+
+/// The largest difference of each step over the largest output of all, in ascending order. NaN comes last.
+fn differences(got: &[f32], want: &[f32], outputs: usize) -> Vec<f32> {
+    assert_eq!(got.len(), want.len());
+    let largest = want.iter().fold(1e-30f32, |m, x| m.max(x.abs()));
+    let off = |(g, w): (&f32, &f32)| if (g - w).is_nan() { f32::INFINITY } else { (g - w).abs() / largest };
+    let mut steps: Vec<f32> =
+        got.chunks(outputs).zip(want.chunks(outputs)).map(|(g, w)| g.iter().zip(w).map(off).fold(0.0, f32::max)).collect();
+    steps.sort_by(f32::total_cmp);
+    steps
+}
+
+/// Whether a token's path hangs on which of two numbers is larger.
+fn decides(model: &Model<'_>) -> bool {
+    model.header().program.iter().flatten().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)))
+}
+
+/// Name, recipe, and how far another order of sums may lead: of the largest output.
+fn recipes() -> [(&'static str, Recipe, f32); 8] {
+    let sliding = |format| Cache { context: 12, sink: Some(2), format };
+    [
+        ("f32", FLOAT, 1e-4),
+        ("f32 sliding", Recipe { cache: sliding(CacheFormat::F32), ..FLOAT }, 1e-4),
+        ("f16", Recipe { format: Format::F16, ..FLOAT }, 1e-4),
+        ("q8", Recipe { format: Format::Q8, cache: Cache { format: CacheFormat::Int8, ..LONG }, ..FLOAT }, 1e-2),
+        ("q4 half", Recipe { format: Format::Q4, state: StateFormat::F16, cache: sliding(CacheFormat::Int8), ..FLOAT }, 1e-2),
+        ("q5 int4", Recipe { format: Format::Q5, cache: Cache { format: CacheFormat::Int4, ..LONG }, ..FLOAT }, 1e-2),
+        ("q3", Recipe { format: Format::Q3, ..FLOAT }, 1e-2),
+        ("q6", Recipe { format: Format::Q6, ..FLOAT }, 1e-2),
+    ]
+}
+
+/// Outputs of every step: all at once, step by step, and in parts of seven.
+fn in_three_ways(session: &mut CudaSession<'_, '_>, input: &Sequence) -> [Vec<f32>; 3] {
+    let steps = input.steps();
+    let [mut whole, mut parts] = [Vec::new(), Vec::new()];
+    feed(session, 0, input, 0..steps, &mut whole);
+    session.reset().unwrap();
+    let by_step = stepped(session, input, 0..steps);
+    session.reset().unwrap();
+    for at in (0..steps).step_by(7) {
+        feed(session, 0, input, at..steps.min(at + 7), &mut parts);
+    }
+    [whole, by_step, parts]
+}
+
+#[test]
+fn every_family_gives_the_cpus_bits() {
+    let Some(device) = gpu("families") else { return };
+    let (mut missed, mut equal) = (Vec::new(), 0);
+    for dir in family_fixtures() {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        for (what, recipe, _) in recipes() {
+            let file = File::quantized(&dir, &recipe);
+            let model = file.model();
+            let input = Sequence::open(&dir);
+            let want = stream(&model, kernels::detect(), &input, 16);
+            let on_gpu = CudaModel::new(&device, &model).unwrap();
+            let mut session = CudaSession::new(&on_gpu, Options { batch: 64, ..Options::default() }).unwrap();
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            for (how, got) in ["whole", "stepping", "in parts"].into_iter().zip(in_three_ways(&mut session, &input)) {
+                if bits(&got) == bits(&want) {
+                    equal += 1;
+                    continue;
+                }
+                let worst = *differences(&got, &want, model.outputs()).last().unwrap();
+                missed.push(format!("{name} {what} {how}: {worst:e} of the largest output"));
+            }
+        }
+    }
+    println!("{equal} streams have the CPU's bits");
+    assert!(missed.is_empty(), "{} have not:\n{}", missed.len(), missed.join("\n"));
+}
+
+#[test]
+fn another_order_of_sums_stays_close() {
+    let Some(device) = gpu("fast arithmetic") else { return };
+    let mut missed = Vec::new();
+    for dir in family_fixtures() {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        for (what, recipe, bound) in recipes() {
+            let file = File::quantized(&dir, &recipe);
+            let model = file.model();
+            let input = Sequence::open(&dir);
+            let want = stream(&model, kernels::detect(), &input, 16);
+            let on_gpu = CudaModel::with(&device, &model, Arithmetic::Fast).unwrap();
+            let mut session = CudaSession::new(&on_gpu, Options { batch: 64, ..Options::default() }).unwrap();
+            for (how, got) in ["whole", "stepping", "in parts"].into_iter().zip(in_three_ways(&mut session, &input)) {
+                let steps = differences(&got, &want, model.outputs());
+                // Random routers decide by a hair, and a token that takes another expert is another token: where a model decides, the middle step is judged.
+                let judged = if decides(&model) { steps[steps.len() / 2] } else { *steps.last().unwrap() };
+                let mark = if judged <= bound { "  " } else { "!!" };
+                println!("{mark} {name:30} {what:12} {how:9} {judged:.1e}");
+                if judged > bound {
+                    missed.push(format!("{name} {what} {how}: {judged:e}"));
+                }
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
+}
+
+#[test]
+fn a_stream_moves_between_gpu_and_cpu() {
+    let Some(device) = gpu("snapshots") else { return };
+    for dir in family_fixtures() {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let file = File::quantized(&dir, &FLOAT);
+        let model = file.model();
+        let input = Sequence::open(&dir);
+        let (steps, outputs) = (input.steps(), model.outputs());
+        let want = stream(&model, kernels::detect(), &input, 16);
+        let on_gpu = CudaModel::new(&device, &model).unwrap();
+        let mut on_gpu = CudaSession::new(&on_gpu, Options::default()).unwrap();
+        let mut buffers = Buffers::new(&model, 8);
+        let mut snapshot = vec![0; snapshot_bytes(&model)];
+        let mut got = Vec::new();
+        State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap().snapshot(&mut snapshot).unwrap();
+        // A few steps here, a few there.
+        for (turn, at) in (0..steps).step_by(5).enumerate() {
+            let range = at..steps.min(at + 5);
+            if turn % 2 == 0 {
+                on_gpu.restore(0, &snapshot).unwrap();
+                feed(&mut on_gpu, 0, &input, range, &mut got);
+                snapshot = on_gpu.snapshot(0).unwrap();
+            } else {
+                let mut state = State::restore(&model, &snapshot, Line::bytes_mut(&mut buffers.state)).unwrap();
+                let mut session = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
+                input.feed(&mut session, range, &mut got);
+                state.snapshot(&mut snapshot).unwrap();
+            }
+        }
+        let steps = differences(&got, &want, outputs);
+        let judged = if decides(&model) { steps[steps.len() / 2] } else { *steps.last().unwrap() };
+        assert!(judged <= 1e-4, "{name}: {judged:e}");
+    }
+}
+
+#[test]
+fn many_streams_are_streams_of_their_own() {
+    let Some(device) = gpu("streams") else { return };
+    let mut random = Random::fresh("streams");
+    for dir in family_fixtures() {
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let file = File::quantized(&dir, &FLOAT);
+        let model = file.model();
+        let outputs = model.outputs();
+        let inputs: Vec<_> = (0..3).map(|_| Sequence::noise(&model, 20, random.bits())).collect();
+        // Their times would differ; steps of all streams come at the model's own rate.
+        let inputs: Vec<_> = inputs
+            .into_iter()
+            .map(|input| if let Sequence::FramesAfter(frames, channels, _) = input { Sequence::Frames(frames, channels) } else { input })
+            .collect();
+        let want: Vec<_> = inputs.iter().map(|input| stream(&model, kernels::detect(), input, 8)).collect();
+        let on_gpu = CudaModel::new(&device, &model).unwrap();
+        let mut session = CudaSession::new(&on_gpu, Options { streams: 3, batch: 8, graphs: true }).unwrap();
+        let mut got = vec![Vec::new(); 3];
+        // Each begins at a position of its own.
+        let starts = [0, 5, 2];
+        for (stream, start) in starts.into_iter().enumerate() {
+            if start > 0 {
+                feed(&mut session, stream, &inputs[stream], 0..start, &mut got[stream]);
+            }
+        }
+        for step in 0..15 {
+            let at = |stream: usize| starts[stream] + step;
+            let all = match &inputs[0] {
+                Sequence::Tokens(_) => {
+                    let token = |stream: usize| if let Sequence::Tokens(t) = &inputs[stream] { t[at(stream)] } else { 0 };
+                    session.step_tokens(&[token(0), token(1), token(2)]).unwrap()
+                }
+                _ => {
+                    let frame = |stream: usize| if let Input::Frame(frame) = input_at(&inputs[stream], at(stream)) { frame } else { &[] };
+                    session.step_frames(&[frame(0), frame(1), frame(2)].concat()).unwrap()
+                }
+            };
+            for (got, all) in got.iter_mut().zip(all.chunks_exact(outputs)) {
+                got.extend_from_slice(all);
+            }
+        }
+        for (got, want) in got.iter().zip(&want) {
+            let steps = differences(got, &want[..got.len()], outputs);
+            let judged = if decides(&model) { steps[steps.len() / 2] } else { *steps.last().unwrap() };
+            assert!(judged <= 1e-4, "{name}: {judged:e}");
+        }
+    }
+}
+
+/// The bundled text model, and what `BROOKLET_GPU_MODELS` has.
+fn text_models() -> Vec<PathBuf> {
+    let bundled = fixtures().join("../../examples/models/prose.brook");
+    let here = PathBuf::from("examples/models/prose.brook");
+    let mut models = vec![if here.exists() { here } else { bundled }];
+    if let Some(folder) = std::env::var_os("BROOKLET_GPU_MODELS") {
+        let mut more: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        more.retain(|path| path.extension().is_some_and(|extension| extension == "brook"));
+        more.sort();
+        models.extend(more);
+    }
+    models
+}
+
+#[test]
+fn greedy_tokens_are_the_cpus() {
+    let Some(device) = gpu("greedy tokens") else { return };
+    let (prompts, count) = (20, 256);
+    let mut random = Random::fresh("greedy tokens");
+    for path in text_models() {
+        let file = MappedFile::open(&path).unwrap();
+        let model = Model::from_bytes(file.bytes()).unwrap();
+        let on_gpu = CudaModel::new(&device, &model).unwrap();
+        let mut session = CudaSession::new(&on_gpu, Options::default()).unwrap();
+        let mut same = 0;
+        for _ in 0..prompts {
+            let Sequence::Tokens(prompt) = Sequence::noise(&model, 8, random.bits()) else { panic!("{} is no text model", path.display()) };
+            session.reset().unwrap();
+            session.prefill_tokens(0, &prompt[..7]).unwrap();
+            let got = session.greedy(prompt[7], count).unwrap();
+            let mut buffers = Buffers::new(&model, 8);
+            let mut state = State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap();
+            let mut cpu = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
+            cpu.prefill_tokens(&prompt[..7]).unwrap();
+            let mut token = prompt[7];
+            let equal = got.iter().take_while(|&&drawn| {
+                let outputs = cpu.step(Input::Token(token)).unwrap();
+                token = (0..).zip(outputs).fold((0, f32::NEG_INFINITY), |best, (i, &y)| if y > best.1 { (i, y) } else { best }).0;
+                token == drawn
+            });
+            same += usize::from(equal.count() == count);
+        }
+        println!("{}: {same} of {prompts} prompts give the same {count} tokens", path.display());
+        assert!(same * 20 >= prompts * 19, "{}: {same} of {prompts}", path.display());
+    }
+}
+
+#[test]
+fn ten_thousand_steps_are_a_fresh_prefill() {
+    let Some(device) = gpu("ten thousand steps") else { return };
+    let mut random = Random::fresh("ten thousand steps");
+    for path in text_models() {
+        let file = MappedFile::open(&path).unwrap();
+        let model = Model::from_bytes(file.bytes()).unwrap();
+        let on_gpu = CudaModel::new(&device, &model).unwrap();
+        let mut session = CudaSession::new(&on_gpu, Options::default()).unwrap();
+        let first = random.below(200);
+        let mut tokens = vec![first];
+        tokens.extend(session.greedy(first, 100).unwrap());
+        let before = device.memory_bytes().unwrap().0;
+        tokens.extend(session.greedy(*tokens.last().unwrap(), 9900).unwrap());
+        let after = device.memory_bytes().unwrap().0;
+        let last = tokens.pop().unwrap();
+        let stepped = session.step(Input::Token(last)).unwrap().to_vec();
+        tokens.push(last);
+        assert_eq!(session.position(0), tokens.len() as u64);
+        let mut fresh = CudaSession::new(&on_gpu, Options::default()).unwrap();
+        let whole = fresh.prefill_tokens(0, &tokens).unwrap();
+        let difference = *differences(&stepped, whole, model.outputs()).last().unwrap();
+        println!("{}: {difference:.1e} after {} steps; free memory {before} and {after} bytes", path.display(), tokens.len());
+        assert!(difference <= 1e-2, "{}: {difference:e}", path.display());
+        assert_eq!(before, after, "memory on the GPU is not flat");
+    }
+}
