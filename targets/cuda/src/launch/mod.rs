@@ -22,6 +22,7 @@ mod product;
 mod round;
 mod route;
 mod scan;
+mod ssd;
 mod walk;
 
 pub(crate) use attention::MAX_HEAD_DIM;
@@ -45,6 +46,7 @@ pub use round::Round;
 pub use route::Route;
 pub(crate) use route::{ENTRY_BYTES, GATE_AT};
 pub use scan::SelectiveScan;
+pub use ssd::{Segments, StateSpaceDual};
 pub use walk::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
 
 use crate::device::Device;
