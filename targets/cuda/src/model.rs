@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::launch::{
     Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
     Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
-    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, Vectors, Walk, Which,
+    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
@@ -62,6 +62,7 @@ struct Fast {
     matmul: Matmul,
     matvec: Matvec,
     scan: SelectiveScan,
+    ssd: StateSpaceDual,
 }
 
 impl Fast {
@@ -71,6 +72,7 @@ impl Fast {
             matmul: Matmul::load(device)?,
             matvec: Matvec::load(device)?,
             scan: SelectiveScan::load(device)?,
+            ssd: StateSpaceDual::load(device)?,
         })
     }
 }
@@ -119,6 +121,8 @@ pub(crate) struct Room {
     pub(crate) entry: Address,
     /// What pieces of a convolution see of those before them.
     pub(crate) halo: Address,
+    /// What segments of a sequence hand on, and flags that say so.
+    pub(crate) exchange: [Address; 2],
 }
 
 /// A batch on its way through the program.
@@ -278,17 +282,26 @@ impl<'m> CudaModel<'m> {
         Ok(())
     }
 
-    /// Bytes of working space that fast kernels take in batches of up to `tokens` tokens.
-    pub(crate) fn fast_bytes(&self, tokens: u32) -> u64 {
-        if self.arithmetic == Arithmetic::Exact {
-            return 0;
-        }
-        let of = |op: &Op| if let Op::Conv1d(op) = op { Conv::halo_bytes(&self.conv(op), tokens, 1) } else { 0 };
-        let of_node = |node: &Node| match node {
-            Node::One(_, op) => of(op),
-            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+    /// Bytes of working space that fast kernels take in batches of up to `tokens` tokens: halos, exchanged states, and flags, which must be zero.
+    pub(crate) fn fast_bytes(&self, tokens: u32) -> [u64; 3] {
+        let mut most = [0u64; 3];
+        let Some(fast) = &self.kernels.fast else { return most };
+        let mut add = |op: &Op| match op {
+            Op::Conv1d(op) => most[0] = most[0].max(Conv::halo_bytes(&self.conv(op), tokens, 1)),
+            Op::Ssd(op) => {
+                // The longer a sequence, the more segments.
+                let segments = fast.ssd.segments(&self.device, &self.ssd(op), tokens, 1);
+                (most[1], most[2]) = (most[1].max(segments.exchange_bytes), most[2].max(segments.flag_bytes));
+            }
+            _ => {}
         };
-        self.program.iter().map(of_node).max().unwrap_or(0)
+        for node in &self.program {
+            match node {
+                Node::One(_, op) => add(op),
+                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
+            }
+        }
+        most
     }
 
     /// The kernels of an order of their own, if they are wanted: not inside a block that a token enters or not.
@@ -499,6 +512,12 @@ impl<'m> CudaModel<'m> {
             }
             Op::Ssd(op) => {
                 let shape = self.ssd(op);
+                if let Some(fast) = self.fast(batch) {
+                    let segments = fast.ssd.segments(device, &shape, batch.tokens, batch.streams);
+                    if fast.ssd.run(device, batch, &shape, &segments, room.exchange)? {
+                        return Ok(());
+                    }
+                }
                 kernels.walk.ssd(device, batch, &shape)
             }
             Op::Attention(op) => {
