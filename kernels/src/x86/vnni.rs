@@ -171,10 +171,10 @@ pub(super) fn products<T>(
     if x.count >= STREAM && groups <= NARROW_GROUPS {
         let halves = 2 * groups - usize::from(x.half_group == groups - 1);
         return match halves {
-            1 => narrow::<1, T>(matrix, tile_rows, x, &mut out, word, split),
-            2 => narrow::<2, T>(matrix, tile_rows, x, &mut out, word, split),
-            3 => narrow::<3, T>(matrix, tile_rows, x, &mut out, word, split),
-            _ => narrow::<4, T>(matrix, tile_rows, x, &mut out, word, split),
+            1 => narrow::<1, T>(matrix, tile_rows, x, &mut out, &word, &split),
+            2 => narrow::<2, T>(matrix, tile_rows, x, &mut out, &word, &split),
+            3 => narrow::<3, T>(matrix, tile_rows, x, &mut out, &word, &split),
+            _ => narrow::<4, T>(matrix, tile_rows, x, &mut out, &word, &split),
         };
     }
     // Tile rows that the nearest caches keep for the next few vectors.
@@ -453,7 +453,7 @@ fn panel_rows<const R: usize, T>(
             let all = row + groups.start..row + groups.end;
             let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all)) else { return };
             for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
-                let (added, factor) = expansion(sub, split);
+                let (added, factor) = expansion(sub, &split);
                 let mut words = [added; 8];
                 for (w, sum) in words.iter_mut().enumerate() {
                     *sum = _mm512_add_epi8(*sum, word(tile, w));
