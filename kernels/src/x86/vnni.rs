@@ -137,7 +137,7 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
 fn nibbles(tile: &[[u8; 64]; 4], w: usize) -> __m512i {
     // SAFETY: 64 readable bytes; the load asks for no alignment.
     let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
-    if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) }
+    if w.is_multiple_of(2) { codes } else { _mm512_srli_epi16::<4>(codes) }
 }
 
 /// Multiplies a matrix with some vectors.
