@@ -13,8 +13,10 @@ archive, targets/cuda/src/cubins/NAME.bin: a zlib stream of
 in little-endian. Architecture 80 is sm_80; 1080 is text for the driver's own compiler (PTX, compute_80), for GPUs that are not known yet.
 """
 
+import concurrent.futures
 import ctypes
 import hashlib
+import os
 import pathlib
 import re
 import struct
@@ -22,7 +24,6 @@ import subprocess
 import sys
 import zipfile
 import zlib
-import os
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "kernels" / "src" / "cuda"
@@ -140,7 +141,9 @@ def sources_of(path):
     return source.encode(), [(name, text.encode()) for name, text in headers], crc
 
 
-def build(path, compilers):
+def build(path):
+    """The bytes of a source's archive."""
+    compilers = {}
     source, headers, crc = sources_of(path)
     entries = []
     for target, version in TARGETS.items():
@@ -152,27 +155,34 @@ def build(path, compilers):
     return head + b"".join(data for _, data in entries)
 
 
+def committed(path):
+    """What the archive of a source holds, or nothing."""
+    archive = ARCHIVES / f"{path.stem}.bin"
+    return zlib.decompress(archive.read_bytes()) if archive.exists() else b""
+
+
 def main(arguments):
     check = "--check" in arguments
     names = [argument for argument in arguments if not argument.startswith("--")]
     paths = [SOURCES / f"{name}.cu" for name in names] or sorted(SOURCES.glob("*.cu"))
-    compilers, wrong = {}, []
-    for path in paths:
-        archive = ARCHIVES / f"{path.stem}.bin"
-        committed = zlib.decompress(archive.read_bytes()) if archive.exists() else b""
-        if not check and not names and committed[4:8] == struct.pack("<I", sources_of(path)[2]):
-            continue
-        built = build(path, compilers)
-        if check:
-            if built != committed:
-                wrong.append(path.stem)
-            print(f"{path.stem}: {'differs' if built != committed else 'the same'}", flush=True)
-            continue
-        packed = zlib.compress(built, 9)
-        partial = archive.with_suffix(".partial")
-        partial.write_bytes(packed)
-        partial.rename(archive)
-        print(f"{archive.relative_to(ROOT)}: {len(built)} bytes, {len(packed)} packed", flush=True)
+    if not check and not names:
+        paths = [path for path in paths if committed(path)[4:8] != struct.pack("<I", sources_of(path)[2])]
+    for version in WHEELS if paths else []:
+        library(version)  # downloaded once, before several processes want it
+    wrong = []
+    with concurrent.futures.ProcessPoolExecutor() as pool:
+        for path, built in zip(paths, pool.map(build, paths)):
+            if check:
+                if built != committed(path):
+                    wrong.append(path.stem)
+                print(f"{path.stem}: {'differs' if path.stem in wrong else 'the same'}", flush=True)
+                continue
+            archive = ARCHIVES / f"{path.stem}.bin"
+            packed = zlib.compress(built, 9)
+            partial = archive.with_suffix(".partial")
+            partial.write_bytes(packed)
+            partial.rename(archive)
+            print(f"{archive.relative_to(ROOT)}: {len(built)} bytes, {len(packed)} packed", flush=True)
     stale = [archive.stem for archive in ARCHIVES.glob("*.bin") if not (SOURCES / f"{archive.stem}.cu").exists()]
     if stale:
         sys.exit(f"no source for the archives {', '.join(sorted(stale))}: delete them")

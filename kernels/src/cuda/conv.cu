@@ -8,20 +8,22 @@
 // In place, a piece would find the last inputs of the piece before overwritten: conv_halo saves them beforehand.
 #include "recurrence.cuh"
 
-template <class T> struct Conv {
-    const T *x; // (tokens, channels)
-    T *y;       // the same; may be x
+template <class T>
+struct Conv {
+    const T* x;  // (tokens, channels)
+    T* y;        // the same; may be x
     int x_stride, y_stride;
-    const float *weight; // (taps, channels), oldest tap first
-    const float *bias;   // (channels) or null
-    u8 *state;           // (streams, taps - 1, channels) f32, streams `state_stride` bytes apart
+    const float* weight;  // (taps, channels), oldest tap first
+    const float* bias;    // (channels) or null
+    u8* state;            // (streams, taps - 1, channels) f32, streams `state_stride` bytes apart
     u64 state_stride;
-    T *halo; // (streams, pieces, taps - 1, channels): the last inputs of each piece; null if y is not x or there is one piece
-    int tokens, channels, taps, silu, piece; // `piece`: tokens a thread walks, at least taps - 1
+    T* halo;  // (streams, pieces, taps - 1, channels): the last inputs of each piece; null if y is not x or there is one piece
+    int tokens, channels, taps, silu, piece;  // `piece`: tokens a thread walks, at least taps - 1
 };
 
 // Grid (ceil(channels / 128), pieces, streams), block 128.
-template <class T> static __device__ __forceinline__ void conv_halo(const Conv<T> &p) {
+template <class T>
+static __device__ __forceinline__ void conv_halo(const Conv<T>& p) {
     const int e = blockIdx.x * 128 + threadIdx.x, kept = p.taps - 1;
     if (e >= p.channels) return;
     const int end = min(((int)blockIdx.y + 1) * p.piece, p.tokens);
@@ -30,16 +32,17 @@ template <class T> static __device__ __forceinline__ void conv_halo(const Conv<T
 }
 
 // Grid (ceil(channels / 128), pieces, streams), block 128. With one piece of one token: a step.
-template <class T, int TAPS> static __device__ __forceinline__ void conv(const Conv<T> &p) {
+template <class T, int TAPS>
+static __device__ __forceinline__ void conv(const Conv<T>& p) {
     const int e = blockIdx.x * 128 + threadIdx.x, KEPT = TAPS - 1, AHEAD = 8;
     if (e >= p.channels) return;
     const int begin = blockIdx.y * p.piece, end = min(begin + p.piece, p.tokens);
     const u64 first_row = (u64)blockIdx.z * p.tokens;
-    const T *x = p.x + first_row * p.x_stride + e;
-    T *y = p.y + first_row * p.y_stride + e;
-    float *state = (float *)(p.state + blockIdx.z * p.state_stride) + e;
-    const T *halo = p.halo ? p.halo + (u64)blockIdx.z * gridDim.y * KEPT * p.channels + e : (const T *)0;
-    float weight[TAPS], window[TAPS]; // the last of the window is the newest
+    const T* x = p.x + first_row * p.x_stride + e;
+    T* y = p.y + first_row * p.y_stride + e;
+    float* state = (float*)(p.state + blockIdx.z * p.state_stride) + e;
+    const T* halo = p.halo ? p.halo + (u64)blockIdx.z * gridDim.y * KEPT * p.channels + e : (const T*)0;
+    float weight[TAPS], window[TAPS];  // the last of the window is the newest
 #pragma unroll
     for (int j = 0; j < TAPS; j++) weight[j] = p.weight[j * p.channels + e];
     const float bias = p.bias ? p.bias[e] : 0.0f;
@@ -81,23 +84,24 @@ template <class T, int TAPS> static __device__ __forceinline__ void conv(const C
     }
 }
 
-#define CONV_PARAMETERS(T)                                                                                                              \
-    const T *x, T *y, int x_stride, int y_stride, const float *weight, const float *bias, u8 *state, u64 state_stride, T *halo,         \
+#define CONV_PARAMETERS(T)                                                                                                      \
+    const T *x, T *y, int x_stride, int y_stride, const float *weight, const float *bias, u8 *state, u64 state_stride, T *halo, \
         int tokens, int channels, int taps, int silu, int piece, const u32 *gate
-#define CONV_OPERANDS(T) Conv<T> p = {x, y, x_stride, y_stride, weight, bias, state, state_stride, halo, tokens, channels, taps, silu, piece}
+#define CONV_OPERANDS(T) \
+    Conv<T> p = {x, y, x_stride, y_stride, weight, bias, state, state_stride, halo, tokens, channels, taps, silu, piece}
 
 // conv_<type>_<taps>
-#define CONV(NAME, T, TAPS)                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(128) NAME(CONV_PARAMETERS(T)) {                                                        \
-        if (gate && *gate == 0) return;                                                                                                 \
-        CONV_OPERANDS(T);                                                                                                               \
-        conv<T, TAPS>(p);                                                                                                               \
+#define CONV(NAME, T, TAPS)                                                      \
+    extern "C" __global__ void __launch_bounds__(128) NAME(CONV_PARAMETERS(T)) { \
+        if (gate && *gate == 0) return;                                          \
+        CONV_OPERANDS(T);                                                        \
+        conv<T, TAPS>(p);                                                        \
     }
-#define CONV_HALO(NAME, T)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(128) NAME(CONV_PARAMETERS(T)) {                                                        \
-        if (gate && *gate == 0) return;                                                                                                 \
-        CONV_OPERANDS(T);                                                                                                               \
-        conv_halo<T>(p);                                                                                                                \
+#define CONV_HALO(NAME, T)                                                       \
+    extern "C" __global__ void __launch_bounds__(128) NAME(CONV_PARAMETERS(T)) { \
+        if (gate && *gate == 0) return;                                          \
+        CONV_OPERANDS(T);                                                        \
+        conv_halo<T>(p);                                                         \
     }
 
 CONV(conv_f32_2, float, 2)
@@ -107,6 +111,4 @@ CONV(conv_f32_5, float, 5)
 CONV(conv_f32_6, float, 6)
 CONV(conv_f32_7, float, 7)
 CONV(conv_f32_8, float, 8)
-CONV(conv_bf16_4, bf16, 4)
 CONV_HALO(conv_halo_f32, float)
-CONV_HALO(conv_halo_bf16, bf16)

@@ -1,7 +1,7 @@
 // Quantized matrix times many vectors: a prefill. kernels/src/portable/matmul.rs.
 //
 // A block makes 128 rows x TOKENS of the product by int8 tensor cores. A group of 32 columns is one step of them: the exact integer sums of a
-// group become floats, take the row's factor and the vector's scale, and are added up in registers, groups ascending, as on the CPU. Codes become
+// group become floats, take the row's factor and the vector's scale, and are added up in registers, groups ascending: the CPU's bits. Codes become
 // levels in the registers of the warp that multiplies them: a lane's word of a tile is just what one instruction wants of its row.
 #include "entering.cuh"
 #include "pipeline.cuh"
@@ -174,8 +174,11 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
                     i32 d[4];
                     multiply_tiles(d, a[t], b0, b1, INTEGER_BITS);
 #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        acc[t][n][i] = fmaf(fmaf(__int_as_float(d[i]), factors[t][i >> 1], biases[t][i >> 1]), i & 1 ? scales.y : scales.x, acc[t][n][i]);
+                    for (int i = 0; i < 4; i++) {
+                        // The integer sum times the factor, rounded once; then two roundings more: the CPU's bits.
+                        float whole = fmaf(__int_as_float(d[i]), factors[t][i >> 1], biases[t][i >> 1]);
+                        acc[t][n][i] = __fadd_rn(acc[t][n][i], __fmul_rn(whole, i & 1 ? scales.y : scales.x));
+                    }
                 }
             }
         }
@@ -193,8 +196,8 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
                 for (int i = 0; i < 2; i++) {
                     u32 token = first_token + warp_token + n * 8 + quarter * 2 + i;
                     if (token >= tokens) continue;
-                    float y = product.scale * (acc[t][n][2 * h + i] * scale + bias);
-                    if (product.residual) y += product.residual[(u64)token * product.residual_stride + out_row];
+                    float y = __fmul_rn(__fadd_rn(__fmul_rn(acc[t][n][2 * h + i], scale), bias), product.scale);
+                    if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + out_row], y);
                     product.out[(u64)token * product.out_stride + out_row] = y;
                 }
         }

@@ -25,8 +25,8 @@ static __device__ __forceinline__ u32 pack_bf16(float low, float high) {
 static __device__ __forceinline__ float low_bf16(u32 x) { return __uint_as_float(x << 16); }
 static __device__ __forceinline__ float high_bf16(u32 x) { return __uint_as_float(x & 0xffff0000u); }
 
-static __device__ __forceinline__ void from_f32(float x, float &y) { y = x; }
-static __device__ __forceinline__ void from_f32(float x, bf16 &y) { y.bits = (u16)pack_bf16(x, 0.0f); }
+static __device__ __forceinline__ void from_f32(float x, float& y) { y = x; }
+static __device__ __forceinline__ void from_f32(float x, bf16& y) { y.bits = (u16)pack_bf16(x, 0.0f); }
 
 // A recurrent state is f32 or f16; which is a launch's parameter.
 static __device__ __forceinline__ float load_state(const u8* state, int is_half, u64 at) {
@@ -68,38 +68,15 @@ static __device__ __forceinline__ float silu(float x) { return __fdividef(x, 1.0
 
 // ---- copies into shared memory --------------------------------------------------------------------------------------------------
 
-static __device__ __forceinline__ u32 shared_address(const void *p) { return (u32)__cvta_generic_to_shared(p); }
+static __device__ __forceinline__ u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
 // Starts a copy of 16 bytes, zeros where `bytes` of the source end.
-static __device__ __forceinline__ void copy16_async(void *to, const void *from, int bytes) {
+static __device__ __forceinline__ void copy16_async(void* to, const void* from, int bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 static __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most `LEFT` of this thread's committed groups are still under way.
-template <int LEFT> static __device__ __forceinline__ void wait_copies() { asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory"); }
-
-// Starts copying a tile (rows, width) of `from`, one row every `stride`, to `to`, one row every `pitch`, by all threads of the block.
-// What lies beyond `valid_rows` or `valid_width` becomes zero. `width` is a multiple of 16 bytes; if `aligned`, so are `from`, `stride`
-// and `valid_width`, and the copy is asynchronous.
-template <class T>
-static __device__ __forceinline__ void copy_tile(T *to, int pitch, const T *from, int stride, int rows, int width, int valid_rows,
-                                          int valid_width, bool aligned) {
-    const int EACH = 16 / (int)sizeof(T);
-    if (aligned) {
-        const int across = width / EACH;
-        for (int i = threadIdx.x; i < rows * across; i += blockDim.x) {
-            int row = i / across, column = i % across * EACH;
-            bool valid = row < valid_rows && column < valid_width;
-            const T *source = valid ? from + (u64)row * stride + column : from;
-            copy16_async(to + row * pitch + column, source, valid ? 16 : 0);
-        }
-    } else {
-        for (int i = threadIdx.x; i < rows * width; i += blockDim.x) {
-            int row = i / width, column = i % width;
-            T x;
-            from_f32(0.0f, x);
-            if (row < valid_rows && column < valid_width) x = from[(u64)row * stride + column];
-            to[row * pitch + column] = x;
-        }
-    }
+template <int LEFT>
+static __device__ __forceinline__ void wait_copies() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
 }

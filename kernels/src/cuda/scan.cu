@@ -14,22 +14,24 @@
 #include "recurrence.cuh"
 
 // The operands of a scan. Rows are tokens; a stream's tokens follow each other. `state` is (streams, d_state, d_inner).
-template <class T> struct Scan {
-    const T *x, *dt;         // (tokens, d_inner)
-    const T *b, *c;          // (tokens, heads, d_state)
-    const T *z;              // (tokens, d_inner) or null
-    T *y;                    // (tokens, d_inner)
+template <class T>
+struct Scan {
+    const T *x, *dt;  // (tokens, d_inner)
+    const T *b, *c;   // (tokens, heads, d_state)
+    const T* z;       // (tokens, d_inner) or null
+    T* y;             // (tokens, d_inner)
     int x_stride, dt_stride, b_stride, c_stride, z_stride, y_stride;
-    const float *a;          // (d_state, d_inner), negative
-    const float *d, *dt_bias; // (d_inner)
-    const float *gaps;       // (streams * tokens), or null for 1
-    u8 *state;               // (streams, d_state, d_inner), streams `state_stride` bytes apart
+    const float* a;            // (d_state, d_inner), negative
+    const float *d, *dt_bias;  // (d_inner)
+    const float* gaps;         // (streams * tokens), or null for 1
+    u8* state;                 // (streams, d_state, d_inner), streams `state_stride` bytes apart
     u64 state_stride;
     int state_is_half, tokens, d_inner, d_state, heads;
 };
 
 // Adds `p[k]` over the lanes of a group; afterwards lane `l` of the group holds the sum of `p[l % STEPS]` in `p[0]`.
-template <int APART, int STEPS> static __device__ __forceinline__ void reduce_scatter(float (&p)[STEPS], int lane) {
+template <int APART, int STEPS>
+static __device__ __forceinline__ void reduce_scatter(float (&p)[STEPS], int lane) {
     if constexpr (APART >= STEPS) {
 #pragma unroll
         for (int k = 0; k < STEPS; k++) p[k] += __shfl_xor_sync(FULL, p[k], APART);
@@ -46,22 +48,26 @@ template <int APART, int STEPS> static __device__ __forceinline__ void reduce_sc
 }
 
 // Shared memory of a block: what walkers read and what they write, of two tiles.
-template <int STATES, int LANES, int CHANNELS, int TILE> struct ScanTiles {
-    float step[2][CHANNELS][TILE + 4];    // dt
-    float input[2][CHANNELS][TILE + 4];   // dt * x
-    float bc[2][TILE][LANES][2 * STATES]; // b and c of each lane's states
+template <int STATES, int LANES, int CHANNELS, int TILE>
+struct ScanTiles {
+    float step[2][CHANNELS][TILE + 4];     // dt
+    float input[2][CHANNELS][TILE + 4];    // dt * x
+    float bc[2][TILE][LANES][2 * STATES];  // b and c of each lane's states
     float y[2][TILE][CHANNELS + 2];
 };
 
 // Two neighbouring numbers as they lie in memory, in registers.
-template <class T> struct Pair;
-template <> struct Pair<float> {
+template <class T>
+struct Pair;
+template <>
+struct Pair<float> {
     float2 pair;
     __device__ __forceinline__ float first() const { return pair.x; }
     __device__ __forceinline__ float second() const { return pair.y; }
     __device__ __forceinline__ void set(float first, float second) { pair = make_float2(first, second); }
 };
-template <> struct Pair<bf16> {
+template <>
+struct Pair<bf16> {
     u32 pair;
     __device__ __forceinline__ float first() const { return low_bf16(pair); }
     __device__ __forceinline__ float second() const { return high_bf16(pair); }
@@ -69,10 +75,11 @@ template <> struct Pair<bf16> {
 };
 
 // The numbers at `at` and behind it, which is `at` itself if it is the last. If `aligned`, both lie in one word.
-template <class T> static __device__ __forceinline__ Pair<T> load_pair(const T *at, bool is_last, bool aligned) {
+template <class T>
+static __device__ __forceinline__ Pair<T> load_pair(const T* at, bool is_last, bool aligned) {
     Pair<T> pair;
     if (aligned) {
-        pair = *(const Pair<T> *)at;
+        pair = *(const Pair<T>*)at;
     } else {
         pair.set(to_f32(at[0]), to_f32(at[is_last ? 0 : 1]));
     }
@@ -80,11 +87,12 @@ template <class T> static __device__ __forceinline__ Pair<T> load_pair(const T *
 }
 
 // Grid (blocks of CHANNELS channels in a head, heads, streams), block (2 * CHANNELS * LANES), shared memory sizeof(ScanTiles).
-template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __device__ __forceinline__ void scan_prefill(const Scan<T> &p) {
+template <class T, int STATES, int LANES, int CHANNELS, int TILE>
+static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
     typedef ScanTiles<STATES, LANES, CHANNELS, TILE> Tiles;
     const int TEAM = CHANNELS * LANES, STEPS = LANES < TILE ? LANES : TILE, N = STATES * LANES;
     extern __shared__ __align__(16) unsigned char shared[];
-    Tiles &s = *(Tiles *)shared;
+    Tiles& s = *(Tiles*)shared;
 
     const int per_head = p.d_inner / p.heads;
     const int first = blockIdx.y * per_head + blockIdx.x * CHANNELS;
@@ -103,7 +111,7 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
         // A walker.
         const int lane = thread % LANES, channel = thread / LANES;
         const bool mine = channel < channels;
-        u8 *state = p.state + blockIdx.z * p.state_stride;
+        u8* state = p.state + blockIdx.z * p.state_stride;
         float a[STATES], h[STATES];
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
@@ -127,20 +135,20 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
                 float sum[STEPS];
 #pragma unroll
                 for (int k = 0; k < STEPS; k += 4) {
-                    float4 step4 = *(const float4 *)&s.step[slot][channel][start + k];
-                    float4 input4 = *(const float4 *)&s.input[slot][channel][start + k];
+                    float4 step4 = *(const float4*)&s.step[slot][channel][start + k];
+                    float4 input4 = *(const float4*)&s.input[slot][channel][start + k];
                     float step[4] = {step4.x, step4.y, step4.z, step4.w}, input[4] = {input4.x, input4.y, input4.z, input4.w};
 #pragma unroll
                     for (int j = 0; j < 4; j++) {
-                        const float *from = s.bc[slot][start + k + j][lane];
+                        const float* from = s.bc[slot][start + k + j][lane];
                         float bc[2 * STATES];
                         if constexpr (STATES == 1) {
-                            float2 v = *(const float2 *)from;
+                            float2 v = *(const float2*)from;
                             bc[0] = v.x, bc[1] = v.y;
                         } else {
 #pragma unroll
                             for (int i = 0; i < 2 * STATES; i += 4) {
-                                float4 v = *(const float4 *)(from + i);
+                                float4 v = *(const float4*)(from + i);
                                 bc[i] = v.x, bc[i + 1] = v.y, bc[i + 2] = v.z, bc[i + 3] = v.w;
                             }
                         }
@@ -158,7 +166,7 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
                 for (int k = 0; k < STEPS; k++) last[k] = sum[k];
             }
             give(TILE - STEPS);
-            __syncthreads(); // The sums of this tile are complete, and the next tile is prepared.
+            __syncthreads();  // The sums of this tile are complete, and the next tile is prepared.
         }
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
@@ -175,13 +183,16 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
     const bool serves = row < ROWS, serves_bc = bc_row < BC_ROWS;
     const T *x = p.x + first_row * p.x_stride + first, *dt = p.dt + first_row * p.dt_stride + first;
     // Without a gate x stands for it and goes unused.
-    const T *z = p.z ? p.z + first_row * p.z_stride + first : x;
+    const T* z = p.z ? p.z + first_row * p.z_stride + first : x;
     const T *b = p.b + first_row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + first_row * p.c_stride + blockIdx.y * p.d_state;
-    T *y = p.y + first_row * p.y_stride + first;
-    const float *gaps = p.gaps ? p.gaps + first_row : (const float *)0;
+    T* y = p.y + first_row * p.y_stride + first;
+    const float* gaps = p.gaps ? p.gaps + first_row : (const float*)0;
     const int z_stride = p.z ? p.z_stride : p.x_stride;
     const u64 bytes = sizeof(T), both = 2 * sizeof(T);
-    const bool aligned = ((u64)x | (u64)dt | (u64)z | (u64)y | p.x_stride * bytes | p.dt_stride * bytes | z_stride * bytes | p.y_stride * bytes | channels * bytes) % both == 0;
+    const bool aligned = ((u64)x | (u64)dt | (u64)z | (u64)y | p.x_stride * bytes | p.dt_stride * bytes | z_stride * bytes |
+                          p.y_stride * bytes | channels * bytes) %
+                             both ==
+                         0;
     const bool bc_aligned = ((u64)b | (u64)c | p.b_stride * bytes | p.c_stride * bytes | p.d_state * bytes) % both == 0;
     float bias[2], skip[2];
 #pragma unroll
@@ -231,7 +242,7 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
 #pragma unroll
         for (int k = 0; k < ITEMS; k++) {
             int r = row + k * ROWS;
-            float step[2] = {0.0f, 0.0f}; // Behind the last token nothing decays and nothing enters.
+            float step[2] = {0.0f, 0.0f};  // Behind the last token nothing decays and nothing enters.
             if (t + r < p.tokens) {
                 float gap = gaps ? gaps[t + r] : 1.0f;
                 step[0] = softplus(next_dt[k].first() + bias[0]) * gap;
@@ -249,9 +260,10 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
             int r = bc_row + k * BC_ROWS;
             if (!serves_bc) continue;
             const bool first_valid = n < p.d_state, second_valid = n + 1 < p.d_state;
-            float wide_b[2] = {first_valid ? next_b[k].first() : 0.0f, second_valid ? next_b[k].second() : 0.0f}, wide_c[2] = {first_valid ? next_c[k].first() : 0.0f, second_valid ? next_c[k].second() : 0.0f};
+            float wide_b[2] = {first_valid ? next_b[k].first() : 0.0f, second_valid ? next_b[k].second() : 0.0f},
+                  wide_c[2] = {first_valid ? next_c[k].first() : 0.0f, second_valid ? next_c[k].second() : 0.0f};
             if constexpr (STATES == 2) {
-                *(float4 *)s.bc[slot][r][n / 2] = make_float4(wide_b[0], wide_b[1], wide_c[0], wide_c[1]);
+                *(float4*)s.bc[slot][r][n / 2] = make_float4(wide_b[0], wide_b[1], wide_c[0], wide_c[1]);
             } else {
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
@@ -262,20 +274,20 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
         }
     };
     // The skip, the gate and the way out. `x` and `z` are those of the tile.
-    auto finish = [&](int tile, const Pair<T> (&x)[ITEMS], const Pair<T> (&z)[ITEMS]) {
+    auto finish = [&](int tile, const Pair<T>(&x)[ITEMS], const Pair<T>(&z)[ITEMS]) {
         const int t = tile * TILE, slot = tile % 2;
 #pragma unroll
         for (int k = 0; k < ITEMS; k++) {
             int r = row + k * ROWS;
             if (!serves || t + r >= p.tokens || column >= channels) continue;
-            float2 sum = *(const float2 *)&s.y[slot][r][column];
+            float2 sum = *(const float2*)&s.y[slot][r][column];
             sum.x += skip[0] * x[k].first(), sum.y += skip[1] * x[k].second();
             if (p.z) sum.x *= silu(z[k].first()), sum.y *= silu(z[k].second());
             Pair<T> out;
             out.set(sum.x, sum.y);
-            T *to = y + (i64)(t + r) * p.y_stride + column;
+            T* to = y + (i64)(t + r) * p.y_stride + column;
             if (aligned) {
-                *(Pair<T> *)to = out;
+                *(Pair<T>*)to = out;
             } else {
                 from_f32(sum.x, to[0]);
                 if (column + 1 < channels) from_f32(sum.y, to[1]);
@@ -302,7 +314,8 @@ template <class T, int STATES, int LANES, int CHANNELS, int TILE> static __devic
 }
 
 // One token of every stream. Grid (ceil(d_inner / heads / 32), heads, streams), block (32 channels, WAYS parts of the state).
-template <class T, int WAYS> __device__ __forceinline__ void scan_step(const Scan<T> &p) {
+template <class T, int WAYS>
+__device__ __forceinline__ void scan_step(const Scan<T>& p) {
     __shared__ float sums[WAYS][32];
     const int per_head = p.d_inner / p.heads;
     const int in_head = blockIdx.x * 32 + threadIdx.x, e = blockIdx.y * per_head + in_head;
@@ -310,7 +323,7 @@ template <class T, int WAYS> __device__ __forceinline__ void scan_step(const Sca
     const u64 row = blockIdx.z;
     float sum = 0.0f, x = 0.0f;
     if (valid) {
-        u8 *state = p.state + row * p.state_stride;
+        u8* state = p.state + row * p.state_stride;
         const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
         x = to_f32(p.x[row * p.x_stride + e]);
         float step = softplus(to_f32(p.dt[row * p.dt_stride + e]) + p.dt_bias[e]) * (p.gaps ? p.gaps[row] : 1.0f);
@@ -333,35 +346,37 @@ template <class T, int WAYS> __device__ __forceinline__ void scan_step(const Sca
     from_f32(sum, p.y[row * p.y_stride + e]);
 }
 
-#define SCAN_PARAMETERS(T)                                                                                                              \
-    const T *x, const T *dt, const T *b, const T *c, const T *z, T *y, int x_stride, int dt_stride, int b_stride, int c_stride,         \
-        int z_stride, int y_stride, const float *a, const float *d, const float *dt_bias, const float *gaps, u8 *state, u64 state_stride,                \
+#define SCAN_PARAMETERS(T)                                                                                                                \
+    const T *x, const T *dt, const T *b, const T *c, const T *z, T *y, int x_stride, int dt_stride, int b_stride, int c_stride,           \
+        int z_stride, int y_stride, const float *a, const float *d, const float *dt_bias, const float *gaps, u8 *state, u64 state_stride, \
         int state_is_half, int tokens, int d_inner, int d_state, int heads, const u32 *gate
-#define SCAN_OPERANDS(T)                                                                                                                \
-    Scan<T> p = {x, dt, b, c, z, y, x_stride, dt_stride, b_stride, c_stride, z_stride, y_stride, a, d, dt_bias, gaps, state, state_stride,          \
-                 state_is_half, tokens, d_inner, d_state, heads}
+#define SCAN_OPERANDS(T)                                                                                      \
+    Scan<T> p = {x,        dt,       b,    c, z,       y,    x_stride, dt_stride,    b_stride,      c_stride, \
+                 z_stride, y_stride, a,    d, dt_bias, gaps, state,    state_stride, state_is_half, tokens,   \
+                 d_inner,  d_state,  heads}
 
-// scan_prefill_<type>_<states per lane>x<lanes>: d_state up to their product; the shapes of the launch are in launch/scan.rs.
-#define SCAN_PREFILL(NAME, T, STATES, LANES, CHANNELS, TILE, BLOCKS)                                                                    \
-    extern "C" __global__ void __launch_bounds__(2 * CHANNELS * LANES, BLOCKS) NAME(SCAN_PARAMETERS(T)) {                               \
-        if (gate && *gate == 0) return;                                                                                                 \
-        SCAN_OPERANDS(T);                                                                                                               \
-        scan_prefill<T, STATES, LANES, CHANNELS, TILE>(p);                                                                              \
+// The shapes of launches are in targets/cuda/src/launch/scan.rs.
+#define SCAN_PREFILL(NAME, T, STATES, LANES, CHANNELS, TILE, BLOCKS)                                      \
+    extern "C" __global__ void __launch_bounds__(2 * CHANNELS * LANES, BLOCKS) NAME(SCAN_PARAMETERS(T)) { \
+        if (gate && *gate == 0) return;                                                                   \
+        SCAN_OPERANDS(T);                                                                                 \
+        scan_prefill<T, STATES, LANES, CHANNELS, TILE>(p);                                                \
     }
-#define SCAN_STEP(NAME, T)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(32 * 8) NAME(SCAN_PARAMETERS(T)) {                                                     \
-        if (gate && *gate == 0) return;                                                                                                 \
-        SCAN_OPERANDS(T);                                                                                                               \
-        scan_step<T, 8>(p);                                                                                                             \
+#define SCAN_STEP(NAME, T)                                                          \
+    extern "C" __global__ void __launch_bounds__(32 * 8) NAME(SCAN_PARAMETERS(T)) { \
+        if (gate && *gate == 0) return;                                             \
+        SCAN_OPERANDS(T);                                                           \
+        scan_step<T, 8>(p);                                                         \
     }
 
+// scan_prefill_<type>_<states of a lane>x<lanes>: d_state up to their product.
 SCAN_PREFILL(scan_prefill_f32_1x16, float, 1, 16, 8, 32, 2)
-SCAN_PREFILL(scan_prefill_f32_2x8, float, 2, 8, 8, 32, 4)
+SCAN_PREFILL(scan_prefill_f32_2x8, float, 2, 8, 8, 32, 3)
 SCAN_PREFILL(scan_prefill_f32_4x16, float, 4, 16, 8, 16, 1)
 SCAN_PREFILL(scan_prefill_f32_8x32, float, 8, 32, 4, 8, 1)
+SCAN_STEP(scan_step_f32, float)
+// The runtime's frames are f32. With bf16 operands the kernels compare with those of others: tests/peers/recurrences.cu.
+#ifdef BROOKLET_BF16
 SCAN_PREFILL(scan_prefill_bf16_1x16, bf16, 1, 16, 8, 32, 2)
 SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, 2, 8, 8, 32, 5)
-SCAN_PREFILL(scan_prefill_bf16_4x16, bf16, 4, 16, 8, 16, 1)
-SCAN_PREFILL(scan_prefill_bf16_8x32, bf16, 8, 32, 4, 8, 1)
-SCAN_STEP(scan_step_f32, float)
-SCAN_STEP(scan_step_bf16, bf16)
+#endif

@@ -21,6 +21,9 @@ extern "C" __global__ void walk_conv1d(Batch b, u32 x_at, u32 channels, u32 taps
     }
 }
 
+// Numbers of a state that are loaded before the first of them is stored: the compiler cannot know that they are not the same.
+#define AHEAD 16
+
 // A number of a recurrent state, f32 or f16.
 static __device__ __forceinline__ float read_state(const u8* state, u64 at, u32 is_half) {
     return is_half ? half_to_float(((const u16*)state)[at]) : ((const float*)state)[at];
@@ -52,11 +55,25 @@ extern "C" __global__ void walk_scan(Batch b, ScanShape s) {
         float* frame = frame_of(b, row);
         float x = frame[s.x + c], dt = softplus_of(frame[s.dt + c] + s.dt_bias[c]) * gap_of(b, row), dx = dt * x, sum = 0.0f;
         const float *bs = frame + s.b + head * s.d_state, *cs = frame + s.c + head * s.d_state;
-        for (u32 n = 0; n < s.d_state; n++) {
-            u64 at = (u64)n * s.channels + c;
-            float h = exp_of(dt * s.a[at]) * read_state(state, at, s.is_half) + dx * bs[n];
-            sum += cs[n] * h;
-            write_state(state, at, s.is_half, h);
+        for (u32 n = 0; n < s.d_state; n += AHEAD) {
+            // All loads come before the first store: none waits for another.
+            float h[AHEAD], a[AHEAD], bn[AHEAD], cn[AHEAD];
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) {
+                if (n + i >= s.d_state) continue;
+                u64 at = (u64)(n + i) * s.channels + c;
+                h[i] = read_state(state, at, s.is_half);
+                a[i] = s.a[at];
+                bn[i] = bs[n + i];
+                cn[i] = cs[n + i];
+            }
+#pragma unroll
+            for (u32 i = 0; i < AHEAD; i++) {
+                if (n + i >= s.d_state) continue;
+                h[i] = exp_of(dt * a[i]) * h[i] + dx * bn[i];
+                sum += cn[i] * h[i];
+                write_state(state, (u64)(n + i) * s.channels + c, s.is_half, h[i]);
+            }
         }
         sum += s.d[c] * x;
         if (s.has_z) sum *= silu_of(frame[s.z + c]);
@@ -91,11 +108,22 @@ extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
         const float *bs = frame + s.b + group * s.d_state, *cs = frame + s.c + group * s.d_state;
         for (u32 p = threadIdx.x; p < s.head_dim; p += blockDim.x) {
             float x = frame[s.x + head * s.head_dim + p], dx = dt * x, sum = 0.0f;
-            for (u32 n = 0; n < s.d_state; n++) {
-                u64 at = ((u64)head * s.d_state + n) * s.head_dim + p;
-                float h = decay * read_state(state, at, s.is_half) + dx * bs[n];
-                sum += cs[n] * h;
-                write_state(state, at, s.is_half, h);
+            for (u32 n = 0; n < s.d_state; n += AHEAD) {
+                float h[AHEAD], bn[AHEAD], cn[AHEAD];
+#pragma unroll
+                for (u32 i = 0; i < AHEAD; i++) {
+                    if (n + i >= s.d_state) continue;
+                    h[i] = read_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half);
+                    bn[i] = bs[n + i];
+                    cn[i] = cs[n + i];
+                }
+#pragma unroll
+                for (u32 i = 0; i < AHEAD; i++) {
+                    if (n + i >= s.d_state) continue;
+                    h[i] = decay * h[i] + dx * bn[i];
+                    sum += cn[i] * h[i];
+                    write_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half, h[i]);
+                }
             }
             frame[s.out + head * s.head_dim + p] = sum + s.d[head] * x;
         }

@@ -320,8 +320,8 @@ unsafe fn dot_products<const H: usize, const P: usize>(
         for p in 0..P {
             let mut words = [[_mm512_setzero_si512(); 4]; 2];
             for (four, words) in words.iter_mut().enumerate() {
-                // SAFETY: the caller's promise.
                 let at = (8 * half + 4 * four) * width + p * PIECE;
+                // SAFETY: the caller's promise.
                 let mut rows = unsafe { four_rows(keys.add(at), Some(ahead.wrapping_add(at)), width) };
                 for row in &mut rows {
                     *row = _mm512_xor_si512(*row, _mm512_set1_epi8(-128));

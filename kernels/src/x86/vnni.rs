@@ -22,6 +22,12 @@ const NEAR_BYTES: usize = 64 * 1024;
 /// From this many vectors and groups on, tiles are expanded into a panel.
 const PANEL_VECTORS: usize = 48;
 const PANEL_MIN_GROUPS: usize = 8;
+/// Groups of a narrow matrix: a row of its tiles fits the registers.
+const NARROW_GROUPS: usize = 2;
+/// Vectors that meet a narrow matrix's tiles together: their sums do not wait for each other.
+const NARROW_BLOCK: usize = 4;
+/// Vectors that meet a row of a narrow matrix's tiles, once these are expanded.
+const NARROW_VECTORS: usize = 32;
 /// Groups of a panel: with two tile rows it takes 36 KiB, which a first-level cache holds.
 const PANEL_GROUPS: usize = 32;
 /// Vectors that share one pass over a panel: with two tile rows their sums fit the 32 registers.
@@ -137,7 +143,7 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
 fn nibbles(tile: &[[u8; 64]; 4], w: usize) -> __m512i {
     // SAFETY: 64 readable bytes; the load asks for no alignment.
     let codes = unsafe { _mm512_loadu_si512(tile[w / 2].as_ptr().cast()) };
-    if w % 2 == 0 { codes } else { _mm512_srli_epi16::<4>(codes) }
+    if w.is_multiple_of(2) { codes } else { _mm512_srli_epi16::<4>(codes) }
 }
 
 /// Multiplies a matrix with some vectors.
@@ -161,6 +167,15 @@ pub(super) fn products<T>(
     }
     if x.count >= PANEL_VECTORS && groups >= PANEL_MIN_GROUPS {
         return panels(matrix, tile_rows, x, &mut out, word, split);
+    }
+    if x.count >= STREAM && groups <= NARROW_GROUPS {
+        let halves = 2 * groups - usize::from(x.half_group == groups - 1);
+        return match halves {
+            1 => narrow::<1, T>(matrix, tile_rows, x, &mut out, &word, &split),
+            2 => narrow::<2, T>(matrix, tile_rows, x, &mut out, &word, &split),
+            3 => narrow::<3, T>(matrix, tile_rows, x, &mut out, &word, &split),
+            _ => narrow::<4, T>(matrix, tile_rows, x, &mut out, &word, &split),
+        };
     }
     // Tile rows that the nearest caches keep for the next few vectors.
     let near = if x.count > STREAM { (NEAR_BYTES / size_of::<T>() / groups).max(1) } else { tile_rows.max(1) };
@@ -291,6 +306,99 @@ fn rows<const N: usize, const R: usize, T>(
     R
 }
 
+/// A matrix of one or two groups, of which the last may be half of one: `HALVES` halves in all. A row of tiles stays in registers while vectors go by,
+/// [`NARROW_BLOCK`] at a time, of which there are at least so many.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn narrow<const HALVES: usize, T>(
+    matrix: &Planes<'_, T>,
+    tile_rows: usize,
+    x: Vectors<'_>,
+    out: &mut RowsMut<'_>,
+    word: &impl Fn(&T, usize) -> __m512i,
+    split: &impl Fn(__m512i) -> (__m512i, __m512i),
+) {
+    let groups = HALVES.div_ceil(2);
+    if x.groups != groups || x.count < NARROW_BLOCK {
+        return;
+    }
+    for begin in (0..x.count).step_by(NARROW_VECTORS) {
+        // The last blocks may take vectors again, so that they are whole.
+        let begin = begin.min(x.count - NARROW_BLOCK);
+        let end = (begin + NARROW_VECTORS).min(x.count);
+        // What every sum starts with, (vectors, groups).
+        let mut starts = [0; NARROW_VECTORS * NARROW_GROUPS];
+        for (start, sum) in starts.iter_mut().zip(&x.sums[begin * groups..end * groups]) {
+            *start = -128 * sum;
+        }
+        for i in 0..tile_rows {
+            let at = i * groups;
+            let (Some(row_scales), Some(sub_scales), Some(tiles)) =
+                (matrix.row_scales.get(i), matrix.sub_scales.get(at..at + groups), matrix.tiles.get(at..at + groups))
+            else {
+                return;
+            };
+            // Each weight plus 128, table picks included.
+            let mut words = [[_mm512_setzero_si512(); 4]; HALVES];
+            let mut factors = [_mm512_setzero_ps(); NARROW_GROUPS];
+            for (g, (tile, sub)) in tiles.iter().zip(sub_scales).enumerate() {
+                let (added, factor) = expansion(sub, split);
+                factors[g] = factor;
+                for half in 2 * g..HALVES.min(2 * g + 2) {
+                    for w in 0..4 {
+                        words[half][w] = _mm512_add_epi8(added, word(tile, 4 * (half - 2 * g) + w));
+                    }
+                }
+            }
+            // SAFETY: 16 readable floats; the load asks for no alignment.
+            let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
+            for first in (begin..end).step_by(NARROW_BLOCK) {
+                let first = first.min(end - NARROW_BLOCK);
+                let at = |t: usize, g: usize| (first + t) * groups + g;
+                let mut acc = [_mm512_setzero_ps(); NARROW_BLOCK];
+                for g in 0..groups {
+                    let mut isum = [_mm512_setzero_si512(); NARROW_BLOCK];
+                    for t in 0..NARROW_BLOCK {
+                        // SAFETY: the sums of the vectors from `begin` to `end` were written, and these are among them.
+                        isum[t] = _mm512_set1_epi32(unsafe { *starts.get_unchecked(at(t, g) - begin * groups) });
+                    }
+                    for half in 2 * g..HALVES.min(2 * g + 2) {
+                        for w in 0..4 {
+                            for t in 0..NARROW_BLOCK {
+                                // SAFETY: `count` whole vectors lie in all three planes, and `end` is at most that.
+                                let codes = unsafe { x.codes.get_unchecked(at(t, g)) };
+                                let x = i32::from_le_bytes(codes.as_chunks::<4>().0[4 * (half - 2 * g) + w].map(|x| x as u8));
+                                isum[t] = _mm512_dpbusd_epi32(isum[t], words[half][w], _mm512_set1_epi32(x));
+                            }
+                        }
+                    }
+                    for t in 0..NARROW_BLOCK {
+                        // SAFETY: as above.
+                        let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t, g)) });
+                        let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[t]), factors[g]);
+                        acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(p, scale));
+                    }
+                }
+                for (t, acc) in acc.into_iter().enumerate() {
+                    store(out, i * TILE_ROWS, first + t, _mm512_mul_ps(acc, row_scales));
+                }
+            }
+        }
+    }
+}
+
+/// What is added to the words of a tile to make them weights plus 128, table picks included, and the factor of their sums.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn expansion(sub: &[i8; TILE_ROWS], split: &impl Fn(__m512i) -> (__m512i, __m512i)) -> (__m512i, __m512) {
+    // The lowest byte of each lane, four times.
+    let lowest = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
+    // SAFETY: 16 readable bytes; the load asks for no alignment.
+    let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
+    let (start, factor) = split(sub);
+    (_mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), _mm512_set1_epi8(-128)), _mm512_cvtepi32_ps(factor))
+}
+
 /// A tile, ready to be multiplied: each weight plus 128, table picks included.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -337,9 +445,6 @@ fn panel_rows<const R: usize, T>(
     word: impl Fn(&T, usize) -> __m512i + Copy,
     split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
 ) {
-    // The lowest byte of each lane, four times.
-    let lowest = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12));
-    let flip = _mm512_set1_epi8(-128);
     let pieces = x.groups.div_ceil(PANEL_GROUPS);
     for piece in 0..pieces {
         let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
@@ -348,15 +453,12 @@ fn panel_rows<const R: usize, T>(
             let all = row + groups.start..row + groups.end;
             let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all)) else { return };
             for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(panel.iter_mut()) {
-                // SAFETY: 16 readable bytes; the load asks for no alignment.
-                let sub = _mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(sub.as_ptr().cast()) });
-                let (start, factor) = split(sub);
-                let added = _mm512_xor_si512(_mm512_shuffle_epi8(start, lowest), flip);
+                let (added, factor) = expansion(sub, &split);
                 let mut words = [added; 8];
                 for (w, sum) in words.iter_mut().enumerate() {
                     *sum = _mm512_add_epi8(*sum, word(tile, w));
                 }
-                panel[r].write(Expanded { words, factor: _mm512_cvtepi32_ps(factor) });
+                panel[r].write(Expanded { words, factor });
             }
         }
         let Some(panel) = panel.get(..groups.len()) else { return };

@@ -78,6 +78,10 @@ impl Head {
                 }
             }
         }
+        // Outputs of many streams are far more than the caches hold: a host does not go through them for nothing.
+        if cfg!(feature = "std") && self.scale == 1.0 {
+            return Some(());
+        }
         for out in batch.output.iter_mut() {
             *out *= self.scale;
         }

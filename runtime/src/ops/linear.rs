@@ -94,14 +94,16 @@ pub(super) fn multiply_at(
     let padded = groups.saturating_mul(GROUP);
     let mut packed: &mut [u8] = &mut *batch.packed;
     let frames = &*batch.frames;
-    let input_from = |row: usize| frames.get((first + row).checked_mul(stride)?..)?.get(x.at as usize..);
-    let input = |row: usize| input_from(row)?.get(..x.len as usize);
+    let input = |row: usize| frames.get((first + row).checked_mul(stride)?..)?.get(x.range());
     let activations = if format.is_quantized() {
         let codes: &mut [i8] = take(&mut packed, padded * tokens)?;
         let scales: &mut [f32] = take(&mut packed, groups * tokens)?;
         let sums: &mut [i32] = take(&mut packed, groups * tokens)?;
         #[cfg(feature = "std")]
-        quantize_rows(kernels, team, Rows::new(input_from(0)?, tokens, x.len as usize, stride)?, codes, scales, sums)?;
+        {
+            let x_rows = frames.get(first.checked_mul(stride)?.checked_add(x.at as usize)?..)?;
+            quantize_rows(kernels, team, Rows::new(x_rows, tokens, x.len as usize, stride)?, codes, scales, sums)?;
+        }
         // One row after the other: there are few, and what a device's program is short of is flash.
         #[cfg(not(feature = "std"))]
         {

@@ -1,6 +1,8 @@
 //! `brooklet run`: a text model writes.
 
 use crate::device::Target;
+#[cfg(feature = "cuda")]
+use crate::device::ready;
 use crate::generate::{Limits, generate, per_second};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
@@ -104,15 +106,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     out.flush()?;
     let limits = Limits { tokens: args.tokens, time: None, at_eos: !args.ignore_eos, stop: &stop };
     #[cfg(feature = "cuda")]
-    let on_gpu = crate::device::gpu(args.device)
-        .map(|device| {
-            let gpu = brooklet_cuda::CudaModel::new(&device, &model)?;
-            let mut session = brooklet_cuda::CudaSession::new(&gpu, brooklet_cuda::Options::default())?;
-            let written = generate(&mut session, &codec, &tokens, &mut sampler, &limits, &mut out)?;
-            anyhow::Ok((written, device.name()))
-        })
-        .transpose()
-        .with_context(|| file.name())?;
+    let on_gpu = {
+        let device = crate::device::gpu(args.device);
+        let gpu = device.and_then(|device| ready(brooklet_cuda::CudaModel::with(&device, &model, args.device.arithmetic())));
+        let session = gpu.as_ref().and_then(|gpu| ready(brooklet_cuda::CudaSession::new(gpu, brooklet_cuda::Options::default())));
+        session
+            .map(|mut session| {
+                let written = generate(&mut session, &codec, &tokens, &mut sampler, &limits, &mut out)?;
+                anyhow::Ok((written, session.gpu().device().name()))
+            })
+            .transpose()
+            .with_context(|| file.name())?
+    };
     #[cfg(not(feature = "cuda"))]
     let on_gpu: Option<(crate::generate::Written, String)> = {
         crate::device::told_without_gpu(args.device);

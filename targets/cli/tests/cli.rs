@@ -616,3 +616,16 @@ fn the_demo_runs_without_a_terminal() {
     let out = ok(&["demo"]);
     assert!(out.contains("vote agrees") && out.contains("per second") && out.contains("brooklet quantize"), "{out}");
 }
+
+/// With a GPU the text is the same as well: it has the CPU's bits.
+#[test]
+fn without_a_gpu_one_line_says_so_and_the_cpu_writes() {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/models/prose.brook");
+    let run_on = |device| run(&["run", model, "--prompt", "The", "-n", "8", "--greedy", "--device", device]);
+    let on_cpu = run_on("cpu");
+    assert!(on_cpu.ok && on_cpu.err.is_empty(), "{}", on_cpu.err);
+    let (asked, auto) = (run_on("cuda"), run_on("auto"));
+    assert!(asked.ok && asked.out == on_cpu.out, "{}", asked.err);
+    assert!(auto.ok && auto.out == on_cpu.out && auto.err.is_empty(), "{}", auto.err);
+    assert!(asked.err.is_empty() || asked.err.lines().count() == 1 && asked.err.ends_with("this runs on the CPU\n"), "{}", asked.err);
+}

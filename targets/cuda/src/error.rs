@@ -79,27 +79,26 @@ impl From<brooklet::Error> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NoDriver => write!(f, "no CUDA driver was found (libcuda.so.1); install Nvidia's driver, or use the CPU"),
-            Error::NoDevice { ordinal, fault } => write!(f, "no usable GPU {ordinal}: {}; see `nvidia-smi`, or use the CPU", said(fault)),
+            Error::NoDriver => write!(f, "no CUDA driver was found (libcuda.so.1; Nvidia's driver brings it)"),
+            Error::NoDevice { ordinal, fault } => write!(f, "no usable GPU {ordinal}: {} (`nvidia-smi` says more)", said(fault)),
             Error::OldDriver { version } => write!(
                 f,
-                "the CUDA driver supports {}.{} and the kernels need 11.4 or newer; update the driver, or use the CPU",
+                "the CUDA driver supports {}.{} and the kernels need 11.4 or newer: update the driver",
                 version / 1000,
                 version % 1000 / 10
             ),
-            Error::UnknownArchitecture { name, capability: (major, minor) } => write!(
-                f,
-                "{name} has compute capability {major}.{minor} and there are kernels from 8.0 on (Ampere, Orin and newer); use the CPU"
-            ),
+            Error::UnknownArchitecture { name, capability: (major, minor) } => {
+                write!(f, "{name} has compute capability {major}.{minor} and there are kernels from 8.0 on (Ampere, Orin and newer)")
+            }
             Error::OutOfMemory { needed_bytes, free_bytes } => write!(
                 f,
-                "the GPU has {} MiB free and {} MiB are needed; take a smaller file, a smaller --context or batch, or use the CPU",
+                "the GPU has {} MiB free and {} MiB are needed; take a smaller file, or a smaller --context when it is made",
                 free_bytes >> 20,
                 needed_bytes.div_ceil(1 << 20)
             ),
-            Error::Driver { what, fault } => write!(f, "{what}: {}; the GPU's driver refused it, use the CPU", said(fault)),
+            Error::Driver { what, fault } => write!(f, "{what}: {}, says the GPU's driver", said(fault)),
             Error::Archive { what } => write!(f, "the kernels in this build are damaged ({what}); build it again"),
-            Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}; use the CPU"),
+            Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}, which no kernel for GPUs takes"),
             Error::Launch { what } => write!(f, "the GPU's kernels do not take {what} at once"),
             Error::Model(error) => write!(f, "{error}"),
         }

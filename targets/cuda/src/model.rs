@@ -5,9 +5,9 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, AttentionShape, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
+    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
     Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
-    RouterShape, ScanShape, SsdShape, StandIn, Vectors, Walk, Which,
+    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
@@ -45,14 +45,36 @@ pub(crate) struct Kernels {
     elementwise: Elementwise,
     gates: Gates,
     input: Input,
-    matmul: Matmul,
-    matvec: Matvec,
     memory: Memory,
     moe: Moe,
     multiply: Multiply,
     norm: Norm,
     pub(crate) route: Route,
     walk: Walk,
+    /// For [`Arithmetic::Fast`] alone.
+    fast: Option<Fast>,
+}
+
+/// Kernels that add up in an order of their own.
+#[derive(Debug)]
+struct Fast {
+    conv: Conv,
+    matmul: Matmul,
+    matvec: Matvec,
+    scan: SelectiveScan,
+    ssd: StateSpaceDual,
+}
+
+impl Fast {
+    fn load(device: &Device) -> Result<Self, Error> {
+        Ok(Fast {
+            conv: Conv::load(device)?,
+            matmul: Matmul::load(device)?,
+            matvec: Matvec::load(device)?,
+            scan: SelectiveScan::load(device)?,
+            ssd: StateSpaceDual::load(device)?,
+        })
+    }
 }
 
 /// A part of a program.
@@ -97,6 +119,10 @@ pub(crate) struct Room {
     pub(crate) experts: Address,
     /// A route's decision.
     pub(crate) entry: Address,
+    /// What pieces of a convolution see of those before them.
+    pub(crate) halo: Address,
+    /// What segments of a sequence hand on, and flags that say so.
+    pub(crate) exchange: [Address; 2],
 }
 
 /// A batch on its way through the program.
@@ -126,14 +152,13 @@ impl<'m> CudaModel<'m> {
             elementwise: Elementwise::load(&device)?,
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
-            matmul: Matmul::load(&device)?,
-            matvec: Matvec::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
             norm: Norm::load(&device)?,
             route: Route::load(&device)?,
             walk: Walk::load(&device)?,
+            fast: if arithmetic == Arithmetic::Fast { Some(Fast::load(&device)?) } else { None },
         };
         // The header was checked when the model was loaded: every record can be decoded.
         let ops: Vec<Op> = header.program.iter().flatten().collect();
@@ -257,6 +282,33 @@ impl<'m> CudaModel<'m> {
         Ok(())
     }
 
+    /// Bytes of working space that fast kernels take in batches of up to `tokens` tokens: halos, exchanged states, and flags, which must be zero.
+    pub(crate) fn fast_bytes(&self, tokens: u32) -> [u64; 3] {
+        let mut most = [0u64; 3];
+        let Some(fast) = &self.kernels.fast else { return most };
+        let mut add = |op: &Op| match op {
+            Op::Conv1d(op) => most[0] = most[0].max(Conv::halo_bytes(&self.conv(op), tokens, 1)),
+            Op::Ssd(op) => {
+                // The longer a sequence, the more segments.
+                let segments = fast.ssd.segments(&self.device, &self.ssd(op), tokens, 1);
+                (most[1], most[2]) = (most[1].max(segments.exchange_bytes), most[2].max(segments.flag_bytes));
+            }
+            _ => {}
+        };
+        for node in &self.program {
+            match node {
+                Node::One(_, op) => add(op),
+                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
+            }
+        }
+        most
+    }
+
+    /// The kernels of an order of their own, if they are wanted: not inside a block that a token enters or not.
+    fn fast(&self, batch: &Batch) -> Option<&Fast> {
+        self.kernels.fast.as_ref().filter(|_| batch.gate == Address::NULL)
+    }
+
     /// Queues the head on `rows` rows of frames from `x` on, so many numbers apart.
     pub(crate) fn head(&self, batch: &Batch, room: &Room, first: Address, rows: u32, row_stride: u64) -> Result<(), Error> {
         let (head, cap) = match self.program.last() {
@@ -291,15 +343,21 @@ impl<'m> CudaModel<'m> {
         if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
-        if let Some(product) = quantized_product(batch, matrix, chosen, x, to).filter(|_| self.tensors.format(id).is_quantized()) {
+        let format = self.tensors.format(id);
+        if let Some(fast) = self.fast(batch).filter(|_| format.is_quantized())
+            && let Some(product) = quantized_product(batch, matrix, chosen, x, to)
+        {
             let Rounded { codes, scales, sums } = room.rounded;
             let from = Entering { codes, scales, sums, ..Entering::default() };
-            let format = self.tensors.format(id);
-            return if Matvec::takes(rows) {
-                self.kernels.matvec.run_rounded(&self.device, format, rows, &from, &product)
+            let queued = if Matvec::takes(rows) {
+                fast.matvec.run_rounded(&self.device, format, rows, &from, &product)
             } else {
-                self.kernels.matmul.run(&self.device, format, rows, &from, &product)
+                fast.matmul.run(&self.device, format, rows, &from, &product)
             };
+            // What they do not take, the general kernel does.
+            if !matches!(queued, Err(Error::Launch { .. })) {
+                return queued;
+            }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
@@ -312,6 +370,41 @@ impl<'m> CudaModel<'m> {
         let bias = self.tensors.maybe(bias);
         let outcome = Outcome { out: batch.operand(out.at), bias, row_stride, pick_stride: 0, scale: 1.0, cap: 0.0 };
         self.product(batch, room, batch.rows(), w, Address::NULL, &x, &outcome)
+    }
+
+    fn conv(&self, op: &ops::Conv1d) -> ConvShape {
+        let tensors = &self.tensors;
+        ConvShape {
+            x: op.x.at,
+            channels: op.x.len,
+            taps: op.taps,
+            silu: op.silu,
+            weight: tensors.address(op.weight),
+            bias: tensors.maybe(op.bias),
+            slot: self.slot(op.state).at,
+        }
+    }
+
+    fn ssd(&self, op: &ops::Ssd) -> SsdShape {
+        let tensors = &self.tensors;
+        SsdShape {
+            x: op.x.at,
+            dt: op.dt.at,
+            b: op.b.at,
+            c: op.c.at,
+            out: op.out.at,
+            heads: op.dt.len,
+            head_dim: op.x.len / op.dt.len.max(1),
+            groups: op.groups,
+            d_state: op.b.len / op.groups.max(1),
+            is_half: self.is_half(op.state),
+            dt_lo: op.dt_lo,
+            dt_hi: op.dt_hi,
+            a: tensors.address(op.a),
+            d: tensors.address(op.d),
+            dt_bias: tensors.address(op.dt_bias),
+            slot: self.slot(op.state).at,
+        }
     }
 
     fn attention(&self, op: &ops::Attention) -> AttentionShape {
@@ -384,15 +477,12 @@ impl<'m> CudaModel<'m> {
             }
             Op::Linear(op) => self.linear(batch, room, op.w, op.bias, op.x, op.out),
             Op::Conv1d(op) => {
-                let shape = ConvShape {
-                    x: op.x.at,
-                    channels: op.x.len,
-                    taps: op.taps,
-                    silu: op.silu,
-                    weight: tensors.address(op.weight),
-                    bias: tensors.maybe(op.bias),
-                    slot: self.slot(op.state).at,
-                };
+                let shape = self.conv(op);
+                if let Some(fast) = self.fast(batch)
+                    && fast.conv.run(device, batch, &shape, room.halo)?
+                {
+                    return Ok(());
+                }
                 kernels.walk.conv1d(device, batch, &shape)
             }
             Op::Scan(op) => {
@@ -413,27 +503,21 @@ impl<'m> CudaModel<'m> {
                     dt_bias: tensors.address(op.dt_bias),
                     slot: self.slot(op.state).at,
                 };
+                if let Some(fast) = self.fast(batch)
+                    && fast.scan.run(device, batch, &shape)?
+                {
+                    return Ok(());
+                }
                 kernels.walk.scan(device, batch, &shape)
             }
             Op::Ssd(op) => {
-                let shape = SsdShape {
-                    x: op.x.at,
-                    dt: op.dt.at,
-                    b: op.b.at,
-                    c: op.c.at,
-                    out: op.out.at,
-                    heads: op.dt.len,
-                    head_dim: op.x.len / op.dt.len.max(1),
-                    groups: op.groups,
-                    d_state: op.b.len / op.groups.max(1),
-                    is_half: self.is_half(op.state),
-                    dt_lo: op.dt_lo,
-                    dt_hi: op.dt_hi,
-                    a: tensors.address(op.a),
-                    d: tensors.address(op.d),
-                    dt_bias: tensors.address(op.dt_bias),
-                    slot: self.slot(op.state).at,
-                };
+                let shape = self.ssd(op);
+                if let Some(fast) = self.fast(batch) {
+                    let segments = fast.ssd.segments(device, &shape, batch.tokens, batch.streams);
+                    if fast.ssd.run(device, batch, &shape, &segments, room.exchange)? {
+                        return Ok(());
+                    }
+                }
                 kernels.walk.ssd(device, batch, &shape)
             }
             Op::Attention(op) => {

@@ -3,6 +3,7 @@
 mod common;
 
 use brooklet::kernels::quant::{Format, GROUP, Matrix};
+use brooklet::kernels::{Activations, RowsMut};
 use brooklet_cuda::arena::Address;
 use brooklet_cuda::launch::{Entering, EnteringKind, Matmul, Matvec, Product, Round, Rounded};
 use common::{Bench, Random, gpu};
@@ -95,11 +96,8 @@ fn error_of(
     scale: f32,
     got: &[f32],
 ) -> f64 {
-    // Aligned as in a file.
-    let aligned: Vec<u64> = bytes.chunks(8).map(|c| c.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))).collect();
-    // SAFETY: as many bytes as were written.
-    let aligned = unsafe { std::slice::from_raw_parts(aligned.as_ptr().cast::<u8>(), bytes.len()) };
-    let matrix = Matrix::from_bytes(format, rows, cols, aligned).unwrap();
+    let aligned = aligned(bytes);
+    let matrix = Matrix::from_bytes(format, rows, cols, &aligned).unwrap();
     let groups = cols.div_ceil(GROUP);
     let vectors = from.scales.len() / groups;
     let stride = got.len() / vectors;
@@ -130,7 +128,7 @@ fn error_of(
     worst
 }
 
-/// One product on the GPU, by either road: `tokens` above 8 or not a number of vectors that a step takes go to the other.
+/// One product on the GPU against the oracle, and where the kernel promises that, against the CPU bit for bit.
 fn check(
     random: &mut Random,
     device: &brooklet_cuda::Device,
@@ -138,6 +136,7 @@ fn check(
     format: Format,
     shape: (usize, usize),
     vectors: usize,
+    has_cpus_bits: bool,
 ) {
     let (rows, cols) = shape;
     let bytes = matrix(random, format, rows, cols);
@@ -170,6 +169,30 @@ fn check(
     let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
     let error = error_of(format, &bytes, shape, &from, bias, residual, scale, &got);
     assert!(error < 1e-6, "{format:?} {rows} x {cols}, {vectors} vectors: {error:e}");
+    if !has_cpus_bits {
+        return;
+    }
+    let aligned = aligned(&bytes);
+    let matrix = Matrix::from_bytes(format, rows, cols, &aligned).unwrap();
+    let mut want = vec![0.0f32; vectors * rows];
+    let x = Activations::Int8 { codes: &from.codes, scales: &from.scales, sums: &from.sums };
+    brooklet::kernels::detect().matmul(&matrix, x, RowsMut::new(&mut want, vectors, rows, rows).unwrap());
+    for (v, want) in want.chunks_exact_mut(rows).enumerate() {
+        for (row, y) in want.iter_mut().enumerate() {
+            *y = (*y + bias.map_or(0.0, |bias| bias[row])) * scale;
+            *y += residual.map_or(0.0, |residual| residual[v * rows + row]);
+            let got = got[v * stride + row];
+            assert!(*y == got, "{format:?} {rows} x {cols}, vector {v} of {vectors}, row {row}: {got} instead of the CPU's {y}");
+        }
+    }
+}
+
+/// The bytes where words may begin, as in a file.
+fn aligned(bytes: &[u8]) -> Vec<u8> {
+    // What the allocator gives a vector of so many bytes is aligned to more than a word.
+    let copy = bytes.to_vec();
+    assert!(copy.as_ptr().addr().is_multiple_of(8));
+    copy
 }
 
 #[test]
@@ -181,7 +204,7 @@ fn steps_are_those_of_the_oracle() {
         for shape in SHAPES {
             for vectors in [1, 2, 4, 8] {
                 let run = |from: &Entering, product: &Product| kernels.run_rounded(&device, format, vectors, from, product).unwrap();
-                check(&mut random, &device, run, format, shape, vectors as usize);
+                check(&mut random, &device, run, format, shape, vectors as usize, false);
             }
         }
     }
@@ -198,13 +221,13 @@ fn prefills_are_those_of_the_oracle() {
             let most = (3_000_000 / (rows * cols)).clamp(20, 300) as u32;
             let vectors = 1 + random.below(most);
             let run = |from: &Entering, product: &Product| kernels.run(&device, format, vectors, from, product).unwrap();
-            check(&mut random, &device, run, format, (rows, cols), vectors as usize);
+            check(&mut random, &device, run, format, (rows, cols), vectors as usize, true);
         }
     }
     // So many that the larger tiles are taken.
     for (shape, vectors) in [((4100, 40), 530), ((2500, 33), 1000), ((700, 64), 1500)] {
         let run = |from: &Entering, product: &Product| kernels.run(&device, Format::Q4, vectors, from, product).unwrap();
-        check(&mut random, &device, run, Format::Q4, shape, vectors as usize);
+        check(&mut random, &device, run, Format::Q4, shape, vectors as usize, true);
     }
 }
 

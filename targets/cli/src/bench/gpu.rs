@@ -4,7 +4,7 @@ use super::inputs::Inputs;
 use super::traffic::Traffic;
 use anyhow::{Result, bail};
 use brooklet::{Input, Model};
-use brooklet_cuda::{CudaModel, CudaSession, Device, Options, copy_bytes_per_second};
+use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Device, Options, copy_bytes_per_second};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -18,6 +18,8 @@ const STEPS: usize = 256;
 pub(super) struct GpuReport {
     name: String,
     device: String,
+    /// Whether sums are in the CPU's order.
+    has_cpus_bits: bool,
     compute_capability: (i32, i32),
     /// Weights, and everything else, on the GPU.
     weights_bytes: u64,
@@ -44,11 +46,12 @@ pub(super) struct Work {
     pub(super) batch: u32,
     pub(super) runs: u32,
     pub(super) with_operations: bool,
+    pub(super) arithmetic: Arithmetic,
 }
 
 impl GpuReport {
     pub(super) fn measure(device: &Device, model: &Model<'_>, name: String, work: &Work) -> Result<Self> {
-        let gpu = CudaModel::new(device, model)?;
+        let gpu = CudaModel::with(device, model, work.arithmetic)?;
         let mut session = CudaSession::new(&gpu, Options { batch: work.batch, ..Options::default() })?;
         let room = model.plan().context.map_or(usize::MAX, |context| context as usize);
         let (steps, prompt) = (work.steps.unwrap_or(STEPS).min(room), work.prompt.min(room));
@@ -112,6 +115,7 @@ impl GpuReport {
         Ok(GpuReport {
             name,
             device: device.name(),
+            has_cpus_bits: work.arithmetic == Arithmetic::Exact,
             compute_capability: device.capability(),
             weights_bytes: gpu.weights_bytes(),
             session_bytes,

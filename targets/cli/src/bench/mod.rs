@@ -74,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             batch: args.batch,
             runs: args.runs,
             with_operations: args.ops,
+            arithmetic: args.device.arithmetic(),
         };
         let report = gpu::GpuReport::measure(&device, &file.model()?, name, &work).with_context(|| file.name())?;
         return tell(args, &mut out, &report, |out| report.print(out));

@@ -40,16 +40,16 @@ impl Sums {
 /// The sums over all windows, one after the other on a GPU.
 #[cfg(feature = "cuda")]
 fn on_gpu<'t>(
-    device: &brooklet_cuda::Device,
+    (device, arithmetic): (&brooklet_cuda::Device, brooklet_cuda::Arithmetic),
     model: &Model<'_>,
     other: Option<&Model<'_>>,
     windows: impl Iterator<Item = &'t [u32]>,
     bar: &ProgressBar,
 ) -> Result<Sums> {
     use brooklet_cuda::{CudaModel, CudaSession, Options};
-    let own = CudaModel::new(device, model)?;
+    let own = CudaModel::with(device, model, arithmetic)?;
     let mut own = CudaSession::new(&own, Options::default())?;
-    let other = other.map(|other| CudaModel::new(device, other)).transpose()?;
+    let other = other.map(|other| CudaModel::with(device, other, arithmetic)).transpose()?;
     let mut other = other.as_ref().map(|other| CudaSession::new(other, Options::default())).transpose()?;
     let mut total = Sums::default();
     for window in windows {
@@ -89,7 +89,8 @@ pub(super) fn run(
     let bar = ProgressBar::new(count as u64);
     #[cfg(feature = "cuda")]
     if let Some(device) = crate::device::gpu(target) {
-        let total = on_gpu(&device, &model, other.as_ref(), tokens.chunks_exact(window).take(count), &bar).with_context(|| file.name())?;
+        let total = on_gpu((&device, target.arithmetic()), &model, other.as_ref(), tokens.chunks_exact(window).take(count), &bar)
+            .with_context(|| file.name())?;
         bar.finish_and_clear();
         return print(&total, count, window, other.is_some(), json);
     }

@@ -5,6 +5,7 @@ use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaFunction, DriverError, sys};
 use std::ffi::c_void;
+use std::sync::OnceLock;
 
 /// Queues a kernel of this grid, block and shared memory; `arguments` point to its parameters, in order.
 ///
@@ -20,6 +21,13 @@ pub(super) unsafe fn queue_overlapping(
     arguments: &mut [*mut c_void],
 ) -> Result<(), Error> {
     device.context().bind_to_thread().map_err(Error::driver("choosing the GPU"))?;
+    let stream = device.stream().cu_stream();
+    if device.capability().0 < 9 || driver_version() < OVERLAPPING_DRIVER {
+        let (function, arguments, none) = (function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut());
+        // SAFETY: the caller's promise.
+        let result = unsafe { sys::cuLaunchKernel(function, grid.0, grid.1, 1, block, 1, 1, shared_bytes, stream, arguments, none) };
+        return outcome(result);
+    }
     let mut overlap = sys::CUlaunchAttribute {
         id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
         pad: Default::default(),
@@ -33,12 +41,29 @@ pub(super) unsafe fn queue_overlapping(
         blockDimY: 1,
         blockDimZ: 1,
         sharedMemBytes: shared_bytes,
-        hStream: device.stream().cu_stream(),
+        hStream: stream,
         attrs: &raw mut overlap,
-        numAttrs: u32::from(device.capability().0 >= 9),
+        numAttrs: 1,
     };
     // SAFETY: the caller's promise; the configuration lives until the call returns, and so does what it points to.
-    let result = unsafe { sys::cuLaunchKernelEx(&raw const config, function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut()) };
+    outcome(unsafe { sys::cuLaunchKernelEx(&raw const config, function.cu_function(), arguments.as_mut_ptr(), std::ptr::null_mut()) })
+}
+
+/// First version of CUDA whose graphs keep such launches overlapping.
+const OVERLAPPING_DRIVER: i32 = 12_030;
+
+/// The driver's version of CUDA, asked once.
+fn driver_version() -> i32 {
+    static VERSION: OnceLock<i32> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let mut version = 0;
+        // SAFETY: it writes one number to where it is told.
+        let _ = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+        version
+    })
+}
+
+fn outcome(result: sys::CUresult) -> Result<(), Error> {
     if result == sys::CUresult::CUDA_SUCCESS { Ok(()) } else { Err(Error::driver("starting a kernel")(DriverError(result))) }
 }
 

@@ -37,11 +37,11 @@ impl SelectiveScan {
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/scan.bin"))?;
         let prefill = [(1, 16, 8, 32), (2, 8, 8, 32), (4, 16, 8, 16), (8, 32, 4, 8)];
-        let prefill = prefill.map(|(states, lanes, channels, tile)| {
+        let load = |(states, lanes, channels, tile)| -> Result<Prefill, Error> {
             let function = module.function(&format!("scan_prefill_f32_{states}x{lanes}"))?;
             Ok(Prefill { function, states, lanes, channels, tile })
-        });
-        Ok(SelectiveScan { step: module.function("scan_step_f32")?, prefill: prefill.into_iter().collect::<Result<_, _>>()? })
+        };
+        Ok(SelectiveScan { step: module.function("scan_step_f32")?, prefill: prefill.into_iter().map(load).collect::<Result<_, _>>()? })
     }
 
     /// Selective scan of the batch's tokens; `false`, and nothing done, if the state is wider than the kernels take.

@@ -111,8 +111,8 @@ impl StateSpaceDual {
                 (&kernel.function, grid, THREADS, shared_bytes(kernel.d_state))
             }
             None => {
-                let in_fours = [shape.head_dim, shape.x, shape.out, batch.stride].iter().all(|n| n % 4 == 0) && shape.slot % 16 == 0;
-                let in_fours = in_fours && batch.state_stride % 16 == 0;
+                let in_fours = [shape.head_dim, shape.x, shape.out, batch.stride].iter().all(|n| n % 4 == 0);
+                let in_fours = in_fours && [shape.slot, batch.state_stride].iter().all(|bytes| bytes % 16 == 0);
                 let grid = (shape.head_dim.div_ceil(SERIAL.1), shape.heads, batch.streams);
                 (&self.serial[usize::from(in_fours)], grid, SERIAL.0, 0)
             }

@@ -1,0 +1,601 @@
+// The recurrences' kernels beside mamba-ssm's on one GPU: errors against an oracle in f64, and medians over replays of a graph of 20
+// launches.
+//
+//   nvcc -std=c++17 -O3 -arch=sm_90 -I kernels/src/cuda tests/peers/recurrences.cu -o recurrences    # and with mamba-ssm's selective scan:
+//   nvcc -std=c++17 -O3 -arch=sm_90 -I kernels/src/cuda -DBASE tests/peers/recurrences.cu mamba_ssm_scan.o -o recurrences
+//   ./recurrences check [SEED]    # odd shapes; every line ends in ok
+//   ./recurrences bench [SEED]    # the shapes of docs/benchmarks.md
+//
+// mamba_ssm_scan.o is mamba-ssm 2.3.2's csrc/selective_scan compiled with --use_fast_math for bf16, behind the function declared below,
+// which fills its SSMParamsBase: u, delta, z, out and out_z (D, L), B and C (N, L), A (D, N) f32. Its layout keeps time innermost, ours
+// channels.
+#define BROOKLET_BF16
+#include <atomic>
+#include <cuda_fp16.h>
+#include <cstdio>
+#include <cstdlib>
+#include <cmath>
+#include <vector>
+#include <random>
+#include <thread>
+#include <functional>
+#include <algorithm>
+#include <string>
+#include <cstring>
+#include "scan.cu"
+#include "ssd.cu"
+#include "conv.cu"
+#define CK(x)                                                                        \
+    do {                                                                             \
+        cudaError_t e = (x);                                                         \
+        if (e != cudaSuccess) {                                                      \
+            printf("CUDA %s at %s:%d\n", cudaGetErrorString(e), __FILE__, __LINE__); \
+            exit(1);                                                                 \
+        }                                                                            \
+    } while (0)
+#ifdef BASE
+extern "C" void mamba_ssm_scan(const void* u, const void* delta, const void* A, const void* B, const void* C, const void* D, const void* z,
+                               const void* bias, void* out, void* out_z, void* x, int dim, int len, int n, cudaStream_t stream);
+#endif
+using std::vector;
+static std::mt19937 rng;
+static float uni(float a, float b) { return a + (b - a) * (rng() >> 8) * (1.f / 16777216.f); }
+static float nrm() {
+    static std::normal_distribution<float> d;
+    return d(rng);
+}
+static u16 tobf(float x) {
+    u32 u;
+    memcpy(&u, &x, 4);
+    u += 0x7fff + ((u >> 16) & 1);
+    return u >> 16;
+}
+static float frombf(u16 b) {
+    u32 u = (u32)b << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+template <class T>
+struct Dev {
+    T* p = 0;
+    size_t n = 0;
+    Dev(size_t n) : n(n) { CK(cudaMalloc(&p, (n ? n : 1) * sizeof(T))); }
+    Dev(const vector<T>& v) : n(v.size()) {
+        CK(cudaMalloc(&p, (n ? n : 1) * sizeof(T)));
+        CK(cudaMemcpy(p, v.data(), n * sizeof(T), cudaMemcpyHostToDevice));
+    }
+    ~Dev() { cudaFree(p); }
+    vector<T> get() {
+        vector<T> v(n);
+        CK(cudaMemcpy(v.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost));
+        return v;
+    }
+    Dev(const Dev&) = delete;
+};
+template <class T>
+void put(T& t, float x);
+template <>
+void put(float& t, float x) {
+    t = x;
+}
+template <>
+void put(bf16& t, float x) {
+    t.bits = tobf(x);
+}
+static float val(float x) { return x; }
+static float val(bf16 b) { return frombf(b.bits); }
+template <class T>
+T poison() {
+    T t;
+    memset(&t, 0xff, sizeof t);
+    return t;
+}
+template <class T>
+vector<T> rnd(size_t n, std::function<float()> f) {
+    vector<T> v(n);
+    for (auto& x : v) put(x, f());
+    return v;
+}
+static void par(int n, std::function<void(int)> f) {
+    int k = std::thread::hardware_concurrency();
+    vector<std::thread> t;
+    std::atomic<int>* c = new std::atomic<int>(0);
+    for (int i = 0; i < k; i++)
+        t.emplace_back([&, c] {
+            int j;
+            while ((j = (*c)++) < n) f(j);
+        });
+    for (auto& x : t) x.join();
+}
+static double sp(double x) { return x > 0 ? x + log1p(exp(-x)) : log1p(exp(x)); }
+static double sil(double x) { return x / (1 + exp(-x)); }
+// median over graph replays of `reps` launches
+template <class F>
+float timed(F launch, int reps = 20, int rounds = 15) {
+    cudaStream_t s;
+    CK(cudaStreamCreate(&s));
+    cudaGraph_t g;
+    cudaGraphExec_t ge;
+    launch(s);
+    CK(cudaStreamSynchronize(s));
+    CK(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < reps; i++) launch(s);
+    CK(cudaStreamEndCapture(s, &g));
+    CK(cudaGraphInstantiate(&ge, g, 0));
+    cudaEvent_t a, b;
+    cudaEventCreate(&a);
+    cudaEventCreate(&b);
+    vector<float> ts;
+    for (int r = 0; r < rounds; r++) {
+        cudaEventRecord(a, s);
+        CK(cudaGraphLaunch(ge, s));
+        cudaEventRecord(b, s);
+        CK(cudaEventSynchronize(b));
+        float ms;
+        cudaEventElapsedTime(&ms, a, b);
+        if (r >= 3) ts.push_back(ms * 1000 / reps);
+    }
+    std::sort(ts.begin(), ts.end());
+    cudaGraphExecDestroy(ge);
+    cudaGraphDestroy(g);
+    cudaStreamDestroy(s);
+    return ts[ts.size() / 2];
+}
+struct Err {
+    double num = 0, den = 0, worst = 0, mx = 0;
+    bool bad = false;
+    void add(double got, double want) {
+        if (!(fabs(got) < 1e30)) bad = true;
+        num += (got - want) * (got - want);
+        den += want * want;
+        worst = fmax(worst, fabs(got - want));
+        mx = fmax(mx, fabs(want));
+    }
+    double rel() { return bad ? NAN : sqrt(num / (den + 1e-300)); }
+};
+
+#define KARG(T)                                                                                                                   \
+    const T*, const T*, const T*, const T*, const T*, T*, int, int, int, int, int, int, const float*, const float*, const float*, \
+        const float*, u8*, u64, int, int, int, int, int, const u32*
+template <class T>
+struct ScanK {
+    const char* name;
+    void (*f)(KARG(T));
+    int channels, lanes, n;
+    size_t smem;
+};
+#define SK(T, NAME, S, L, C, TL) \
+    ScanK<T> { #NAME, NAME, C, L, S *L, sizeof(ScanTiles<S, L, C, TL>) }
+template <class T>
+vector<ScanK<T>> scan_kernels();
+template <>
+vector<ScanK<float>> scan_kernels() {
+    return {SK(float, scan_prefill_f32_1x16, 1, 16, 8, 32), SK(float, scan_prefill_f32_2x8, 2, 8, 8, 32),
+            SK(float, scan_prefill_f32_4x16, 4, 16, 8, 16), SK(float, scan_prefill_f32_8x32, 8, 32, 4, 8)};
+}
+template <>
+vector<ScanK<bf16>> scan_kernels() {
+    return {SK(bf16, scan_prefill_bf16_1x16, 1, 16, 8, 32), SK(bf16, scan_prefill_bf16_2x8, 2, 8, 8, 32)};
+}
+static int fails = 0;
+template <class T>
+void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, bool gaps, int pad, bool bench) {
+    int xs = D + pad, bs = heads * N + pad;
+    size_t rows = (size_t)streams * L;
+    auto x = rnd<T>(rows * xs, [] { return nrm(); }), dt = rnd<T>(rows * xs, [] { return nrm() - 2.f; }),
+         zz = rnd<T>(rows * xs, [] { return nrm(); }), b = rnd<T>(rows * bs, [] { return nrm(); }),
+         c = rnd<T>(rows * bs, [] { return nrm(); });
+    vector<float> a((size_t)N * D), d(D), bias(D), g(rows);
+    for (int n = 0; n < N; n++)
+        for (int e = 0; e < D; e++) a[(size_t)n * D + e] = -(n + 1) * uni(.5, 1.5);
+    for (auto& v : d) v = nrm();
+    for (auto& v : bias) v = uni(-2, 0);
+    for (auto& v : g) v = uni(.5, 2);
+    vector<float> h0((size_t)streams * N * D);
+    for (auto& v : h0) {
+        v = nrm();
+        if (half) {
+            u16 q;
+            v = roundf(v * 256) / 256;
+        }
+    }
+    size_t cell = half ? 2 : 4;
+    vector<u8> hb(h0.size() * cell);
+    for (size_t i = 0; i < h0.size(); i++) {
+        if (half) {
+            __half q = __float2half(h0[i]);
+            memcpy(&hb[i * 2], &q, 2);
+        } else
+            memcpy(&hb[i * 4], &h0[i], 4);
+    }
+    vector<double> want(rows * D), hw(h0.begin(), h0.end());
+    par(streams * D, [&](int i) {
+        int s = i / D, e = i % D, hd = e / (D / heads);
+        vector<double> h(N);
+        for (int n = 0; n < N; n++) h[n] = h0[((size_t)s * N + n) * D + e];
+        for (int t = 0; t < L; t++) {
+            size_t r = (size_t)s * L + t;
+            double st = sp((double)val(dt[r * xs + e]) + bias[e]) * (gaps ? g[r] : 1), xv = val(x[r * xs + e]), y = 0;
+            for (int n = 0; n < N; n++) {
+                h[n] = exp(st * a[(size_t)n * D + e]) * h[n] + st * xv * val(b[r * bs + hd * N + n]);
+                y += val(c[r * bs + hd * N + n]) * h[n];
+            }
+            y += d[e] * xv;
+            if (z) y *= sil(val(zz[r * xs + e]));
+            want[r * D + e] = y;
+        }
+        for (int n = 0; n < N; n++) hw[((size_t)s * N + n) * D + e] = h[n];
+    });
+    Dev<T> dx(x), ddt(dt), dz(zz), db(b), dc(c);
+    Dev<float> da(a), dd(d), dbias(bias), dg(g);
+    Dev<u8> st(hb);
+    Dev<T> y(rows * xs);
+    auto run = [&](int which, cudaStream_t s) {
+        auto ks = scan_kernels<T>();
+        if (which < 0) {
+            dim3 grid((D / heads + 31) / 32, heads, streams);
+            auto f = (void*)scan_step_f32;
+            ((void (*)(KARG(T)))f)<<<grid, dim3(32, 8), 0, s>>>(dx.p, ddt.p, db.p, dc.p, z ? dz.p : 0, y.p, xs, xs, bs, bs, xs, xs, da.p,
+                                                                dd.p, dbias.p, gaps ? dg.p : 0, st.p, (u64)N * D * cell, half, L, D, N,
+                                                                heads, 0);
+        } else {
+            auto k = ks[which];
+            CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k.smem));
+            dim3 grid((D / heads + k.channels - 1) / k.channels, heads, streams);
+            k.f<<<grid, 2 * k.channels * k.lanes, k.smem, s>>>(dx.p, ddt.p, db.p, dc.p, z ? dz.p : 0, y.p, xs, xs, bs, bs, xs, xs, da.p,
+                                                               dd.p, dbias.p, gaps ? dg.p : 0, st.p, (u64)N * D * cell, half, L, D, N,
+                                                               heads, 0);
+        }
+        CK(cudaGetLastError());
+    };
+    auto ks = scan_kernels<T>();
+    for (int w = L == 1 && sizeof(T) == 4 ? -1 : 0; w < (int)ks.size(); w++) {
+        if (w >= 0 && ks[w].n < N) continue;
+        if (w >= 0 && bench && ks[w].n > 2 * N) continue;
+        CK(cudaMemcpy(st.p, hb.data(), hb.size(), cudaMemcpyHostToDevice));
+        CK(cudaMemset(y.p, 0xff, y.n * sizeof(T)));
+        run(w, 0);
+        CK(cudaDeviceSynchronize());
+        auto out = y.get();
+        auto hs = st.get();
+        Err ey, eh;
+        for (size_t r = 0; r < rows; r++)
+            for (int e = 0; e < D; e++) ey.add(val(out[r * xs + e]), want[r * D + e]);
+        bool stray = false;
+        for (size_t r = 0; r < rows && pad; r++)
+            for (int e = D; e < xs; e++) {
+                T q = poison<T>();
+                if (memcmp(&out[r * xs + e], &q, sizeof(T))) stray = true;
+            }
+        for (size_t i = 0; i < hw.size(); i++) {
+            float v;
+            if (half) {
+                __half q;
+                memcpy(&q, &hs[i * 2], 2);
+                v = __half2float(q);
+            } else
+                memcpy(&v, &hs[i * 4], 4);
+            eh.add(v, hw[i]);
+        }
+        double ty = sizeof(T) == 4 ? 2e-5 : 4e-3, th = half ? 1e-3 : 2e-5;
+        bool ok = ey.rel() < ty && eh.rel() < th && !stray;
+        if (!ok) fails++;
+        printf("scan %s S%d L%d D%d N%d heads%d z%d half%d gaps%d pad%d %-24s y %.2e h %.2e %s", sizeof(T) == 4 ? "f32" : "bf16", streams,
+               L, D, N, heads, z, half, gaps, pad, w < 0 ? "step" : ks[w].name, ey.rel(), eh.rel(), ok ? "ok" : (stray ? "STRAY" : "FAIL"));
+        if (bench) printf("  %.1f us", timed([&](cudaStream_t s) { run(w, s); }));
+        printf("\n");
+    }
+#ifdef BASE
+    if constexpr (sizeof(T) == 2)
+        if (bench && L > 1 && L % 512 == 0) {
+            vector<T> tx(x.size()), tdt(x.size()), tz(x.size()), tb(b.size()), tc(b.size());
+            for (int t = 0; t < L; t++) {
+                for (int e = 0; e < D; e++) {
+                    tx[(size_t)e * L + t] = x[(size_t)t * xs + e];
+                    tdt[(size_t)e * L + t] = dt[(size_t)t * xs + e];
+                    tz[(size_t)e * L + t] = zz[(size_t)t * xs + e];
+                }
+                for (int n = 0; n < N; n++) {
+                    tb[(size_t)n * L + t] = b[(size_t)t * bs + n];
+                    tc[(size_t)n * L + t] = c[(size_t)t * bs + n];
+                }
+            }
+            vector<float> ta(a.size());
+            for (int e = 0; e < D; e++)
+                for (int n = 0; n < N; n++) ta[(size_t)e * N + n] = a[(size_t)n * D + e];
+            Dev<T> ux(tx), ud(tdt), uz(tz), ub(tb), uc(tc), uo(x.size()), uoz(x.size());
+            Dev<float> ua(ta), ux2((size_t)D * N * 2 * 8);
+            auto f = [&](cudaStream_t s) {
+                mamba_ssm_scan(ux.p, ud.p, ua.p, ub.p, uc.p, dd.p, uz.p, dbias.p, uo.p, uoz.p, ux2.p, D, L, N, s);
+                CK(cudaGetLastError());
+            };
+            f(0);
+            CK(cudaDeviceSynchronize());
+            auto o = uoz.get();
+            Err e;
+            vector<float> z0;  // from a zero state: compared only for sanity
+            for (int t = L / 2; t < L; t++)
+                for (int q = 0; q < D; q++) e.add(val(o[(size_t)q * L + t]), want[(size_t)t * D + q]);
+            printf("mamba-ssm selective_scan_fwd D%d L%d: rel(second half) %.2e  %.1f us\n", D, L, e.rel(), timed(f));
+        }
+#endif
+}
+#define SARG(T)                                                                                                                  \
+    const T*, const T*, const T*, const T*, T*, int, int, int, int, int, const float*, const float*, const float*, float, float, \
+        const float*, u8*, u64, int, int, int, int, int, int, int, float*, u32*, const u32*
+template <class T>
+struct SsdK {
+    const char* name;
+    void (*f)(SARG(T));
+    int n, threads, chunk;
+    size_t sm;
+};
+template <class T>
+vector<SsdK<T>> ssd_kernels();
+#define DK(NAME, N, C, PA) {#NAME, NAME, N, 256, C, sizeof(SsdShared<N, C, PA>)}
+template <>
+vector<SsdK<bf16>> ssd_kernels() {
+    return {DK(ssd_prefill_bf16_128, 128, 64, 1)};
+}
+template <>
+vector<SsdK<float>> ssd_kernels() {
+    return {DK(ssd_prefill_f32_32, 32, 32, 2), DK(ssd_prefill_f32_64, 64, 32, 2), DK(ssd_prefill_f32_128, 128, 32, 2),
+            DK(ssd_prefill_f32_256, 256, 32, 2)};
+}
+template <class T>
+void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool gaps, int pad, bool bench, float lo = 0, float hi = INFINITY,
+              std::vector<int> segs = {1, 2, 3, 5}) {
+    int xs = H * P + pad, bs = G * N + pad, ds = H + pad;
+    size_t rows = (size_t)streams * L;
+    auto x = rnd<T>(rows * xs, [] { return nrm(); }), dt = rnd<T>(rows * ds, [] { return nrm() - 1.f; }),
+         b = rnd<T>(rows * bs, [] { return nrm(); }), c = rnd<T>(rows * bs, [] { return nrm(); });
+    vector<float> a(H), d(H), bias(H), g(rows);
+    for (auto& v : a) v = -expf(uni(-3, 2));
+    for (auto& v : d) v = nrm();
+    for (auto& v : bias) v = uni(-4, 0);
+    for (auto& v : g) v = uni(.5, 2);
+    size_t cells = (size_t)H * N * P, cell = half ? 2 : 4;
+    vector<float> h0(streams * cells);
+    for (auto& v : h0) {
+        v = nrm();
+        if (half) v = roundf(v * 256) / 256;
+    }
+    vector<u8> hb(h0.size() * cell);
+    for (size_t i = 0; i < h0.size(); i++) {
+        if (half) {
+            __half q = __float2half(h0[i]);
+            memcpy(&hb[i * 2], &q, 2);
+        } else
+            memcpy(&hb[i * 4], &h0[i], 4);
+    }
+    vector<double> want(rows * H * P), hw(h0.begin(), h0.end());
+    par(streams * H, [&](int i) {
+        int s = i / H, h = i % H, gr = h / (H / G);
+        double* S = &hw[s * cells + (size_t)h * N * P];
+        for (int t = 0; t < L; t++) {
+            size_t r = (size_t)s * L + t;
+            double st = sp((double)val(dt[r * ds + h]) + bias[h]);
+            st = fmin(fmax(st, lo), hi) * (gaps ? g[r] : 1);
+            double dec = exp(st * a[h]);
+            double* y = &want[r * H * P + h * P];
+            for (int p = 0; p < P; p++) y[p] = d[h] * val(x[r * xs + h * P + p]);
+            vector<double> dxv(P);
+            for (int p = 0; p < P; p++) dxv[p] = st * val(x[r * xs + h * P + p]);
+            for (int n = 0; n < N; n++) {
+                double bv = val(b[r * bs + gr * N + n]), cv = val(c[r * bs + gr * N + n]);
+                double* q = S + (size_t)n * P;
+                for (int p = 0; p < P; p++) {
+                    q[p] = dec * q[p] + dxv[p] * bv;
+                    y[p] += cv * q[p];
+                }
+            }
+        }
+    });
+    Dev<T> dx(x), ddt(dt), db(b), dc(c), y(rows * xs);
+    Dev<float> da(a), dd(d), dbias(bias), dg(g);
+    Dev<u8> st(hb);
+    auto ks = ssd_kernels<T>();
+    auto run = [&](int w, int seg, float* ex, u32* fl, cudaStream_t s) {
+        void (*f)(SARG(T));
+        dim3 grid;
+        int threads;
+        size_t sm = 0;
+        if (w < 0) {
+            bool four = P % 4 == 0 && N <= 256 && (pad % 4 == 0);
+            f = (void (*)(SARG(T)))(sizeof(T) == 4 ? (four ? (void*)ssd_serial_f32_4 : (void*)ssd_serial_f32_1) : (void*)0);
+            grid = dim3((P + 15) / 16, H, streams);
+            threads = 128;
+        } else {
+            auto k = ks[w];
+            f = k.f;
+            threads = k.threads;
+            sm = k.sm;
+            CK(cudaFuncSetAttribute((void*)f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sm));
+            grid = dim3(H * seg, (P + 63) / 64, streams);
+        }
+        f<<<grid, threads, sm, s>>>(dx.p, ddt.p, db.p, dc.p, y.p, xs, ds, bs, bs, xs, da.p, dd.p, dbias.p, lo, hi, gaps ? dg.p : 0, st.p,
+                                    cells * cell, half, L, H, P, G, N, seg, ex, fl, 0);
+        CK(cudaGetLastError());
+    };
+    for (int w = L <= 130 && sizeof(T) == 4 ? -1 : 0; w < (int)ks.size(); w++)
+        for (int seg : segs) {
+            if (w < 0 && seg > 1) continue;
+            size_t units = 1, ex = 1;
+            if (w >= 0) {
+                auto k = ks[w];
+                if (k.n < N || (k.n > 2 * N && k.n > 32) || (bench && k.n > N)) continue;
+                if (seg > (L + k.chunk - 1) / k.chunk) continue;
+                int occ = 0;
+                CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k.sm));
+                CK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&occ, k.f, k.threads, k.sm));
+                units = (size_t)streams * H * seg * ((P + 63) / 64);
+                if (seg > 1 && units > (size_t)occ * 132) {
+                    if (bench) printf("  (%s seg %d: %zu blocks, %d per SM)\n", k.name, seg, units, occ);
+                    continue;
+                }
+                ex = units * (k.n / 16) * 256 * 4 + units;
+            }
+            Dev<float> exch(ex);
+            Dev<u32> flags(units + 1);
+            CK(cudaMemset(flags.p, 0, (units + 1) * 4));
+            CK(cudaMemset(exch.p, 0xff, ex * 4));
+            Err ey, eh;
+            bool stray = false;
+            for (int rep = 0; rep < 2; rep++) {
+                CK(cudaMemcpy(st.p, hb.data(), hb.size(), cudaMemcpyHostToDevice));
+                CK(cudaMemset(y.p, 0xff, y.n * sizeof(T)));
+                run(w, seg, exch.p, flags.p, 0);
+                CK(cudaDeviceSynchronize());
+            }
+            auto out = y.get();
+            auto hs = st.get();
+            for (size_t r = 0; r < rows; r++)
+                for (int e = 0; e < H * P; e++) ey.add(val(out[r * xs + e]), want[r * H * P + e]);
+            for (size_t r = 0; r < rows && pad; r++)
+                for (int e = H * P; e < xs; e++) {
+                    T q = poison<T>();
+                    if (memcmp(&out[r * xs + e], &q, sizeof(T))) stray = true;
+                }
+            for (size_t i = 0; i < hw.size(); i++) {
+                float v;
+                if (half) {
+                    __half q;
+                    memcpy(&q, &hs[i * 2], 2);
+                    v = __half2float(q);
+                } else
+                    memcpy(&v, &hs[i * 4], 4);
+                eh.add(v, hw[i]);
+            }
+            double ty = sizeof(T) == 4 ? 5e-5 : (w < 0 ? 4e-3 : 6e-3), th = half ? 1e-3 : (sizeof(T) == 4 || w < 0 ? 5e-5 : 5e-3);
+            if (half && sizeof(T) == 2) th = 5e-3;
+            bool ok = ey.rel() < ty && eh.rel() < th && !stray;
+            if (!ok) fails++;
+            printf("ssd %s S%d L%d H%d P%d N%d G%d half%d gaps%d pad%d %-28s seg%d y %.2e (max %.1e) h %.2e %s",
+                   sizeof(T) == 4 ? "f32" : "bf16", streams, L, H, P, N, G, half, gaps, pad, w < 0 ? "serial" : ks[w].name, seg, ey.rel(),
+                   ey.worst / ey.mx, eh.rel(), ok ? "ok" : (stray ? "STRAY" : "FAIL"));
+            if (bench) printf("  %.1f us", timed([&](cudaStream_t s) { run(w, seg, exch.p, flags.p, s); }));
+            printf("\n");
+        }
+}
+#define CARG(T) const T*, T*, int, int, const float*, const float*, u8*, u64, T*, int, int, int, int, int, const u32*
+template <class T>
+void conv_case(int streams, int L, int C, int taps, bool bias, bool act, int piece, bool inplace, int pad, bool bench) {
+    int xs = C + pad;
+    size_t rows = (size_t)streams * L;
+    auto x = rnd<T>(rows * xs, [] { return nrm(); });
+    vector<float> w((size_t)taps * C), bi(C), h0((size_t)streams * (taps - 1) * C);
+    for (auto& v : w) v = nrm();
+    for (auto& v : bi) v = nrm();
+    for (auto& v : h0) v = frombf(tobf(nrm()));
+    vector<double> want(rows * C), hw(h0.size());
+    for (int s = 0; s < streams; s++)
+        for (int e = 0; e < C; e++) {
+            auto in = [&](int t) -> double {
+                return t < 0 ? h0[((size_t)s * (taps - 1) + taps - 1 + t) * C + e] : val(x[((size_t)s * L + t) * xs + e]);
+            };
+            for (int t = 0; t < L; t++) {
+                double y = bias ? bi[e] : 0;
+                for (int j = 0; j < taps; j++) y += w[(size_t)j * C + e] * in(t - (taps - 1) + j);
+                want[((size_t)s * L + t) * C + e] = act ? sil(y) : y;
+            }
+            for (int j = 0; j < taps - 1; j++) hw[((size_t)s * (taps - 1) + j) * C + e] = in(L - (taps - 1) + j);
+        }
+    Dev<T> dx(x), y(rows * xs);
+    Dev<float> dw(w), db(bi), st(h0);
+    int pieces = (L + piece - 1) / piece;
+    Dev<T> halo((size_t)streams * pieces * (taps - 1) * C);
+    void (*f)(CARG(T)) = 0;
+    if constexpr (sizeof(T) == 4) {
+        void (*all[])(CARG(float)) = {conv_f32_2, conv_f32_3, conv_f32_4, conv_f32_5, conv_f32_6, conv_f32_7, conv_f32_8};
+        f = all[taps - 2];
+    }
+    void (*hf)(CARG(T)) = 0;
+    if constexpr (sizeof(T) == 4) hf = conv_halo_f32;
+    CK(cudaMemset(y.p, 0xff, y.n * sizeof(T)));
+    auto run = [&](cudaStream_t s) {
+        T* to = inplace ? dx.p : y.p;
+        bool h = inplace && pieces > 1;
+        dim3 grid((C + 127) / 128, pieces, streams);
+        if (h)
+            hf<<<grid, 128, 0, s>>>(dx.p, to, xs, xs, dw.p, bias ? db.p : 0, (u8*)st.p, (u64)(taps - 1) * C * 4, halo.p, L, C, taps, act,
+                                    piece, 0);
+        f<<<grid, 128, 0, s>>>(dx.p, to, xs, xs, dw.p, bias ? db.p : 0, (u8*)st.p, (u64)(taps - 1) * C * 4, h ? halo.p : 0, L, C, taps, act,
+                               piece, 0);
+        CK(cudaGetLastError());
+    };
+    run(0);
+    CK(cudaDeviceSynchronize());
+    auto out = inplace ? dx.get() : y.get();
+    auto hs = st.get();
+    Err ey, eh;
+    for (size_t r = 0; r < rows; r++)
+        for (int e = 0; e < C; e++) ey.add(val(out[r * xs + e]), want[r * C + e]);
+    for (size_t i = 0; i < hw.size(); i++) eh.add(hs[i], hw[i]);
+    bool ok = ey.rel() < (sizeof(T) == 4 ? 1e-6 : 3e-3) && eh.rel() == 0;
+    if (!ok) fails++;
+    printf("conv %s S%d L%d C%d taps%d piece%d inplace%d y %.2e h %.1e %s", sizeof(T) == 4 ? "f32" : "bf16", streams, L, C, taps, piece,
+           inplace, ey.rel(), eh.rel(), ok ? "ok" : "FAIL");
+    if (bench) printf("  %.1f us", timed(run));
+    printf("\n");
+}
+int main(int argc, char** argv) {
+    std::string what = argc > 1 ? argv[1] : "check";
+    unsigned seed = argc > 2 ? atoi(argv[2]) : std::random_device{}();
+    rng.seed(seed);
+    printf("seed %u\n", seed);
+    setvbuf(stdout, 0, _IOLBF, 0);
+    if (what == "check") {
+        scan_case<float>(1, 1, 96, 16, 1, true, false, false, 0, false);
+        scan_case<bf16>(2, 1, 72, 16, 2, true, true, true, 8, false);
+        scan_case<float>(1, 1, 70, 5, 1, false, false, true, 3, false);
+        scan_case<float>(1, 37, 70, 16, 1, true, false, false, 2, false);
+        scan_case<float>(2, 65, 48, 8, 2, false, true, true, 0, false);
+        scan_case<bf16>(1, 100, 136, 16, 1, true, false, false, 0, false);
+        scan_case<bf16>(2, 33, 37, 3, 1, true, false, true, 1, false);
+        scan_case<float>(1, 129, 40, 24, 1, true, false, false, 0, false);
+        scan_case<float>(1, 66, 20, 100, 2, true, false, false, 0, false);
+        scan_case<bf16>(1, 31, 24, 256, 1, true, false, false, 0, false);
+        scan_case<float>(3, 7, 130, 64, 1, true, false, false, 0, false);
+        ssd_case<float>(1, 1, 24, 64, 128, 1, false, false, 0, false);
+        ssd_case<bf16>(2, 1, 6, 80, 100, 2, true, true, 8, false);
+        ssd_case<float>(1, 3, 3, 7, 5, 1, false, true, 1, false);
+        ssd_case<bf16>(1, 64, 2, 64, 128, 1, false, false, 0, false);
+        ssd_case<bf16>(1, 200, 4, 64, 128, 2, false, false, 0, false);
+        ssd_case<bf16>(2, 333, 4, 64, 128, 1, true, true, 8, false, .01, .3);
+        ssd_case<bf16>(1, 130, 2, 80, 64, 1, false, false, 0, false);
+        ssd_case<bf16>(1, 321, 4, 32, 100, 1, false, false, 1, false);
+        ssd_case<bf16>(1, 190, 2, 128, 256, 1, false, false, 0, false);
+        ssd_case<bf16>(1, 95, 3, 20, 16, 1, false, false, 3, false);
+        ssd_case<float>(1, 64, 2, 64, 128, 1, false, false, 0, false);
+        ssd_case<float>(2, 333, 4, 64, 128, 2, true, true, 3, false, .01, .3);
+        ssd_case<float>(1, 130, 2, 96, 60, 1, false, false, 0, false);
+        ssd_case<float>(1, 321, 4, 32, 16, 1, false, false, 1, false);
+        ssd_case<float>(1, 190, 2, 64, 256, 1, false, false, 0, false);
+        for (int taps = 2; taps <= 8; taps++)
+            conv_case<float>(1 + taps % 2, taps * 17 + 1, 70, taps, taps % 2, taps % 3, taps < 5 ? 32 : 200, taps % 2, taps, false);
+        conv_case<float>(2, 100, 300, 4, true, true, 32, true, 0, false);
+        conv_case<float>(1, 3, 300, 4, true, true, 32, true, 0, false);
+        conv_case<float>(1, 1, 30, 4, true, true, 32, true, 0, false);
+    }
+    if (what == "bench" || what == "scan") {
+        scan_case<bf16>(1, 2048, 5120, 16, 1, true, false, false, 0, true);
+        scan_case<bf16>(1, 512, 1536, 16, 1, true, false, false, 0, true);
+        scan_case<float>(1, 512, 1536, 16, 1, true, false, false, 0, true);
+        scan_case<float>(1, 1, 1536, 16, 1, true, false, false, 0, true);
+    }
+    if (what == "bench" || what == "ssd") {
+        std::vector<int> sg = {1, 2, 3, 4, 5, 6, 8};
+        ssd_case<bf16>(1, 2048, 80, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
+        ssd_case<bf16>(1, 512, 80, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
+        ssd_case<bf16>(1, 512, 24, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
+        ssd_case<float>(1, 512, 24, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
+        ssd_case<float>(1, 1, 24, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 1, 80, 64, 128, 1, false, false, 0, true);
+        conv_case<float>(1, 512, 1792, 4, true, true, 32, true, 0, true);
+        conv_case<float>(1, 512, 1792, 4, true, true, 32, false, 0, true);
+        conv_case<float>(1, 1, 1792, 4, true, true, 32, true, 0, true);
+    }
+    printf("fails %d\n", fails);
+    return fails != 0;
+}
