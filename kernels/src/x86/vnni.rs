@@ -19,6 +19,8 @@ use core::sync::atomic::{Ordering, compiler_fence};
 const STREAM: usize = 8;
 /// Bytes of tiles that stay near for the next few vectors.
 const NEAR_BYTES: usize = 64 * 1024;
+/// Tiles of a matrix up to which they are likely to be in a cache.
+const PAIRS_BYTES: usize = 256 * 1024;
 /// From this many vectors and groups on, tiles are expanded into a panel.
 const PANEL_VECTORS: usize = 48;
 const PANEL_MIN_GROUPS: usize = 8;
@@ -206,9 +208,11 @@ fn stream<const N: usize, T>(
     split: impl Fn(__m512i) -> (__m512i, __m512i) + Copy,
 ) -> usize {
     let mut i = tile_rows.start;
+    // Few vectors leave registers free for a second tile row: what is fetched of a vector serves both. A matrix that comes from memory
+    // is read in order, which is what reaches its speed.
+    let in_pairs = N <= 2 && size_of_val(matrix.tiles) <= PAIRS_BYTES;
     while i < tile_rows.end {
-        // Few vectors leave registers free for a second tile row: what is fetched of a vector serves both.
-        i += if N <= 2 && i + 1 < tile_rows.end {
+        i += if in_pairs && i + 1 < tile_rows.end {
             rows::<N, 2, T>(matrix, i, x, first, out, word, split)
         } else {
             rows::<N, 1, T>(matrix, i, x, first, out, word, split)
