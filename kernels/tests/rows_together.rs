@@ -21,7 +21,7 @@ fn strange(seed: u64, count: usize, by: f32) -> Vec<f32> {
         .map(|i| match next() % 997 {
             0 => f32::NAN,
             1 => f32::INFINITY,
-            _ if seed % 5 == 0 && i / 32 % 3 == 1 => 0.0,
+            _ if seed.is_multiple_of(5) && i / 32 % 3 == 1 => 0.0,
             n => (n as f32 / 498.0 - 1.0) * by,
         })
         .collect()
