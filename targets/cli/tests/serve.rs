@@ -48,8 +48,8 @@ impl Serving {
     }
 
     fn ask_to_end(&mut self) -> bool {
-        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
-        asked.is_ok_and(|asked| asked.success()) && self.0.wait().is_ok_and(|status| status.success())
+        use rustix::process::{Pid, Signal, kill_process};
+        kill_process(Pid::from_child(&self.0), Signal::TERM).is_ok() && self.0.wait().is_ok_and(|status| status.success())
     }
 }
 
