@@ -1,9 +1,9 @@
 //! The next token: the likeliest, and draws as the command line's sampler makes them.
 
-mod common;
+mod rig;
 
 use brooklet_cuda::launch::{Draw, Head};
-use common::{Bench, Random, gpu};
+use rig::{Bench, Random, gpu};
 
 /// The sampler of the command line, on outputs without NaN.
 fn draw(outputs: &[f32], how: &Draw, random: &mut u64) -> u32 {

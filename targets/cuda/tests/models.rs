@@ -2,7 +2,7 @@
 //!
 //! `BROOKLET_GPU_MODELS` names a folder of further `.brook` files of text models, for the test of greedy tokens.
 
-mod common;
+mod rig;
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
@@ -12,7 +12,7 @@ use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
 use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Options};
 use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, fixtures, stream};
-use common::{Random, gpu};
+use rig::{Random, gpu};
 use std::ops::Range;
 use std::path::PathBuf;
 

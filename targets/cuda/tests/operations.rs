@@ -1,6 +1,6 @@
 //! The general kernels against oracles in f64: products of every format, attention over every kind of cache, recurrences.
 
-mod common;
+mod rig;
 
 use brooklet::kernels::quant::{Format, Matrix, default_table, pack_f16, pack_f32, pack_planes, pack_q4, pack_q8};
 use brooklet::kernels::quant::{NONLINEAR_SHIFT, NONLINEAR_TABLE};
@@ -10,7 +10,7 @@ use brooklet_cuda::launch::{
     Attention, AttentionShape, ConvShape, DeltaShape, Multiply, Outcome, Rounded, ScanShape, SsdShape, Vectors, Walk, Which,
 };
 use brooklet_cuda::{Device, Matrix as OnGpu, format_number};
-use common::{Bench, Random, gpu, off};
+use rig::{Bench, Random, gpu, off};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())

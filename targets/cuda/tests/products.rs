@@ -1,12 +1,12 @@
 //! Products of quantized matrices against an oracle in f64, and what enters them against the CPU's rounding.
 
-mod common;
+mod rig;
 
 use brooklet::kernels::quant::{Format, GROUP, Matrix};
 use brooklet::kernels::{Activations, RowsMut};
 use brooklet_cuda::arena::Address;
 use brooklet_cuda::launch::{Entering, EnteringKind, Matmul, Matvec, Product, Round, Rounded};
-use common::{Bench, Random, gpu};
+use rig::{Bench, Random, gpu};
 
 const FORMATS: [Format; 6] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8];
 

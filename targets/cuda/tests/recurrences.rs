@@ -1,11 +1,11 @@
 //! Selective scans, state-space dual recurrences and convolutions of many tokens against an oracle in f64.
 
-mod common;
+mod rig;
 
 use brooklet_cuda::batch::Batch;
 use brooklet_cuda::launch::{Conv, ConvShape, ScanShape, Segments, SelectiveScan, SsdShape, StateSpaceDual};
-use common::{Bench, Random, gpu, off};
 use half::f16;
+use rig::{Bench, Random, gpu, off};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())
