@@ -34,6 +34,19 @@ fn restored(bytes: &[u8], is_half: bool) -> Vec<f32> {
     }
 }
 
+/// Random states of several streams, a slot of `cells` numbers at `slot` in each: their bytes, the bytes from one to the next, (streams, cells).
+fn states(random: &mut Random, streams: usize, slot: usize, cells: usize, is_half: bool) -> (Vec<u8>, usize, Vec<f64>) {
+    let stride = (slot + cells * if is_half { 2 } else { 4 }).next_multiple_of(64);
+    let mut all = vec![0u8; streams * stride];
+    let mut numbers = Vec::new();
+    for state in all.chunks_exact_mut(stride) {
+        let (bytes, stored) = stored(random, cells, is_half);
+        state[slot..][..bytes.len()].copy_from_slice(&bytes);
+        numbers.extend(stored);
+    }
+    (all, stride, numbers)
+}
+
 /// Frames of random operands, `widths` one behind the other from `before` on, then `wide` poisoned numbers; and where each starts.
 fn frames(random: &mut Random, rows: usize, before: usize, widths: &[usize], wide: usize, behind: usize) -> (Vec<f32>, Vec<usize>, usize) {
     let mut at = vec![before];
@@ -84,14 +97,7 @@ fn scans_are_those_of_the_oracle() {
         let slot = 256;
         let cells = n_count * e_count;
         let cell_bytes = if is_half { 2 } else { 4 };
-        let state_stride = (slot + cells * cell_bytes).next_multiple_of(64);
-        let mut state_bytes = vec![0u8; streams as usize * state_stride];
-        let mut h = Vec::new();
-        for stream in 0..streams as usize {
-            let (bytes, numbers) = stored(&mut random, cells, is_half);
-            state_bytes[stream * state_stride + slot..][..bytes.len()].copy_from_slice(&bytes);
-            h.extend(numbers);
-        }
+        let (state_bytes, state_stride, mut h) = states(&mut random, streams as usize, slot, cells, is_half);
 
         let mut bench = Bench::new(&device);
         let places = [bench.put(&all), bench.put(&a), bench.put(&d), bench.put(&dt_bias), bench.put(&gaps)];
@@ -185,14 +191,7 @@ fn dual_recurrences_are_those_of_the_oracle() {
         let slot = 64;
         let cells = wide * n_count;
         let cell_bytes = if is_half { 2 } else { 4 };
-        let state_stride = (slot + cells * cell_bytes).next_multiple_of(64);
-        let mut state_bytes = vec![0u8; streams as usize * state_stride];
-        let mut first = Vec::new();
-        for stream in 0..streams as usize {
-            let (bytes, numbers) = stored(&mut random, cells, is_half);
-            state_bytes[stream * state_stride + slot..][..bytes.len()].copy_from_slice(&bytes);
-            first.extend(numbers);
-        }
+        let (state_bytes, state_stride, first) = states(&mut random, streams as usize, slot, cells, is_half);
 
         let mut want = Vec::new();
         let mut last = first.clone();
