@@ -1,9 +1,7 @@
-// What enters a quantized matrix: a vector, or a norm or gate of one, rounded to int8 per group of 32 (docs/numerics.md, section 2).
-//
-// Codes and scales are those of kernels/src/portable/matmul.rs, bit for bit, of the same numbers; a norm's sum has another order.
+// What enters a quantized matrix: a vector, or a norm or gate of one, rounded to int8 per group of 32 (docs/numerics.md, sections 2 and 4): the CPU's
+// bits. For sources compiled with --fmad=false.
 #pragma once
-#include "common.cuh"
-#include "pipeline.cuh"
+#include "exact.cuh"
 #include "quant.cuh"
 
 // How the numbers come about.
@@ -12,8 +10,7 @@ enum EnteringKind {
     PLAIN = 1,         // x
     RMS = 2,           // rms_norm(x) * weight
     GATED_RMS = 3,     // rms_norm(x * silu(z)) * weight
-    RMS_GATED = 4,     // rms_norm(x) * weight * silu(z)
-    SILU_MULTIPLY = 5, // silu(x) * z
+    SILU_MULTIPLY = 4, // silu(x) * z
 };
 
 // The Rust side has the same struct (targets/cuda/src/launch/entering.rs).
@@ -26,171 +23,132 @@ struct Entering {
     const i32* sums;     // (vectors, groups)
     u32 stride;          // numbers from one vector of x to the next
     u32 z_stride;
-    u32 norm_groups; // groups normalised on their own, each a multiple of 32 wide unless there is one
+    u32 kind;
+    u32 norm_groups; // groups normalised on their own, equally wide: a multiple of eight, unless there is one
     u32 eps_outside; // whether eps is added to the root instead of under it
     float eps;
 };
 
 #define MAX_NORM_GROUPS 64
 
-// A barrier of the first `threads` threads of a block.
-static __device__ __forceinline__ void sync_threads(u32 threads) { asm volatile("bar.sync 1, %0;" ::"r"(threads) : "memory"); }
+static __device__ __forceinline__ bool is_norm(u32 kind) { return kind == RMS || kind == GATED_RMS; }
 
-// As fast as the special functions go: about 1e-6 of the value, where rounding to int8 follows with 4e-3.
-static __device__ __forceinline__ float quick_silu(float x) { return __fdividef(x, 1.0f + __expf(-x)); }
-
-// Four neighbouring numbers; ALIGNED promises that `row` is a multiple of 16 bytes and `cols` of four.
-template <bool ALIGNED>
-static __device__ __forceinline__ void load_quad(const float* row, u32 col, u32 cols, float v[4]) {
-    if (ALIGNED) {
-        float4 q = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (col < cols) q = *(const float4*)(row + col);
-        v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
-    } else {
+// Makes a vector by a whole block: `values` (cols rounded up to groups) in shared memory, at a multiple of 16 bytes, before a norm's factors; then `inverses` has the factor
+// of each norm. Ends with a barrier.
+static __device__ __forceinline__ void make_values(const Entering& in, u32 vector, u32 cols, float* values, float* inverses) {
+    const float* x = in.x + (u64)vector * in.stride;
+    const float* z = in.z + (u64)vector * in.z_stride;
+    u32 padded = (cols + GROUP - 1) / GROUP * GROUP;
+    bool gated = in.kind == GATED_RMS || in.kind == SILU_MULTIPLY;
+#pragma unroll 1
+    for (u32 first = threadIdx.x; first < padded; first += 4 * blockDim.x) {
+        float v[4], gate[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) v[i] = col + i < cols ? row[col + i] : 0.0f;
+        for (u32 k = 0; k < 4; k++) {
+            u32 i = first + k * blockDim.x;
+            v[k] = i < cols ? x[i] : 0.0f;
+            gate[k] = gated && i < cols ? z[i] : 0.0f;
+        }
+#pragma unroll
+        for (u32 k = 0; k < 4; k++) {
+            u32 i = first + k * blockDim.x;
+            if (i >= padded) continue;
+            bool by_z = in.kind == GATED_RMS;
+            values[i] = gated ? (by_z ? v[k] : gate[k]) * silu_of(by_z ? gate[k] : v[k]) : v[k];
+        }
     }
-}
-
-// Four neighbouring numbers, before a norm.
-template <int KIND, bool ALIGNED>
-static __device__ __forceinline__ void entering_quad(const Entering& in, u32 vector, u32 col, u32 cols, float v[4]) {
-    load_quad<ALIGNED>(in.x + (u64)vector * in.stride, col, cols, v);
-    if (KIND == GATED_RMS || KIND == SILU_MULTIPLY) {
-        float z[4];
-        load_quad<ALIGNED>(in.z + (u64)vector * in.z_stride, col, cols, z);
+    __syncthreads();
+    if (!is_norm(in.kind)) return;
+    u32 width = cols / in.norm_groups, lane = threadIdx.x & 15;
+#pragma unroll 1
+    for (u32 n = threadIdx.x / 32; n < in.norm_groups; n += blockDim.x / 32) {
+        // Sixteen partial sums, ascending, then the tree: `sum_of`, with loads ahead of the sums that wait for each other. A zero more changes none.
+        const float* of_norm = values + n * width;
+        float sum = 0.0f;
+#pragma unroll 1
+        for (u32 first = lane; first < width; first += 256) {
+            float v[16];
 #pragma unroll
-        for (int i = 0; i < 4; i++) v[i] = KIND == GATED_RMS ? v[i] * quick_silu(z[i]) : quick_silu(v[i]) * z[i];
+            for (u32 i = 0; i < 16; i++) v[i] = first + 16 * i < width ? of_norm[first + 16 * i] : 0.0f;
+#pragma unroll
+            for (u32 i = 0; i < 16; i++) sum += v[i] * v[i];
+        }
+        float mean_square = tree_of(sum) / (float)width;
+        float root = sqrtf(in.eps_outside ? mean_square : mean_square + in.eps);
+        if (in.eps_outside) root += in.eps;
+        if (lane == 0) inverses[n] = 1.0f / root;
     }
+    __syncthreads();
 }
 
-static __device__ __forceinline__ float inverse_root(const Entering& in, float sum, u32 width) {
-    float mean = sum / (float)width;
-    return 1.0f / (in.eps_outside ? sqrtf(mean) + in.eps : sqrtf(mean + in.eps));
-}
+// A norm's weights of the first eights that a thread rounds: read early, since no kernel writes them.
+#define KEPT 2
 
-// Rounds a group of 32, four numbers on each of eight neighbouring lanes; calls `sink(group, quad, codes, scale, sum)` on each, `codes` being
-// its own four.
-template <class Sink>
-static __device__ __forceinline__ void round_group(u32 group, u32 quad, const float v[4], Sink sink) {
-    float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
-#pragma unroll
-    for (int by = 4; by > 0; by >>= 1) largest = fmaxf(largest, __shfl_xor_sync(FULL, largest, by));
-    bool silent = largest < 1.0e-30f;
-    float scale = silent ? 0.0f : __fdiv_rn(largest, 127.0f), inverse = silent ? 0.0f : __fdiv_rn(127.0f, largest);
-    u32 bits[4];
-#pragma unroll
-    // Ties to even, in the low byte; the product is rounded on its own, as on the CPU.
-    for (int i = 0; i < 4; i++) bits[i] = __float_as_int(__fadd_rn(__fmul_rn(v[i], inverse), INTEGER_BIAS));
-    u32 codes = permute(permute(bits[0], bits[1], 0x0040), permute(bits[2], bits[3], 0x0040), 0x5410);
-    i32 sum = dp4a(codes, 0x01010101, 0);
-#pragma unroll
-    for (int by = 4; by > 0; by >>= 1) sum += __shfl_xor_sync(FULL, sum, by);
-    sink(group, quad, codes, scale, sum);
-}
-
-// Numbers of a vector that a thread keeps between the passes of a norm: four of each of so many quads.
-#define KEPT 3
-
-// The norm's weights of the quads that a thread keeps, four each: what may be read before the kernel that makes the vector has ended.
 struct KeptWeights {
-    float of[KEPT][4];
+    float of[KEPT][8];
 };
 
-template <bool ALIGNED>
-static __device__ __forceinline__ KeptWeights load_weights(const Entering& in, u32 cols, u32 threads) {
-    KeptWeights w;
+static __device__ __forceinline__ KeptWeights keep_weights(const Entering& in, u32 cols) {
+    KeptWeights kept;
+    bool weighs = is_norm(in.kind) && in.weight;
 #pragma unroll
-    for (int k = 0; k < KEPT; k++) {
+    for (u32 k = 0; k < KEPT; k++) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) w.of[k][i] = 1.0f;
-        if (in.weight) load_quad<ALIGNED>(in.weight, (threadIdx.x + k * threads) * 4, cols, w.of[k]);
+        for (u32 i = 0; i < 8; i++) {
+            u32 col = (threadIdx.x + k * blockDim.x) * 8 + i;
+            kept.of[k][i] = weighs && col < cols ? __ldg(in.weight + col) : 1.0f;
+        }
     }
-    return w;
+    return kept;
 }
 
-// Computes and rounds a vector by the first `threads` threads of a block, whole warps of them. `sums` is shared memory for a number per group of columns,
-// `inverses` for MAX_NORM_GROUPS; there must be a barrier between two calls. ALIGNED promises that operands begin at multiples of 16 bytes, and
-// their strides and `cols` are multiples of four; ONE_NORM that there is one group of norms.
-template <int KIND, bool ALIGNED, bool ONE_NORM, class Sink>
-static __device__ __forceinline__ void round_vector(const Entering& in, u32 vector, u32 cols, u32 threads, const KeptWeights& weights, float* sums, float* inverses,
-                                             Sink sink) {
-    const bool NORM = KIND == RMS || KIND == GATED_RMS || KIND == RMS_GATED;
-    u32 groups = (cols + GROUP - 1) / GROUP, quads = groups * 8, lane = threadIdx.x & 31, warp_first = threadIdx.x - lane;
-    if (KIND == ROUNDED) {
-        for (u32 first = warp_first; first < quads; first += threads) {
-            u32 q = first + lane, group = min(q / 8, groups - 1);
-            u64 at = (u64)vector * groups + group;
-            bool there = q < quads;
-            u32 codes = ((const u32*)in.codes)[at * 8 + (q & 7)];
-            float scale = in.scales[at];
-            i32 sum = in.sums[at];
-            sink(there ? group : groups, q & 7, there ? codes : 0, there ? scale : 0.0f, there ? sum : 0);
-        }
-        return;
-    }
-    float kept[KEPT][4];
-#pragma unroll
-    for (int k = 0; k < KEPT; k++) entering_quad<KIND, ALIGNED>(in, vector, (threadIdx.x + k * threads) * 4, cols, kept[k]);
-    auto sum_quad = [&](const float v[4], u32 q) {
-        float sum = v[0] * v[0] + v[1] * v[1] + v[2] * v[2] + v[3] * v[3];
-#pragma unroll
-        for (int by = 4; by > 0; by >>= 1) sum += __shfl_xor_sync(FULL, sum, by);
-        if (q < quads && (q & 7) == 0) sums[q / 8] = sum;
-    };
-    float inverse = 1.0f;
-    u32 width = ONE_NORM ? cols : cols / in.norm_groups;
-    if (NORM) {
-#pragma unroll
-        for (int k = 0; k < KEPT; k++)
-            if (warp_first + k * threads < quads) sum_quad(kept[k], threadIdx.x + k * threads);
+// Rounds a vector that `make_values` made, or takes one rounded before; calls `sink(group, eight, codes, scale, sum)` for every eight neighbouring
+// numbers of a group, `codes` being theirs; what lies behind the last group has the number of groups.
+template <class Sink>
+static __device__ __forceinline__ void round_values(const Entering& in, u32 vector, u32 cols, const KeptWeights& kept, const float* values,
+                                                    const float* inverses, Sink sink) {
+    u32 groups = (cols + GROUP - 1) / GROUP, eights = groups * 4, lane = threadIdx.x & 31;
+    // One copy of the code: what is fetched anew in every launch counts.
 #pragma unroll 1
-        for (u32 first = warp_first + KEPT * threads; first < quads; first += threads) {
-            float v[4];
-            entering_quad<KIND, ALIGNED>(in, vector, (first + lane) * 4, cols, v);
-            sum_quad(v, first + lane);
-        }
-        sync_threads(threads);
-        if (ONE_NORM) {
-            // Every warp on its own, in the same order.
-            float sum = 0.0f;
-            for (u32 g = lane; g < groups; g += 32) sum += sums[g];
-            inverse = inverse_root(in, warp_sum(sum), cols);
+    for (u32 first = threadIdx.x - lane, k = 0; first < eights; first += blockDim.x, k++) {
+        u32 at = first + lane, eight = at & 3, group = min(at / 4, groups);
+        uint2 codes = make_uint2(0, 0);
+        float scale = 0.0f;
+        i32 sum = 0;
+        if (in.kind == ROUNDED) {
+            u64 of_group = (u64)vector * groups + group;
+            if (group < groups) codes = ((const uint2*)in.codes)[of_group * 4 + eight], scale = in.scales[of_group], sum = in.sums[of_group];
         } else {
-            u32 norm_width = in.norm_groups == 1 ? groups : width / GROUP;
-            for (u32 n = threadIdx.x / 32; n < in.norm_groups; n += threads / 32) {
-                float sum = 0.0f;
-                for (u32 g = lane; g < norm_width; g += 32) sum += sums[n * norm_width + g];
-                sum = warp_sum(sum);
-                if (lane == 0) inverses[n] = inverse_root(in, sum, width);
+            // What is padded counts as zero already; lanes behind the last group round it once more.
+            float v[8];
+            const float4* from = (const float4*)(values + min(at, eights - 1) * 8);
+            *(float4*)v = from[0], *(float4*)(v + 4) = from[1];
+            if (is_norm(in.kind)) {
+                float inverse = inverses[in.norm_groups == 1 ? 0 : min(at * 8 / (cols / in.norm_groups), in.norm_groups - 1)];
+#pragma unroll
+                for (u32 i = 0; i < 8; i++) {
+                    float weight = k == 0 ? kept.of[0][i] : kept.of[1][i];
+                    if (k >= KEPT) weight = in.weight && at * 8 + i < cols ? in.weight[at * 8 + i] : 1.0f;
+                    v[i] = v[i] * inverse * weight;
+                }
             }
-            sync_threads(threads);
-        }
-    }
-    auto finish_quad = [&](float v[4], const float w[4], u32 q) {
-        u32 col = q * 4;
-        if (NORM) {
-            if (!ONE_NORM) inverse = inverses[min(col / width, in.norm_groups - 1)];
+            float largest = 0.0f;
 #pragma unroll
-            for (int i = 0; i < 4; i++) v[i] = v[i] * inverse * w[i];
-        }
-        if (KIND == RMS_GATED) {
-            float z[4];
-            load_quad<ALIGNED>(in.z + (u64)vector * in.z_stride, col, cols, z);
+            for (int i = 0; i < 8; i++) largest = fmaxf(largest, fabsf(v[i]));
+            largest = fmaxf(largest, __shfl_xor_sync(FULL, largest, 1));
+            largest = fmaxf(largest, __shfl_xor_sync(FULL, largest, 2));
+            bool silent = largest < 1.0e-30f; // its reciprocal would overflow
+            float inverse = silent ? 0.0f : 127.0f / largest;
+            scale = silent ? 0.0f : largest / 127.0f;
+            u32 bytes[8];
 #pragma unroll
-            for (int i = 0; i < 4; i++) v[i] *= quick_silu(z[i]);
+            for (int i = 0; i < 8; i++) bytes[i] = (u32)__float2int_rn(v[i] * inverse); // ties to even; 0 for what is no number
+            codes.x = permute(permute(bytes[0], bytes[1], 0x0040), permute(bytes[2], bytes[3], 0x0040), 0x5410);
+            codes.y = permute(permute(bytes[4], bytes[5], 0x0040), permute(bytes[6], bytes[7], 0x0040), 0x5410);
+            sum = dp4a((i32)codes.y, 0x01010101, dp4a((i32)codes.x, 0x01010101, 0));
+            sum += __shfl_xor_sync(FULL, sum, 1);
+            sum += __shfl_xor_sync(FULL, sum, 2);
         }
-        // Lanes behind the last group take part in the shuffles: theirs is a group more.
-        round_group(min(q / 8, groups), q & 7, v, sink);
-    };
-#pragma unroll
-    for (int k = 0; k < KEPT; k++)
-        if (warp_first + k * threads < quads) finish_quad(kept[k], weights.of[k], threadIdx.x + k * threads);
-#pragma unroll 1
-    for (u32 first = warp_first + KEPT * threads; first < quads; first += threads) {
-        float v[4], w[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-        entering_quad<KIND, ALIGNED>(in, vector, (first + lane) * 4, cols, v);
-        if (NORM && in.weight) load_quad<ALIGNED>(in.weight, (first + lane) * 4, cols, w);
-        finish_quad(v, w, first + lane);
+        sink(group, eight, codes, scale, sum);
     }
 }
