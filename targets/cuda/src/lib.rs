@@ -26,5 +26,5 @@ pub use cudarc;
 pub use device::{Device, Module};
 pub use error::Error;
 pub use model::{Arithmetic, CudaModel};
-pub use session::{CudaSession, Options};
+pub use session::{CudaSession, Options, Timed};
 pub use tensors::{Matrix, format_number};

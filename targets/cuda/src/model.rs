@@ -45,6 +45,7 @@ pub(crate) struct Kernels {
     elementwise: Elementwise,
     gates: Gates,
     input: Input,
+    matmul: Matmul,
     memory: Memory,
     moe: Moe,
     multiply: Multiply,
@@ -59,7 +60,6 @@ pub(crate) struct Kernels {
 #[derive(Debug)]
 struct Fast {
     conv: Conv,
-    matmul: Matmul,
     matvec: Matvec,
     scan: SelectiveScan,
     ssd: StateSpaceDual,
@@ -69,7 +69,6 @@ impl Fast {
     fn load(device: &Device) -> Result<Self, Error> {
         Ok(Fast {
             conv: Conv::load(device)?,
-            matmul: Matmul::load(device)?,
             matvec: Matvec::load(device)?,
             scan: SelectiveScan::load(device)?,
             ssd: StateSpaceDual::load(device)?,
@@ -152,6 +151,7 @@ impl<'m> CudaModel<'m> {
             elementwise: Elementwise::load(&device)?,
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
+            matmul: Matmul::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
@@ -344,15 +344,14 @@ impl<'m> CudaModel<'m> {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
         let format = self.tensors.format(id);
-        if let Some(fast) = self.fast(batch).filter(|_| format.is_quantized())
-            && let Some(product) = quantized_product(batch, matrix, chosen, x, to)
-        {
+        if let Some(product) = quantized_product(batch, matrix, chosen, x, to).filter(|_| format.is_quantized()) {
             let Rounded { codes, scales, sums } = room.rounded;
             let from = Entering { codes, scales, sums, ..Entering::default() };
-            let queued = if Matvec::takes(rows) {
-                fast.matvec.run_rounded(&self.device, format, rows, &from, &product)
-            } else {
-                fast.matmul.run(&self.device, format, rows, &from, &product)
+            let queued = match self.fast(batch) {
+                Some(fast) if Matvec::takes(rows) => fast.matvec.run_rounded(&self.device, format, rows, &from, &product),
+                // The CPU's bits for any number; few are left to kernels that read weights faster.
+                fast if fast.is_some() || rows > FEW_ROWS => self.kernels.matmul.run(&self.device, format, rows, &from, &product),
+                _ => Err(Error::Launch { what: "so few rows" }),
             };
             // What they do not take, the general kernel does.
             if !matches!(queued, Err(Error::Launch { .. })) {
@@ -694,6 +693,9 @@ impl Needs {
 
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
+
+/// So many rows are no prefill.
+const FEW_ROWS: u32 = 8;
 
 /// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
 fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {

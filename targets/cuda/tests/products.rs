@@ -179,10 +179,13 @@ fn check(
     brooklet::kernels::detect().matmul(&matrix, x, RowsMut::new(&mut want, vectors, rows, rows).unwrap());
     for (v, want) in want.chunks_exact_mut(rows).enumerate() {
         for (row, y) in want.iter_mut().enumerate() {
-            *y = (*y + bias.map_or(0.0, |bias| bias[row])) * scale;
-            *y += residual.map_or(0.0, |residual| residual[v * rows + row]);
+            *y = bias.map_or(*y, |bias| *y + bias[row]) * scale;
+            *y = residual.map_or(*y, |residual| residual[v * rows + row] + *y);
             let got = got[v * stride + row];
-            assert!(*y == got, "{format:?} {rows} x {cols}, vector {v} of {vectors}, row {row}: {got} instead of the CPU's {y}");
+            assert!(
+                y.to_bits() == got.to_bits(),
+                "{format:?} {rows} x {cols}, vector {v} of {vectors}, row {row}: {got} instead of the CPU's {y}"
+            );
         }
     }
 }
