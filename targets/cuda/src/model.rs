@@ -11,7 +11,7 @@ use crate::launch::{
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
-use brooklet::artifact::{Keep, Slot, SlotKind};
+use brooklet::artifact::{InputSpec, Keep, Slot, SlotKind};
 use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
 
 /// Which of two kernels runs where there are two.
@@ -167,9 +167,6 @@ impl<'m> CudaModel<'m> {
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
-            if op.is_in_pieces(model.artifact()) {
-                return Err(Error::Unsupported { index, what: "a matrix whose rows are in several sections" });
-            }
         }
         let mut program = Vec::new();
         let mut at = 0;
@@ -317,7 +314,7 @@ impl<'m> CudaModel<'m> {
             _ => return Ok(()),
         };
         let x = Vectors { at: first.plus(4 * u64::from(head.x.at)), row_stride, pick_stride: 0, picks: 1 };
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             out: room.output,
             bias: self.tensors.maybe(head.bias),
             row_stride: self.model.outputs() as u64,
@@ -325,7 +322,16 @@ impl<'m> CudaModel<'m> {
             scale: head.scale,
             cap,
         };
-        self.product(batch, room, rows, head.w, Address::NULL, &x, &outcome)
+        // Each section makes some of the outputs.
+        for piece in head.pieces(self.model.artifact()) {
+            self.product(batch, room, rows, piece, Address::NULL, &x, &outcome)?;
+            let bytes = 4 * u64::from(self.tensors.get(piece).rows);
+            outcome.out = outcome.out.plus(bytes);
+            if outcome.bias != Address::NULL {
+                outcome.bias = outcome.bias.plus(bytes);
+            }
+        }
+        Ok(())
     }
 
     fn slot(&self, id: u32) -> Slot {
@@ -438,7 +444,8 @@ impl<'m> CudaModel<'m> {
         let (device, kernels, tensors, Context { batch, room, .. }) = (&self.device, &self.kernels, &self.tensors, context);
         match op {
             Op::Embed(op) => {
-                let table = (tensors.matrices(), op.table);
+                let InputSpec::Tokens { vocab, .. } = self.model.header().input else { return Ok(()) };
+                let table = (tensors.matrices(), self.model.artifact().pieces(op.table, vocab));
                 kernels.input.embed(device, batch, table, room.input, (op.out.at, op.out.len), op.scale)
             }
             Op::Frame(op) => {

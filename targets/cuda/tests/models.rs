@@ -4,6 +4,7 @@
 
 mod rig;
 
+use brooklet::artifact::InputSpec;
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
@@ -119,6 +120,40 @@ fn every_family_gives_the_cpus_bits() {
     }
     println!("{equal} streams have the CPU's bits");
     assert!(missed.is_empty(), "{} have not:\n{}", missed.len(), missed.join("\n"));
+}
+
+/// Embedding and head cut into sections of every format: the formats' kernels meet in one operation, at offsets of any number of rows.
+#[test]
+fn matrices_in_pieces_give_the_cpus_bits() {
+    let Some(device) = gpu("pieces") else { return };
+    let (mut missed, mut cut, mut equal) = (Vec::new(), 0, 0);
+    for dir in family_fixtures() {
+        let file = File::in_pieces(&dir, &Recipe { format: Format::Q4, ..FLOAT });
+        let model = file.model();
+        if !model.header().program.iter().flatten().any(|op| op.is_in_pieces(model.artifact())) {
+            continue;
+        }
+        cut += 1;
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let Sequence::Tokens(few) = Sequence::open(&dir) else { panic!("{name} has an embedding") };
+        // Every row of the table, too.
+        let InputSpec::Tokens { vocab, .. } = model.header().input else { panic!("{name} has an embedding") };
+        let room = model.plan().context.map_or(usize::MAX, |context| context as usize);
+        let input = Sequence::Tokens(few.into_iter().chain((0..vocab).rev()).take(room.min(400)).collect());
+        let want = stream(&model, kernels::detect(), &input, 16);
+        let on_gpu = CudaModel::new(&device, &model).unwrap();
+        let mut session = CudaSession::new(&on_gpu, Options { batch: 64, ..Options::default() }).unwrap();
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        for (how, got) in ["whole", "stepping", "in parts"].into_iter().zip(in_three_ways(&mut session, &input)) {
+            if bits(&got) == bits(&want) {
+                equal += 1;
+                continue;
+            }
+            missed.push(format!("{name} {how}: {:e} of the largest output", differences(&got, &want, model.outputs()).last().unwrap()));
+        }
+    }
+    println!("{equal} streams of {cut} models in pieces have the CPU's bits");
+    assert!(cut >= 10 && missed.is_empty(), "{} of {cut} have not:\n{}", missed.len(), missed.join("\n"));
 }
 
 #[test]
