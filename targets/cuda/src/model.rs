@@ -142,8 +142,17 @@ impl<'m> CudaModel<'m> {
         Self::with(device, model, Arithmetic::Exact)
     }
 
-    /// Uploads a model.
+    /// Uploads a model. A GPU that shares the processor's memory reads the weights where they lie, if its driver can.
     pub fn with(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, device.is_integrated())
+    }
+
+    /// The same with the weights read where they lie on any GPU that can: slower wherever the bus is. [`CudaModel::is_in_place`] tells.
+    pub fn in_place(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, true)
+    }
+
+    fn placed(device: &Device, model: &Model<'m>, arithmetic: Arithmetic, in_place: bool) -> Result<Self, Error> {
         let device = device.clone();
         let header = model.header();
         let kernels = Kernels {
@@ -163,7 +172,7 @@ impl<'m> CudaModel<'m> {
         // The header was checked when the model was loaded: every record can be decoded.
         let ops: Vec<Op> = header.program.iter().flatten().collect();
         let slots = (0..header.slots.count).filter_map(|slot| header.slots.get(slot)).collect();
-        let tensors = Tensors::upload(&device, model)?;
+        let tensors = Tensors::new(&device, model, in_place)?;
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
@@ -200,6 +209,11 @@ impl<'m> CudaModel<'m> {
     /// The GPU.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether the GPU reads the weights where they lie in the processor's memory.
+    pub fn is_in_place(&self) -> bool {
+        self.tensors.are_in_place()
     }
 
     /// Bytes of weights on the GPU.

@@ -156,6 +156,73 @@ fn matrices_in_pieces_give_the_cpus_bits() {
     assert!(cut >= 10 && missed.is_empty(), "{} of {cut} have not:\n{}", missed.len(), missed.join("\n"));
 }
 
+/// A file's bytes in the processor's memory, as a Jetson reads them: in memory of this program's, and in a mapped file, whose pages cannot be written.
+#[test]
+fn weights_that_stay_where_they_are_give_the_cpus_bits() {
+    let Some(device) = gpu("weights in place") else { return };
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let folder = tempfile::tempdir().unwrap();
+    for (number, dir) in family_fixtures().iter().enumerate().filter(|(number, _)| number % 8 == 0) {
+        let file = File::quantized(dir, &Recipe { format: Format::Q4, ..FLOAT });
+        let path = folder.path().join(format!("{number}.brook"));
+        std::fs::write(&path, file.bytes()).unwrap();
+        let mapped = MappedFile::open(&path).unwrap();
+        for (what, model) in [("memory", file.model()), ("a mapped file", Model::from_bytes(mapped.bytes()).unwrap())] {
+            let input = Sequence::open(dir);
+            let want = stream(&model, kernels::detect(), &input, 16);
+            let on_gpu = CudaModel::in_place(&device, &model, Arithmetic::Exact).unwrap();
+            let uploaded = CudaModel::new(&device, &model).unwrap();
+            println!(
+                "{} in {what}: in place {}, {} bytes on the GPU, else {}",
+                dir.display(),
+                on_gpu.is_in_place(),
+                on_gpu.weights_bytes(),
+                uploaded.weights_bytes()
+            );
+            let mut session = CudaSession::new(&on_gpu, Options::default()).unwrap();
+            for got in in_three_ways(&mut session, &input) {
+                assert!(bits(&got) == bits(&want), "{} in {what}", dir.display());
+            }
+            // A driver may refuse files; memory it takes.
+            assert!(on_gpu.is_in_place() || what != "memory", "{} is not read in place", dir.display());
+            assert!(!on_gpu.is_in_place() || on_gpu.weights_bytes() < uploaded.weights_bytes());
+        }
+    }
+}
+
+/// As `brooklet serve` uses a GPU: a session for each sender, in a thread of its own, over one model; whoever has the lock may touch the GPU.
+#[test]
+fn sessions_of_several_threads_take_turns() {
+    let Some(device) = gpu("turns") else { return };
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("sensor-mamba2-last")).unwrap();
+    let file = File::quantized(&dir, &FLOAT);
+    let model = file.model();
+    let on_gpu = CudaModel::new(&device, &model).unwrap();
+    let turn = std::sync::Mutex::new(());
+    let sender = |seed: u64| {
+        let input = Sequence::noise(&model, 50, seed);
+        let want = stream(&model, kernels::detect(), &input, 1);
+        let options = Options { streams: 1, batch: 1, graphs: true };
+        let mut session = {
+            let _turn = turn.lock().unwrap();
+            CudaSession::new(&on_gpu, options).unwrap()
+        };
+        let mut got = Vec::new();
+        for at in 0..input.steps() {
+            let _turn = turn.lock().unwrap();
+            got.extend_from_slice(session.step(input_at(&input, at)).unwrap());
+        }
+        let _turn = turn.lock().unwrap();
+        drop(session);
+        assert!(got.iter().map(|x| x.to_bits()).eq(want.iter().map(|x| x.to_bits())), "sender {seed}");
+    };
+    std::thread::scope(|scope| {
+        for seed in 1..9 {
+            scope.spawn(move || sender(seed));
+        }
+    });
+}
+
 #[test]
 fn another_order_of_sums_stays_close() {
     let Some(device) = gpu("fast arithmetic") else { return };
