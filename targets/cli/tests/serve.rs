@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/models");
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/recordings/subject03_ER_left_01.csv");
@@ -35,41 +35,46 @@ struct Serving(Child);
 impl Serving {
     /// Starts it and waits until it has said that it listens at `places` places.
     fn start(args: &[&str], places: usize) -> Self {
-        let mut child = brooklet(&["serve", &watch()]).args(args).spawn().expect("the service starts");
-        let mut journal = BufReader::new(child.stderr.take().expect("piped"));
+        let (serving, mut journal) = Self::begin(args);
         for _ in 0..places {
             let mut line = String::new();
             journal.read_line(&mut line).expect("a journal");
             assert!(line.starts_with("listening on"), "{line}");
         }
-        Self::unheard(child, journal)
+        go_on_unheard(journal);
+        serving
     }
 
     /// Starts it, and returns what it says before it listens at its one place.
     fn on_device(args: &[&str]) -> (Self, Vec<String>) {
-        let mut child = brooklet(&["serve", &watch()]).args(args).spawn().expect("the service starts");
-        let mut journal = BufReader::new(child.stderr.take().expect("piped"));
+        let (serving, mut journal) = Self::begin(args);
         let mut said = Vec::new();
         loop {
             let mut line = String::new();
             assert!(journal.read_line(&mut line).expect("a journal") > 0, "it ended: {said:?}");
             if line.starts_with("listening on") {
-                return (Self::unheard(child, journal), said);
+                go_on_unheard(journal);
+                return (serving, said);
             }
             said.push(line);
         }
     }
 
-    /// Whatever else it says goes nowhere, but must not fill the pipe.
-    fn unheard(child: Child, mut journal: impl Read + Send + 'static) -> Self {
-        std::thread::spawn(move || std::io::copy(&mut journal, &mut std::io::sink()));
-        Serving(child)
+    fn begin(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
+        let mut child = brooklet(&["serve", &watch()]).args(args).spawn().expect("the service starts");
+        let journal = BufReader::new(child.stderr.take().expect("piped"));
+        (Serving(child), journal)
     }
 
     fn ask_to_end(&mut self) -> bool {
         use rustix::process::{Pid, Signal, kill_process};
         kill_process(Pid::from_child(&self.0), Signal::TERM).is_ok() && self.0.wait().is_ok_and(|status| status.success())
     }
+}
+
+/// Whatever else it says goes nowhere, but must not fill the pipe.
+fn go_on_unheard(mut journal: BufReader<ChildStderr>) {
+    std::thread::spawn(move || std::io::copy(&mut journal, &mut std::io::sink()));
 }
 
 impl Drop for Serving {
