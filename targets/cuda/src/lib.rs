@@ -18,6 +18,7 @@ mod error;
 mod input;
 pub mod launch;
 mod model;
+mod registered;
 mod session;
 mod tensors;
 

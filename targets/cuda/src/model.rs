@@ -11,7 +11,7 @@ use crate::launch::{
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
-use brooklet::artifact::{Keep, Slot, SlotKind};
+use brooklet::artifact::{InputSpec, Keep, Slot, SlotKind};
 use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
 
 /// Which of two kernels runs where there are two.
@@ -141,8 +141,17 @@ impl<'m> CudaModel<'m> {
         Self::with(device, model, Arithmetic::Exact)
     }
 
-    /// Uploads a model.
+    /// Uploads a model. A GPU that shares the processor's memory reads the weights where they lie, if its driver can.
     pub fn with(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, device.is_integrated())
+    }
+
+    /// The same with the weights read where they lie on any GPU that can: slower wherever the bus is. [`CudaModel::is_in_place`] tells.
+    pub fn in_place(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, true)
+    }
+
+    fn placed(device: &Device, model: &Model<'m>, arithmetic: Arithmetic, in_place: bool) -> Result<Self, Error> {
         let device = device.clone();
         let header = model.header();
         let kernels = Kernels {
@@ -163,13 +172,10 @@ impl<'m> CudaModel<'m> {
         // The header was checked when the model was loaded: every record can be decoded.
         let ops: Vec<Op> = header.program.iter().flatten().collect();
         let slots = (0..header.slots.count).filter_map(|slot| header.slots.get(slot)).collect();
-        let tensors = Tensors::upload(&device, model)?;
+        let tensors = Tensors::new(&device, model, in_place)?;
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
-            if op.is_in_pieces(model.artifact()) {
-                return Err(Error::Unsupported { index, what: "a matrix whose rows are in several sections" });
-            }
         }
         let mut program = Vec::new();
         let mut at = 0;
@@ -203,6 +209,11 @@ impl<'m> CudaModel<'m> {
     /// The GPU.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Whether the GPU reads the weights where they lie in the processor's memory.
+    pub fn is_in_place(&self) -> bool {
+        self.tensors.are_in_place()
     }
 
     /// Bytes of weights on the GPU.
@@ -317,7 +328,7 @@ impl<'m> CudaModel<'m> {
             _ => return Ok(()),
         };
         let x = Vectors { at: first.plus(4 * u64::from(head.x.at)), row_stride, pick_stride: 0, picks: 1 };
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             out: room.output,
             bias: self.tensors.maybe(head.bias),
             row_stride: self.model.outputs() as u64,
@@ -325,7 +336,16 @@ impl<'m> CudaModel<'m> {
             scale: head.scale,
             cap,
         };
-        self.product(batch, room, rows, head.w, Address::NULL, &x, &outcome)
+        // Each section makes some of the outputs.
+        for piece in head.pieces(self.model.artifact()) {
+            self.product(batch, room, rows, piece, Address::NULL, &x, &outcome)?;
+            let bytes = 4 * u64::from(self.tensors.get(piece).rows);
+            outcome.out = outcome.out.plus(bytes);
+            if outcome.bias != Address::NULL {
+                outcome.bias = outcome.bias.plus(bytes);
+            }
+        }
+        Ok(())
     }
 
     fn slot(&self, id: u32) -> Slot {
@@ -437,7 +457,8 @@ impl<'m> CudaModel<'m> {
         let (device, kernels, tensors, Context { batch, room, .. }) = (&self.device, &self.kernels, &self.tensors, context);
         match op {
             Op::Embed(op) => {
-                let table = (tensors.matrices(), op.table);
+                let InputSpec::Tokens { vocab, .. } = self.model.header().input else { return Ok(()) };
+                let table = (tensors.matrices(), self.model.artifact().pieces(op.table, vocab));
                 kernels.input.embed(device, batch, table, room.input, (op.out.at, op.out.len), op.scale)
             }
             Op::Frame(op) => {
