@@ -6,16 +6,12 @@
 // takes to end is not lost for the memory. Integer tensor cores multiply a tile with up to eight vectors at a time. Its exact sums become floats, a term
 // for each row and group, and wait in shared memory until one thread a row adds them up in ascending order: the CPU's bits, wherever the tiles were
 // multiplied.
-#include "entering.cuh"
 #include "pipeline.cuh"
 #include "product.cuh"
+#include "rounding.cuh"
 
-#ifndef WARPS
 #define WARPS 16
-#endif
-#ifndef CHUNKS
 #define CHUNKS 2
-#endif
 
 // Tiles that are copied at once; four are multiplied at a time.
 template <int BITS>
@@ -222,10 +218,6 @@ static __device__ __forceinline__ void finish_row(const RowBase& base, const Pro
 template <int BITS, bool ONE>
 static __device__ __forceinline__ void matvec(const Product& product, const Entering& in, const After& after, u32 vectors, u32 pass_tile_rows) {
     extern __shared__ uint4 shared[];
-#ifndef LATE
-#define LATE 1
-#endif
-    if (LATE == 0) let_next_start();
     if (ONE) vectors = 1;
     u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     Planes p = planes_of<BITS>(product.matrix, product.rows, product.cols);
@@ -264,13 +256,6 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     };
 #pragma unroll
     for (u32 c = 0; c < CHUNKS; c++) start_next(c);
-#ifdef PREFETCH
-    if (threadIdx.x == 0) {
-        u32 tiles = (end_tile_row - first_tile_row) * p.groups;
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p.tiles + (u64)first_tile * Format<BITS>::tile_bytes), "r"(tiles * Format<BITS>::tile_bytes));
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p.sub_scales + (u64)first_tile * TILE_ROWS), "r"(tiles * TILE_ROWS));
-    }
-#endif
 
     Levels<BITS> levels = load_levels<BITS>(p);
     KeptWeights kept = keep_weights(in, product.cols);
@@ -285,7 +270,8 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
 
     for (u32 v = 0; v < vectors; v++) {
         if (in.kind != ROUNDED) make_values(in, v, product.cols, terms, inverses);
-        if (LATE == 1) let_next_start();
+        // Not earlier: what the next kernel has copied ahead would stand in the way of the vectors.
+        if (v == 0) let_next_start();
         u8* to = codes + v * stride * GROUP;
         int2* of_groups = groups + v * stride;
         i32 shift = levels.shift;
@@ -301,7 +287,6 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
         });
         __syncthreads();
     }
-    if (LATE == 2) let_next_start();
     bool split = false;
     if constexpr (BITS == 4) {
         split = splits(levels.words);
@@ -359,7 +344,7 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
 
 // out (vectors, rows) from vectors of `cols` numbers.
 //
-// Grid: as many blocks as multiprocessors, or as tile rows if those are fewer; block 512. Shared memory: see `matvec`; targets/cuda/src/launch/matvec.rs
+// Grid: as many blocks as multiprocessors, or as tile rows if those are fewer; block 32 * WARPS. Shared memory: see `matvec`; targets/cuda/src/launch/matvec.rs
 // computes it, and how many tile rows make a pass.
 #define MATVEC(bits, name, one)                                                                                                           \
     extern "C" __global__ void __launch_bounds__(WARPS * 32, one ? 2 : 1)                                                                         \

@@ -15,6 +15,7 @@ pub mod batch;
 mod cubins;
 mod device;
 mod error;
+mod fuse;
 mod input;
 pub mod launch;
 mod model;

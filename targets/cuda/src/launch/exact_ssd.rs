@@ -32,8 +32,10 @@ impl ExactSsd {
         let step = STATES.iter().map(|states| module.function(&format!("exact_ssd_step_{states}"))).collect::<Result<_, _>>()?;
         let mut prefill = Vec::new();
         for states in STATES {
-            let functions =
-                [module.function(&format!("exact_ssd_prefill_{states}_f32"))?, module.function(&format!("exact_ssd_prefill_{states}_f16"))?];
+            let functions = [
+                module.function(&format!("exact_ssd_prefill_{states}_f32"))?,
+                module.function(&format!("exact_ssd_prefill_{states}_f16"))?,
+            ];
             let most = functions.iter().map(|function| allow_shared(device, function)).collect::<Result<Vec<_>, _>>()?;
             prefill.push((functions, most.iter().all(|&most| most >= room_bytes(states))));
         }
