@@ -11,12 +11,17 @@
 #include "rounding.cuh"
 
 #define WARPS 16
+#ifndef CHUNKS
 #define CHUNKS 2
+#endif
+#ifndef CT
+#define CT 8
+#endif
 
 // Tiles that are copied at once; four are multiplied at a time.
 template <int BITS>
 struct Ring {
-    static const u32 chunk_tiles = BITS == 2 ? 16 : BITS <= 4 ? 8 : 4;
+    static const u32 chunk_tiles = BITS == 2 ? 2 * CT : BITS <= 4 ? CT : CT / 2;
     static const u32 tile_bytes = Format<BITS>::tile_bytes + TILE_ROWS;
     static const u32 chunk_bytes = chunk_tiles * tile_bytes;
     // The sub-scales lie behind a chunk's tiles.
@@ -231,6 +236,7 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     int2* groups = (int2*)(codes + vectors * stride * GROUP);
     float* inverses = (float*)(groups + vectors * stride);
     float* terms = inverses + MAX_NORM_GROUPS;
+    Values values(terms, product.cols);
 
     u32 each = p.tile_rows / gridDim.x, more = p.tile_rows % gridDim.x; // The first `more` blocks have a tile row more.
     u32 first_tile_row = blockIdx.x * each + min(blockIdx.x, more), end_tile_row = first_tile_row + each + (blockIdx.x < more);
@@ -261,7 +267,7 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     KeptWeights kept = keep_weights(in, product.cols);
     RowBase base;
     // Threads finish the rows of a pass, those of the second vector after those of the first.
-    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS, own_vector = threadIdx.x / pass_rows, own_row = first_row + threadIdx.x % pass_rows;
+    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS, own_vector = ONE ? threadIdx.x >= pass_rows : threadIdx.x / pass_rows, own_row = first_row + threadIdx.x - own_vector * pass_rows;
     bool has_row = own_vector < vectors && own_row < product.rows;
     if (has_row) read_row(base, product, after, p, own_vector, own_row);
     wait_for_previous();
@@ -269,13 +275,13 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     if (has_row && product.residual) base.residual = product.residual[(u64)own_vector * product.residual_stride + own_row];
 
     for (u32 v = 0; v < vectors; v++) {
-        if (in.kind != ROUNDED) make_values(in, v, product.cols, terms, inverses);
+        if (in.kind != ROUNDED) make_values(in, v, product.cols, values, inverses);
         // Not earlier: what the next kernel has copied ahead would stand in the way of the vectors.
         if (v == 0) let_next_start();
         u8* to = codes + v * stride * GROUP;
         int2* of_groups = groups + v * stride;
         i32 shift = levels.shift;
-        round_values(in, v, product.cols, kept, terms, inverses, [=](u32 group, u32 eight, uint2 codes, float scale, i32 sum) {
+        round_values(in, v, product.cols, kept, values, inverses, [=](u32 group, u32 eight, uint2 codes, float scale, i32 sum) {
             // Formats with a table have their columns in the order of nibbles.
             const bool ordered = BITS == 8 || BITS == 2;
             if (!ordered) codes = make_uint2(permute(codes.x, codes.y, 0x5140), permute(codes.x, codes.y, 0x7362));
@@ -318,7 +324,7 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
         __syncthreads();
 #pragma unroll 1
         for (u32 i = threadIdx.x; i < rows * TILE_ROWS * vectors; i += blockDim.x) {
-            u32 v = i / (rows * TILE_ROWS), local = i % (rows * TILE_ROWS), row = first_row + pass * pass_tile_rows * TILE_ROWS + local;
+            u32 v = ONE ? 0 : i / (rows * TILE_ROWS), local = i - v * rows * TILE_ROWS, row = first_row + pass * pass_tile_rows * TILE_ROWS + local;
             if (row >= product.rows) continue;
             if (pass > 0 || i >= blockDim.x) {
                 read_row(base, product, after, p, v, row);

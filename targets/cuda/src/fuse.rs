@@ -101,18 +101,30 @@ fn contains(outer: Span, inner: Span) -> bool {
 fn is_dead(program: &[Op], from: usize, span: Span) -> bool {
     // What a block with a condition writes may stay as it was.
     let has_blocks = program.iter().any(|op| matches!(op, Op::Route(_) | Op::Every(_)));
+    let mut alive = vec![span];
     for op in program.get(from..).unwrap_or_default() {
-        let (mut is_read, mut is_written) = (false, false);
+        let (mut is_read, mut written) = (false, Vec::new());
         op.map(|operand, access| {
-            is_read |= access != Access::Write && overlaps(operand, span);
-            is_written |= access == Access::Write && contains(operand, span);
+            is_read |= access != Access::Write && alive.iter().any(|&part| overlaps(operand, part));
+            written.extend(Some(operand).filter(|_| access == Access::Write && !has_blocks));
             operand
         });
-        if is_read || (is_written && !has_blocks) {
-            return !is_read;
+        if is_read {
+            return false;
+        }
+        for written in written {
+            alive = alive.iter().flat_map(|&part| without(part, written)).collect();
         }
     }
     true
+}
+
+/// What is left of `part` where `written` is taken away.
+fn without(part: Span, written: Span) -> impl Iterator<Item = Span> {
+    let (end, written_end) = (part.at + part.len, written.at + written.len);
+    let before = Span { at: part.at, len: written.at.min(end).saturating_sub(part.at) };
+    let at = written_end.max(part.at);
+    [before, Span { at, len: end.saturating_sub(at) }].into_iter().filter(|left| left.len > 0)
 }
 
 #[cfg(test)]
@@ -162,6 +174,10 @@ mod tests {
         assert_eq!(fused(&kept), Some((1, "Linear")));
         let anew = [linear(normed, y), add(x, y), linear(normed, y), add(span(24, 8), y)];
         assert_eq!(fused(&anew), Some((2, "Linear, Add")));
+        // Written anew in two parts.
+        let parts = [linear(normed, y), add(x, y), linear(x, span(16, 5)), linear(x, span(21, 3)), add(span(24, 8), y)];
+        assert_eq!(fused(&parts), Some((2, "Linear, Add")));
+        assert_eq!(fused(&[parts[0], parts[1], parts[2], parts[4]]), Some((1, "Linear")));
         // Its own input is what is added to: every row reads all of it.
         assert_eq!(fused(&[norm(x, normed, None), linear(normed, y), add(x, y)]), Some((2, "Norm, Linear")));
     }
