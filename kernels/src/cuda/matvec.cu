@@ -11,17 +11,12 @@
 #include "rounding.cuh"
 
 #define WARPS 16
-#ifndef CHUNKS
 #define CHUNKS 2
-#endif
-#ifndef CT
-#define CT 8
-#endif
 
 // Tiles that are copied at once; four are multiplied at a time.
 template <int BITS>
 struct Ring {
-    static const u32 chunk_tiles = BITS == 2 ? 2 * CT : BITS <= 4 ? CT : CT / 2;
+    static const u32 chunk_tiles = BITS == 2 ? 16 : BITS <= 4 ? 8 : 4;
     static const u32 tile_bytes = Format<BITS>::tile_bytes + TILE_ROWS;
     static const u32 chunk_bytes = chunk_tiles * tile_bytes;
     // The sub-scales lie behind a chunk's tiles.
@@ -171,7 +166,7 @@ static __device__ __forceinline__ void multiply_chunk(const Levels<BITS>& levels
     }
 }
 
-// What a row needs beside its terms, read before they are there.
+// What a row needs beside its terms.
 struct RowBase {
     float row_scale, bias, residual;
     float conv_bias, conv_weights[MAX_TAPS], conv_state[MAX_TAPS - 1];
@@ -179,19 +174,39 @@ struct RowBase {
 
 static __device__ __forceinline__ bool is_convolved(const After& after, u32 row) { return row - after.conv_first < after.conv_channels; }
 
-// What no kernel of this step writes but this one.
-static __device__ __forceinline__ void read_row(RowBase& base, const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+static __device__ __forceinline__ float* window_of(const After& after, u32 vector, u32 row) {
+    return (float*)(after.conv_state + vector * after.conv_state_stride) + (row - after.conv_first);
+}
+
+static __device__ __forceinline__ RowBase read_row(const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+    RowBase base;
     base.row_scale = __ldg(p.row_scales + row);
     base.bias = product.bias ? __ldg(product.bias + row) : 0.0f;
-    if (!is_convolved(after, row)) return;
+    base.residual = product.residual ? product.residual[(u64)vector * product.residual_stride + row] : 0.0f;
+    if (!is_convolved(after, row)) return base;
     u32 channel = row - after.conv_first;
     base.conv_bias = after.conv_bias ? __ldg(after.conv_bias + channel) : 0.0f;
-    const float* state = (const float*)(after.conv_state + vector * after.conv_state_stride) + channel;
+    const float* window = window_of(after, vector, row);
 #pragma unroll
     for (u32 tap = 0; tap < MAX_TAPS; tap++) {
         if (tap >= after.taps) continue;
         base.conv_weights[tap] = __ldg(after.conv_weight + (u64)tap * after.conv_channels + channel);
-        if (tap + 1 < after.taps && tap < MAX_TAPS - 1) base.conv_state[tap] = state[(u64)tap * after.conv_channels];
+        if (tap + 1 < after.taps && tap < MAX_TAPS - 1) base.conv_state[tap] = window[(u64)tap * after.conv_channels];
+    }
+    return base;
+}
+
+// Has what no kernel of this step writes but this one come into the cache.
+static __device__ __forceinline__ void prefetch_row(const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+    prefetch(p.row_scales + row);
+    if (product.bias) prefetch(product.bias + row);
+    if (!is_convolved(after, row)) return;
+    u32 channel = row - after.conv_first;
+    if (after.conv_bias) prefetch(after.conv_bias + channel);
+#pragma unroll 1
+    for (u32 tap = 0; tap < after.taps; tap++) {
+        prefetch(after.conv_weight + (u64)tap * after.conv_channels + channel);
+        if (tap + 1 < after.taps) prefetch(window_of(after, vector, row) + (u64)tap * after.conv_channels);
     }
 }
 
@@ -202,7 +217,7 @@ static __device__ __forceinline__ void finish_row(const RowBase& base, const Pro
     if (after.cap > 0.0f) y = after.cap * tanh_of(y / after.cap);
     if (is_convolved(after, row)) {
         // A step of kernels/src/portable/conv.rs.
-        float* state = (float*)(after.conv_state + vector * after.conv_state_stride) + (row - after.conv_first);
+        float* state = window_of(after, vector, row);
         float acc = after.conv_bias ? base.conv_bias : 0.0f;
 #pragma unroll
         for (u32 tap = 0; tap < MAX_TAPS; tap++) {
@@ -265,14 +280,14 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
 
     Levels<BITS> levels = load_levels<BITS>(p);
     KeptWeights kept = keep_weights(in, product.cols);
-    RowBase base;
     // Threads finish the rows of a pass, those of the second vector after those of the first.
-    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS, own_vector = ONE ? threadIdx.x >= pass_rows : threadIdx.x / pass_rows, own_row = first_row + threadIdx.x - own_vector * pass_rows;
-    bool has_row = own_vector < vectors && own_row < product.rows;
-    if (has_row) read_row(base, product, after, p, own_vector, own_row);
+    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS;
+    for (u32 i = threadIdx.x; i < pass_rows * vectors; i += blockDim.x) {
+        u32 row = first_row + (ONE ? i : i % pass_rows);
+        if (row < product.rows) prefetch_row(product, after, p, ONE ? 0 : i / pass_rows, row);
+    }
     wait_for_previous();
     if (product.gate && *product.gate == 0) return;
-    if (has_row && product.residual) base.residual = product.residual[(u64)own_vector * product.residual_stride + own_row];
 
     for (u32 v = 0; v < vectors; v++) {
         if (in.kind != ROUNDED) make_values(in, v, product.cols, values, inverses);
@@ -321,15 +336,17 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
             walk.at += tiles;
             for (group += tiles; group >= p.groups;) group -= p.groups;
         }
+        rows *= TILE_ROWS;
+        u32 of_vector = ONE ? 0 : threadIdx.x / rows, local = threadIdx.x - of_vector * rows, pass_row = first_row + pass * pass_tile_rows * TILE_ROWS;
+        RowBase base;
+        // Under way while others still multiply and while terms are added.
+        if (of_vector < vectors && local < rows && pass_row + local < product.rows) base = read_row(product, after, p, of_vector, pass_row + local);
         __syncthreads();
 #pragma unroll 1
-        for (u32 i = threadIdx.x; i < rows * TILE_ROWS * vectors; i += blockDim.x) {
-            u32 v = ONE ? 0 : i / (rows * TILE_ROWS), local = i - v * rows * TILE_ROWS, row = first_row + pass * pass_tile_rows * TILE_ROWS + local;
+        for (u32 i = threadIdx.x; i < rows * vectors; i += blockDim.x) {
+            u32 v = ONE ? 0 : i / rows, local = i - v * rows, row = pass_row + local;
             if (row >= product.rows) continue;
-            if (pass > 0 || i >= blockDim.x) {
-                read_row(base, product, after, p, v, row);
-                if (product.residual) base.residual = product.residual[(u64)v * product.residual_stride + row];
-            }
+            if (i >= blockDim.x) base = read_row(product, after, p, v, row);
             const float* of_row = terms + v * terms_stride + local / TILE_ROWS * p.groups * TILE_ROWS + local % TILE_ROWS;
             float sum = 0.0f;
 #pragma unroll 1

@@ -20,7 +20,7 @@ struct Values {
 
     // Numbers of a row, with those behind the last: whole fours of them.
     static __device__ __forceinline__ u32 steps(u32 cols) { return (cols + 63) / 64 * 4; }
-    static __device__ __forceinline__ u32 values_stride(u32 cols) { return (steps(cols) + 27) / 32 * 32 + 4; }
+    static __device__ __forceinline__ u32 values_stride(u32 cols) { return (steps(cols) + 31) / 32 * 32 + 4; }
 };
 
 // Makes a vector by a whole block, before a norm's factors, of which `inverses` then has one for each norm. Ends with a barrier.
@@ -75,11 +75,12 @@ static __device__ __forceinline__ void make_values(const Entering& in, u32 vecto
     __syncthreads();
 }
 
-// A norm's weights of the first eights that a thread rounds: read early, since no kernel writes them.
-#define KEPT 2
+// Has a line of memory come into the cache.
+static __device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
+// A norm's weights of the first eight numbers that a thread rounds: read early, since no kernel writes them.
 struct KeptWeights {
-    float of[KEPT][8];
+    float of[8];
 };
 
 // The weights of eight columns. A file's arrays begin at multiples of 64 bytes.
@@ -96,8 +97,9 @@ static __device__ __forceinline__ void read_weights(const Entering& in, u32 col,
 static __device__ __forceinline__ KeptWeights keep_weights(const Entering& in, u32 cols) {
     KeptWeights kept;
     if (is_norm(in.kind) && in.weight) {
-#pragma unroll
-        for (u32 k = 0; k < KEPT; k++) read_weights(in, (threadIdx.x + k * blockDim.x) * 8, cols, kept.of[k]);
+        read_weights(in, threadIdx.x * 8, cols, kept.of);
+        // The others, where there are any, come at least into the cache.
+        for (u32 col = (threadIdx.x + blockDim.x) * 8; col < cols; col += blockDim.x * 8) prefetch(in.weight + col);
     }
     return kept;
 }
@@ -128,9 +130,9 @@ static __device__ __forceinline__ void round_values(const Entering& in, u32 vect
                 float inverse = inverses[in.norm_groups == 1 ? 0 : min(from / (cols / in.norm_groups), in.norm_groups - 1)];
                 float weights[8];
                 if (in.weight) {
-                    if (k >= KEPT) read_weights(in, from, cols, weights);
+                    if (k > 0) read_weights(in, from, cols, weights);
 #pragma unroll
-                    for (u32 i = 0; i < 8; i++) v[i] = v[i] * inverse * (k == 0 ? kept.of[0][i] : k == 1 ? kept.of[1][i] : weights[i]);
+                    for (u32 i = 0; i < 8; i++) v[i] = v[i] * inverse * (k == 0 ? kept.of[i] : weights[i]);
                 } else {
 #pragma unroll
                     for (u32 i = 0; i < 8; i++) v[i] *= inverse;

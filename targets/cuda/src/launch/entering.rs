@@ -25,7 +25,7 @@ pub struct Entering {
     pub z_stride: u32,
     /// How the numbers come about.
     pub kind: EnteringKind,
-    /// Groups normalised on their own, up to 64, each a multiple of eight wide unless there is one.
+    /// Groups normalised on their own, up to 64, each a multiple of 64 wide unless there is one.
     pub norm_groups: u32,
     /// Whether `eps` is added to the root instead of under it.
     pub eps_outside: u32,
@@ -39,7 +39,7 @@ impl Entering {
 
     /// Whether a norm of `cols` numbers can have so many groups here.
     pub fn normalises(cols: u32, norm_groups: u32) -> bool {
-        norm_groups == 1 || (norm_groups <= Self::MOST_NORMS && norm_groups != 0 && cols.is_multiple_of(8 * norm_groups))
+        norm_groups == 1 || (norm_groups <= Self::MOST_NORMS && norm_groups != 0 && cols.is_multiple_of(64 * norm_groups))
     }
 }
 

@@ -96,7 +96,8 @@ impl Room {
         let vector = ((groups + 4) & !1).checked_mul(GROUP as u32 + 8)?;
         let fixed = vectors.checked_mul(vector)?.checked_add(rings + 4 * Entering::MOST_NORMS)?;
         let tile_row = groups.checked_mul(vectors)?.checked_mul(4 * TILE_ROWS as u32)?;
-        let values = if is_made { groups.checked_mul(4 * GROUP as u32)? } else { 0 };
+        let steps = 4 * cols.div_ceil(64);
+        let values = if is_made { (steps.div_ceil(32) * 32 + 4).checked_mul(64)? } else { 0 };
         Some(Room { fixed, values, tile_row })
     }
 
