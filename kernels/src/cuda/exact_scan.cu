@@ -101,21 +101,43 @@ static __device__ __forceinline__ float exp_within(float x) {
 struct ScanRoom {
     float2 step[CHANNELS][TILES * TILE + TILE];  // dt, dt * x
     float2 bc[TILES * TILE + TILE][LANES];
-    float out[2][CHANNELS][TILE];                // sums of the last two tiles
+    __align__(16) float out[2][CHANNELS][TILE];                // sums of the last two tiles
 };
+
+// Steps whose exponentials are computed together, while the sums of those before go from lane to lane.
+#define GROUP 4
 
 // A tile's steps. WITHIN promises that exponentials need no bounds.
 template <bool WITHIN, bool IS_HALF>
 static __device__ __forceinline__ void scan_tile(const ScanRoom& room, u32 at, u32 n, u32 channel, float a, float& h, float& sum, float* out) {
+    float decay[GROUP], input[GROUP], c[GROUP];
+    auto prepare = [&](int first) {
 #pragma unroll
-    for (int k = 0; k < TILE; k++) {
-        float2 step = room.step[channel][at + k], bc = room.bc[at + k][n];
-        float before = __shfl_up_sync(FULL, sum, 1, LANES);
-        float decay = WITHIN ? exp_within(step.x * a) : exp_of(step.x * a);
-        h = decay * h + step.y * bc.x;
-        sum = (n == 0 ? 0.0f : before) + bc.y * h;
-        if (IS_HALF) h = half_to_float(float_to_half(h));
-        if (n == LANES - 1) out[k] = sum;
+        for (int k = 0; k < GROUP; k++) {
+            float2 step = room.step[channel][at + first + k], bc = room.bc[at + first + k][n];
+            decay[k] = WITHIN ? exp_within(step.x * a) : exp_of(step.x * a);
+            input[k] = step.y * bc.x;
+            c[k] = bc.y;
+        }
+    };
+    prepare(0);
+#pragma unroll
+    for (int first = 0; first < TILE; first += GROUP) {
+        float term[GROUP], sums[GROUP];
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            h = decay[k] * h + input[k];
+            term[k] = c[k] * h;
+            if (IS_HALF) h = half_to_float(float_to_half(h));
+        }
+        if (first + GROUP < TILE) prepare(first + GROUP);
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            float before = __shfl_up_sync(FULL, sum, 1, LANES);
+            sum = (n == 0 ? 0.0f : before) + term[k];
+            sums[k] = sum;
+        }
+        if (n == LANES - 1) *(float4*)(out + first) = make_float4(sums[0], sums[1], sums[2], sums[3]);
     }
 }
 

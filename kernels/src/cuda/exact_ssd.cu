@@ -54,7 +54,9 @@ static __device__ __forceinline__ float step_size_of(const SsdShape& s, const He
 template <int ROWS>
 static __device__ __forceinline__ void ssd_step(const Batch& b, const SsdShape& s) {
     __shared__ float terms[ROWS * ALONG][ACROSS];
+#ifndef LATE_NEXT
     let_next_start();
+#endif
     const u32 head = blockIdx.y % s.heads, stream = blockIdx.y / s.heads, group = head / (s.heads / s.groups);
     const u32 along = threadIdx.x / (ACROSS / 4), across = threadIdx.x % (ACROSS / 4) * 4, p = blockIdx.x * ACROSS + across;
     u8* const state = state_of(b, stream) + s.slot;
@@ -68,6 +70,9 @@ static __device__ __forceinline__ void ssd_step(const Batch& b, const SsdShape& 
     }
     const Head of_head = head_of(s, head);
     wait_for_previous();
+#ifdef LATE_NEXT
+    let_next_start();
+#endif
     if (is_shut(b)) return;
 
     float* const frame = frame_of(b, stream);
@@ -84,7 +89,17 @@ static __device__ __forceinline__ void ssd_step(const Batch& b, const SsdShape& 
     const u32 own = blockIdx.x * ACROSS + threadIdx.x;
     const bool adds = threadIdx.x < ACROSS && own < s.head_dim;
     float x_own = adds ? x[own] : 0.0f;
+#ifdef ONE_DT
+    __shared__ float2 both;
+    if (threadIdx.x < 32) {
+        float dt = step_size_of(s, of_head, frame[s.dt + head], gap_of(b, stream));
+        if (threadIdx.x == 0) both = make_float2(dt, exp_of(dt * of_head.a));
+    }
+    __syncthreads();
+    float dt = both.x, decay = both.y;
+#else
     float dt = step_size_of(s, of_head, frame[s.dt + head], gap_of(b, stream)), decay = exp_of(dt * of_head.a);
+#endif
     float dx[4] = {dt * x4.x, dt * x4.y, dt * x4.z, dt * x4.w};
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
@@ -159,6 +174,23 @@ struct SsdRoom {
     float dt[LOTS][LOT];
     float out[2][LOT][WARPS][CHANNELS];                // sums of the last two lots
 };
+
+// What a lane reads of shared memory for a step.
+template <int STATES>
+struct Operands {
+    float b[STATES], c[STATES], dx[CHANNELS], decay;
+};
+
+template <int STATES>
+static __device__ __forceinline__ Operands<STATES> operands_of(const SsdRoom<STATES>& room, const float (&bc)[2][32 * STATES], u32 warp, u32 n,
+                                                               u32 at) {
+    Operands<STATES> now;
+    read_part<STATES>(&bc[0][n], now.b);
+    read_part<STATES>(&bc[1][n], now.c);
+    read_part<CHANNELS>(room.dx[warp][at], now.dx);
+    now.decay = room.decay[at];
+    return now;
+}
 
 // A warp owns channels of a head, a lane a part of their state, which stays in registers: lane l has STATES rows from l * STATES on. The sum over n
 // goes from lane to lane, and so that none waits, lane l works on another token: at step t on token t - 1 - l. Thirty-two steps after its own a token's
@@ -284,13 +316,14 @@ static __device__ __forceinline__ void ssd_prefill(const Batch& b, const SsdShap
                 raw_dt = load_dt(lot + 2 + WARPS);
             }
         }
+        // What a step reads is loaded while the one before it is computed.
         const float(*bc)[2][32 * STATES] = room.bc[tile % STAGES];
+        float* const out = &room.out[tile / (LOT / TILE) % 2 ^ 1][tile % (LOT / TILE) * TILE][warp][0];
+        Operands<STATES> next = operands_of<STATES>(room, bc[0], warp, n, at);
 #pragma unroll
         for (int k = 0; k < TILE; k++) {
-            float bn[STATES], cn[STATES], dx[CHANNELS], decay = room.decay[at + k];
-            read_part<STATES>(&bc[k][0][n], bn);
-            read_part<STATES>(&bc[k][1][n], cn);
-            read_part<CHANNELS>(room.dx[warp][at + k], dx);
+            const Operands<STATES> now = next;
+            if (k + 1 < TILE) next = operands_of<STATES>(room, bc[k + 1], warp, n, at + k + 1);
 #pragma unroll
             for (int j = 0; j < CHANNELS; j++) {
                 float before = __shfl_up_sync(FULL, sum[j], 1);
@@ -300,17 +333,12 @@ static __device__ __forceinline__ void ssd_prefill(const Batch& b, const SsdShap
             for (int i = 0; i < STATES; i++) {
 #pragma unroll
                 for (int j = 0; j < CHANNELS; j++) {
-                    h[i][j] = decay * h[i][j] + dx[j] * bn[i];
-                    sum[j] += cn[i] * h[i][j];
+                    h[i][j] = now.decay * h[i][j] + now.dx[j] * now.b[i];
+                    sum[j] += now.c[i] * h[i][j];
                     if (IS_HALF) h[i][j] = half_to_float(float_to_half(h[i][j]));
                 }
             }
-            if (lane == 31) {
-                u32 step = tile * TILE + k;
-                float* to = room.out[step / LOT % 2 ^ 1][step % LOT][warp];
-#pragma unroll
-                for (int j = 0; j < CHANNELS; j++) to[j] = sum[j];
-            }
+            if (lane == 31) *(float4*)(out + k * WARPS * CHANNELS) = make_float4(sum[0], sum[1], sum[2], sum[3]);
         }
         at += TILE;
         if (at >= LOTS * LOT) at -= LOTS * LOT;
