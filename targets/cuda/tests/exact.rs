@@ -87,7 +87,14 @@ fn row_mut(numbers: &mut [f32]) -> RowsMut<'_> {
 
 impl Scene {
     /// Operands of these widths one behind the other, each a multiple of `align` from the frame's start: the scene, and where each begins.
-    fn new(random: &mut Random, [tokens, streams]: [usize; 2], widths: &[usize], align: usize, cells: usize, is_half: bool) -> (Self, Vec<u32>) {
+    fn new(
+        random: &mut Random,
+        [tokens, streams]: [usize; 2],
+        widths: &[usize],
+        align: usize,
+        cells: usize,
+        is_half: bool,
+    ) -> (Self, Vec<u32>) {
         let mut at = vec![align * random.below(3) as usize];
         for width in widths {
             at.push((at[at.len() - 1] + width).next_multiple_of(align));
