@@ -189,14 +189,17 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
         for (int h = 0; h < 2; h++) {
             u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
             if (out_row >= product.rows) continue;
-            float scale = __ldg(p.row_scales + out_row), bias = product.bias ? __ldg(product.bias + out_row) : 0.0f;
+            float scale = __ldg(p.row_scales + out_row);
 #pragma unroll
             for (int n = 0; n < EIGHTS; n++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     u32 token = first_token + warp_token + n * 8 + quarter * 2 + i;
                     if (token >= tokens) continue;
-                    float y = __fmul_rn(__fadd_rn(__fmul_rn(acc[t][n][2 * h + i], scale), bias), product.scale);
+                    float y = __fmul_rn(acc[t][n][2 * h + i], scale);
+                    // Adding nothing is not adding zero, which would make a zero of -0.
+                    if (product.bias) y = __fadd_rn(y, __ldg(product.bias + out_row));
+                    y = __fmul_rn(y, product.scale);
                     if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + out_row], y);
                     product.out[(u64)token * product.out_stride + out_row] = y;
                 }

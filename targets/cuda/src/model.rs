@@ -4,15 +4,16 @@ use crate::arena::Address;
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
+use crate::fuse::{Before, Behind, Fused};
 use crate::launch::{
-    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
-    Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
-    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
+    After, Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, EnteringKind,
+    GATE_AT, Gates, Gating, Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise,
+    Product, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
 use brooklet::artifact::{InputSpec, Keep, Slot, SlotKind};
-use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
+use brooklet::ops::{self, Linear, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
 
 /// Which of two kernels runs where there are two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub(crate) struct Kernels {
     elementwise: Elementwise,
     gates: Gates,
     input: Input,
+    matmul: Matmul,
+    matvec: Matvec,
     memory: Memory,
     moe: Moe,
     multiply: Multiply,
@@ -59,21 +62,13 @@ pub(crate) struct Kernels {
 #[derive(Debug)]
 struct Fast {
     conv: Conv,
-    matmul: Matmul,
-    matvec: Matvec,
     scan: SelectiveScan,
     ssd: StateSpaceDual,
 }
 
 impl Fast {
     fn load(device: &Device) -> Result<Self, Error> {
-        Ok(Fast {
-            conv: Conv::load(device)?,
-            matmul: Matmul::load(device)?,
-            matvec: Matvec::load(device)?,
-            scan: SelectiveScan::load(device)?,
-            ssd: StateSpaceDual::load(device)?,
-        })
+        Ok(Fast { conv: Conv::load(device)?, scan: SelectiveScan::load(device)?, ssd: StateSpaceDual::load(device)? })
     }
 }
 
@@ -82,6 +77,8 @@ impl Fast {
 pub(crate) enum Node {
     /// One operation and its number.
     One(u32, Op),
+    /// Neighbours that a step of one token runs in one launch, the first one's number; and one by one.
+    Fused(u32, Fused, Vec<Op>),
     /// A block that each token enters by its score.
     Routed(u32, ops::Route, Vec<Op>),
     /// A block with a rate of its own.
@@ -161,6 +158,8 @@ impl<'m> CudaModel<'m> {
             elementwise: Elementwise::load(&device)?,
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
+            matmul: Matmul::load(&device)?,
+            matvec: Matvec::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
@@ -185,11 +184,15 @@ impl<'m> CudaModel<'m> {
             let node = match *op {
                 Op::Route(route) => Node::Routed(number, route, block(route.ops)),
                 Op::Every(every) => Node::Every(number, every, block(every.ops)),
-                op => Node::One(number, op),
+                op => match Fused::at(&ops, at, |linear| tensors.format(linear.w).is_quantized()) {
+                    Some(fused) => Node::Fused(number, fused, ops[at..at + fused.len()].to_vec()),
+                    None => Node::One(number, op),
+                },
             };
-            at += 1 + match &node {
-                Node::One(..) => 0,
-                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.len(),
+            at += match &node {
+                Node::One(..) => 1,
+                Node::Fused(_, _, ops) => ops.len(),
+                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => 1 + ops.len(),
             };
             program.push(node);
         }
@@ -229,7 +232,7 @@ impl<'m> CudaModel<'m> {
         };
         let of_node = |node: &Node| match node {
             Node::One(_, op) => of(op),
-            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+            Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
         };
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
@@ -255,6 +258,16 @@ impl<'m> CudaModel<'m> {
                 Node::One(number, op) => {
                     self.op(op, context)?;
                     done(*number, op.name())?;
+                }
+                Node::Fused(number, fused, ops) => {
+                    if batch.tokens == 1 && self.fused(fused, batch)? {
+                        done(*number, fused.name())?;
+                        continue;
+                    }
+                    for (index, op) in (*number..).zip(ops) {
+                        self.op(op, context)?;
+                        done(index, op.name())?;
+                    }
                 }
                 Node::Every(number, every, ops) => {
                     for stream in 0..batch.streams {
@@ -309,7 +322,7 @@ impl<'m> CudaModel<'m> {
         for node in &self.program {
             match node {
                 Node::One(_, op) => add(op),
-                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
+                Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
             }
         }
         most
@@ -358,29 +371,87 @@ impl<'m> CudaModel<'m> {
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
     fn product(&self, batch: &Batch, room: &Room, rows: u32, id: u32, chosen: Address, x: &Vectors, to: &Outcome) -> Result<(), Error> {
-        let matrix = self.tensors.get(id);
+        let (matrix, format) = (self.tensors.get(id), self.tensors.format(id));
+        let one_matrix = quantized_product(batch, matrix, chosen, x, to).filter(|_| format.is_quantized());
+        // What the kernels of one matrix do not take, the general kernel does.
+        if let (Some(product), true) = (&one_matrix, rows <= Matvec::MOST_VECTORS) {
+            let from = Entering { x: x.at, stride: product.x_stride, ..Entering::default() };
+            let after = After { cap: to.cap, ..After::default() };
+            let queued = self.kernels.matvec.run(&self.device, format, rows, &from, &product.product, &after);
+            if !matches!(queued, Err(Error::Launch { .. })) {
+                return queued;
+            }
+        }
         // Experts may differ in format: then the rounded vectors are there for those that take them.
-        if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
+        if chosen != Address::NULL || format.is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
-        let format = self.tensors.format(id);
-        if let Some(fast) = self.fast(batch).filter(|_| format.is_quantized())
-            && let Some(product) = quantized_product(batch, matrix, chosen, x, to)
-        {
+        if let Some(product) = one_matrix.filter(|_| to.cap == 0.0) {
             let Rounded { codes, scales, sums } = room.rounded;
-            let from = Entering { codes, scales, sums, ..Entering::default() };
-            let queued = if Matvec::takes(rows) {
-                fast.matvec.run_rounded(&self.device, format, rows, &from, &product)
-            } else {
-                fast.matmul.run(&self.device, format, rows, &from, &product)
-            };
-            // What they do not take, the general kernel does.
+            let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
+            let queued = self.kernels.matmul.run(&self.device, format, rows, &from, &product.product);
             if !matches!(queued, Err(Error::Launch { .. })) {
                 return queued;
             }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
+    }
+
+    /// Queues neighbours in one launch, on the one token of each stream; `false`, and nothing done, where no kernel takes them.
+    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<bool, Error> {
+        let (matrix, Linear { w, bias, x, out }) = (self.tensors.get(fused.linear.w), fused.linear);
+        let mut from = Entering { x: batch.operand(x.at), stride: batch.stride, z_stride: batch.stride, ..Entering::default() };
+        match &fused.before {
+            Before::Nothing => {}
+            Before::SiluMultiply(silu) => (from.kind, from.z) = (EnteringKind::SiluMultiply, batch.operand(silu.y.at)),
+            Before::Norm(norm) => {
+                from.x = batch.operand(norm.x.at);
+                (from.kind, from.z) = match norm.gate {
+                    Some(gate) => (EnteringKind::GatedRms, batch.operand(gate.z.at)),
+                    None => (EnteringKind::Rms, Address::NULL),
+                };
+                (from.weight, from.norm_groups, from.eps) = (self.tensors.maybe(norm.weight), norm.groups, norm.eps);
+                from.eps_outside = u32::from(norm.kind == NormKind::RmsEpsOutside);
+            }
+        }
+        let mut product = Product {
+            matrix: matrix.address,
+            bias: self.tensors.maybe(bias),
+            residual: Address::NULL,
+            out: batch.operand(out.at),
+            gate: batch.gate,
+            rows: matrix.rows,
+            cols: matrix.cols,
+            out_stride: batch.stride,
+            residual_stride: batch.stride,
+            scale: 1.0,
+        };
+        let mut after = After::default();
+        match &fused.behind {
+            Behind::Nothing => {}
+            Behind::Add(add) => {
+                (product.out, product.residual, product.scale) = (batch.operand(add.x.at), batch.operand(add.x.at), add.scale);
+            }
+            Behind::Conv1d(op) => {
+                let shape = self.conv(op);
+                after = After {
+                    conv_weight: shape.weight,
+                    conv_bias: shape.bias,
+                    conv_state: batch.state.plus(shape.slot),
+                    conv_state_stride: batch.state_stride,
+                    conv_first: shape.x - out.at,
+                    conv_channels: shape.channels,
+                    taps: shape.taps,
+                    has_silu: u32::from(shape.silu),
+                    cap: 0.0,
+                };
+            }
+        }
+        match self.kernels.matvec.run(&self.device, self.tensors.format(w), batch.streams, &from, &product, &after) {
+            Err(Error::Launch { .. }) => Ok(false),
+            queued => queued.map(|()| true),
+        }
     }
 
     /// Queues `out <- w * x + bias` on all rows of the batch.
@@ -716,10 +787,16 @@ impl Needs {
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
 
-/// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
-fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {
-    let is_plain = chosen == Address::NULL && x.picks == 1 && to.cap == 0.0;
-    is_plain.then_some(Product {
+/// A product of one matrix for all rows.
+struct OneMatrix {
+    product: Product,
+    /// Numbers from one vector to the next.
+    x_stride: u32,
+}
+
+/// A product for the kernels of one quantized matrix: not where rows choose theirs.
+fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<OneMatrix> {
+    let product = Product {
         matrix: matrix.address,
         bias: to.bias,
         residual: Address::NULL,
@@ -730,5 +807,7 @@ fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors
         out_stride: u32::try_from(to.row_stride).ok()?,
         residual_stride: 0,
         scale: to.scale,
-    })
+    };
+    let x_stride = u32::try_from(x.row_stride).ok()?;
+    (chosen == Address::NULL && x.picks == 1).then_some(OneMatrix { product, x_stride })
 }

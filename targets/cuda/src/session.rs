@@ -36,6 +36,9 @@ impl Default for Options {
     }
 }
 
+/// An operation's number and name, and the seconds that it took.
+pub type Timed = (u32, &'static str, f64);
+
 /// A model at work on a GPU.
 pub struct CudaSession<'s, 'm> {
     gpu: &'s CudaModel<'m>,
@@ -297,22 +300,34 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     }
 
     /// Seconds that each operation of a step of all streams took, by number and name, the head last. The streams move on by that step.
-    pub fn profile(&mut self, tokens: &[u32]) -> Result<Vec<(u32, &'static str, f64)>, Error> {
+    pub fn profile(&mut self, tokens: &[u32]) -> Result<Vec<Timed>, Error> {
         let total = Inputs::Tokens(tokens).check(self.gpu.model())?;
         self.check_streams(total)?;
+        self.profile_batch(tokens, 0..self.options.streams, 1)
+    }
+
+    /// The same of a prefill of the first stream, as many tokens as it handles at once.
+    pub fn profile_prefill(&mut self, tokens: &[u32]) -> Result<Vec<Timed>, Error> {
+        let tokens = &tokens[..tokens.len().min(self.options.batch as usize)];
+        let total = Inputs::Tokens(tokens).check(self.gpu.model())?;
+        self.gpu.model().check_context(self.positions[0], total)?;
+        self.profile_batch(tokens, 0..1, total as u32)
+    }
+
+    fn profile_batch(&mut self, tokens: &[u32], streams: Range<u32>, tokens_each: u32) -> Result<Vec<Timed>, Error> {
         self.arena.upload(self.places.input, tokens)?;
         let device = self.gpu.device().clone();
         let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let mark = || device.stream().record_event(flags).map_err(Error::driver("recording an event"));
         let mut marks = vec![(0, "start", mark()?)];
-        let batch = self.batch(0..self.options.streams, 1);
-        self.gpu.run(&self.context(batch, 0), |index, name| {
+        let batch = self.batch(streams.clone(), tokens_each);
+        self.gpu.run(&self.context(batch, streams.start), |index, name| {
             marks.push((index, name, mark()?));
             Ok(())
         })?;
         self.last_outputs(&batch)?;
         marks.push((self.gpu.program.len() as u32, "Head", mark()?));
-        self.advance(0..self.options.streams, 1)?;
+        self.advance(streams, tokens_each)?;
         device.wait()?;
         let between = |pair: &[(u32, &'static str, cudarc::driver::CudaEvent)]| {
             let milliseconds = pair[0].2.elapsed_ms(&pair[1].2).map_err(Error::driver("reading a timer"))?;

@@ -5,7 +5,7 @@ use super::inputs::Inputs;
 use super::traffic::Traffic;
 use anyhow::{Result, bail};
 use brooklet::{Input, Model};
-use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Device, Options, copy_bytes_per_second};
+use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Device, Options, Timed, copy_bytes_per_second};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -39,8 +39,13 @@ pub(super) struct GpuReport {
     /// Of those steps, drawn on the GPU where they can be; nothing where the board does not say.
     energy: Option<Energy>,
     /// Seconds of a step by operation, without a graph; with --ops.
-    operations: Vec<(&'static str, f64, usize)>,
+    operations: Operations,
+    /// The same of as many tokens of a prefill as it handles at once.
+    prefill_operations: Operations,
 }
+
+/// Name, seconds in all, how many.
+type Operations = Vec<(&'static str, f64, usize)>;
 
 /// What to run.
 pub(super) struct Work {
@@ -111,21 +116,14 @@ impl GpuReport {
             })
         });
         let energy = measured.transpose()?.flatten();
-        let mut operations = Vec::new();
+        let (mut operations, mut prefill_operations) = (Vec::new(), Vec::new());
         if let (true, Inputs::Tokens(tokens)) = (work.with_operations, &inputs) {
-            let mut sums: BTreeMap<&'static str, (f64, usize)> = BTreeMap::new();
             session.reset()?;
-            // The first runs are cold.
-            for run in 0..10 {
-                for (_, name, seconds) in session.profile(&tokens[..1])? {
-                    if run >= 5 {
-                        let sum = sums.entry(name).or_default();
-                        *sum = (sum.0 + seconds / 5.0, sum.1 + 1);
-                    }
-                }
-            }
-            operations = sums.into_iter().map(|(name, (seconds, count))| (name, seconds, count / 5)).collect();
-            operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+            operations = by_operation(10, || Ok(session.profile(&tokens[..1])?))?;
+            prefill_operations = by_operation(3, || {
+                session.reset()?;
+                Ok(session.profile_prefill(&tokens[..prompt])?)
+            })?;
         }
         let session_bytes = session.bytes();
         Ok(GpuReport {
@@ -144,6 +142,7 @@ impl GpuReport {
             prompt_tokens_per_second,
             energy,
             operations,
+            prefill_operations,
         })
     }
 
@@ -161,9 +160,31 @@ impl GpuReport {
         writeln!(out, "  decode   {rate:>9.1} steps/s, outputs to the host   {:.1} %", share(rate))?;
         writeln!(out, "  prefill  {:>9.1} tokens/s, {} tokens", self.prompt_tokens_per_second, self.prompt)?;
         writeln!(out, "  energy   {}", self.energy.as_ref().map_or("        -".to_owned(), Energy::text))?;
-        for (name, seconds, count) in &self.operations {
-            writeln!(out, "    {name:<14} {count:>4} × {:>8.2} µs = {:>9.1} µs", seconds * 1e6 / *count as f64, seconds * 1e6)?;
+        for (of, operations) in [("a step", &self.operations), ("a prefill", &self.prefill_operations)] {
+            if !operations.is_empty() {
+                writeln!(out, "  {of}, by operation")?;
+            }
+            for (name, seconds, count) in operations {
+                writeln!(out, "    {name:<14} {count:>4} × {:>8.2} µs = {:>9.1} µs", seconds * 1e6 / *count as f64, seconds * 1e6)?;
+            }
         }
         Ok(())
     }
+}
+
+/// Means over the later half of `runs`, the first being cold, the longest operations first.
+fn by_operation(runs: usize, mut profile: impl FnMut() -> Result<Vec<Timed>>) -> Result<Operations> {
+    let mut sums: BTreeMap<&'static str, (f64, usize)> = BTreeMap::new();
+    let judged = runs.div_ceil(2);
+    for run in 0..runs {
+        for (_, name, seconds) in profile()? {
+            if run >= runs - judged {
+                let sum = sums.entry(name).or_default();
+                *sum = (sum.0 + seconds / judged as f64, sum.1 + 1);
+            }
+        }
+    }
+    let mut operations: Operations = sums.into_iter().map(|(name, (seconds, count))| (name, seconds, count / judged)).collect();
+    operations.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok(operations)
 }
