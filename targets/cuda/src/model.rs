@@ -108,6 +108,8 @@ pub(crate) struct Room {
     /// (output rows, outputs)
     pub(crate) output: Address,
     pub(crate) rounded: Rounded,
+    /// Levels of a matrix, and its bytes.
+    pub(crate) spread: (Address, u64),
     /// Scores of attention.
     pub(crate) attention: Address,
     /// (rows, 32)
@@ -219,6 +221,23 @@ impl<'m> CudaModel<'m> {
         let of_node = |node: &Node| match node {
             Node::One(_, op) => of(op),
             Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+        };
+        self.program.iter().map(of_node).max().unwrap_or(0)
+    }
+
+    /// Bytes of working space for products, in batches of up to `rows` rows.
+    pub(crate) fn spread_bytes(&self, rows: u32) -> u64 {
+        let of = |op: &Op| match op {
+            Op::Linear(op) if self.tensors.format(op.w).is_quantized() => {
+                let matrix = self.tensors.get(op.w);
+                Matmul::spread_bytes(rows, matrix.rows, matrix.cols)
+            }
+            _ => 0,
+        };
+        let of_node = |node: &Node| match node {
+            Node::One(_, op) => of(op),
+            Node::Routed(..) => 0,
+            Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
         };
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
@@ -350,7 +369,9 @@ impl<'m> CudaModel<'m> {
             let queued = match self.fast(batch) {
                 Some(fast) if Matvec::takes(rows) => fast.matvec.run_rounded(&self.device, format, rows, &from, &product),
                 // The CPU's bits for any number; few are left to kernels that read weights faster.
-                fast if fast.is_some() || rows > FEW_ROWS => self.kernels.matmul.run(&self.device, format, rows, &from, &product),
+                fast if fast.is_some() || rows > FEW_ROWS => {
+                    self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread)
+                }
                 _ => Err(Error::Launch { what: "so few rows" }),
             };
             // What they do not take, the general kernel does.
