@@ -1,6 +1,7 @@
 // Compiled with --fmad=false: the bits of the CPU.
-// Recurrences of any shape, token by token: the general road; common shapes have faster ones.
-#include "exact.cuh"
+// Recurrences of any shape, token by token: the general road. Common shapes have faster ones, of the same bits: exact_conv.cu, exact_scan.cu and
+// exact_ssd.cu.
+#include "walk.cuh"
 
 // Causal depthwise convolution in place: kernels/src/portable/conv.rs. Weight (taps, channels), slot (taps - 1, channels), oldest first.
 //
@@ -23,26 +24,6 @@ extern "C" __global__ void walk_conv1d(Batch b, u32 x_at, u32 channels, u32 taps
 
 // Numbers of a state that are loaded before the first of them is stored: the compiler cannot know that they are not the same.
 #define AHEAD 16
-
-// A number of a recurrent state, f32 or f16.
-static __device__ __forceinline__ float read_state(const u8* state, u64 at, u32 is_half) {
-    return is_half ? half_to_float(((const u16*)state)[at]) : ((const float*)state)[at];
-}
-
-static __device__ __forceinline__ void write_state(u8* state, u64 at, u32 is_half, float x) {
-    if (is_half) ((u16*)state)[at] = float_to_half(x);
-    else ((float*)state)[at] = x;
-}
-
-// Operands of a selective scan; places in a frame.
-struct ScanShape {
-    u32 x, dt, b, c, z, out; // (channels), (channels), (heads, d_state), (heads, d_state), (channels), (channels)
-    u32 has_z, channels, d_state, heads, is_half;
-    const float* a;       // (d_state, channels)
-    const float* d;       // (channels)
-    const float* dt_bias; // (channels)
-    u64 slot;             // (d_state, channels)
-};
 
 // Selective scan (Mamba): kernels/src/portable/scan.rs. Grid (ceil(channels / 64), streams), block 64; a thread walks its channel's tokens.
 extern "C" __global__ void walk_scan(Batch b, ScanShape s) {
@@ -81,17 +62,6 @@ extern "C" __global__ void walk_scan(Batch b, ScanShape s) {
     }
 }
 
-// Operands of a state-space dual recurrence; places in a frame.
-struct SsdShape {
-    u32 x, dt, b, c, out; // (heads, head_dim), (heads), (groups, d_state), (groups, d_state), (heads, head_dim)
-    u32 heads, head_dim, groups, d_state, is_half;
-    float dt_lo, dt_hi;
-    const float* a;       // (heads)
-    const float* d;       // (heads)
-    const float* dt_bias; // (heads)
-    u64 slot;             // (heads, d_state, head_dim)
-};
-
 // State-space dual recurrence (Mamba-2): kernels/src/portable/ssd.rs. Grid (heads, streams), block: head_dim rounded up to whole warps, or 256
 // for more; a thread walks its channels' tokens.
 extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
@@ -129,16 +99,6 @@ extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
         }
     }
 }
-
-// Operands of a gated delta rule; places in a frame.
-struct DeltaShape {
-    u32 q, k, v, a, b, out; // (key_heads, key_dim) twice, (heads, value_dim), (heads) twice, (heads, value_dim)
-    u32 heads, key_heads, key_dim, value_dim, is_half;
-    float scale, beta_scale, eps;
-    const float* decay;   // (heads)
-    const float* dt_bias; // (heads)
-    u64 slot;             // (heads, key_dim, value_dim)
-};
 
 // Gated delta rule: kernels/src/portable/gated_delta.rs. Grid (heads, streams), block: whole warps. A thread walks its value channels'
 // tokens.

@@ -15,9 +15,11 @@ pub mod batch;
 mod cubins;
 mod device;
 mod error;
+mod fuse;
 mod input;
 pub mod launch;
 mod model;
+mod registered;
 mod session;
 mod tensors;
 

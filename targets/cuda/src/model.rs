@@ -4,15 +4,16 @@ use crate::arena::Address;
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
+use crate::fuse::{Before, Behind, Fused};
 use crate::launch::{
-    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
-    Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
-    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
+    After, Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, EnteringKind,
+    GATE_AT, Gates, Gating, Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise,
+    Product, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
-use brooklet::artifact::{Keep, Slot, SlotKind};
-use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
+use brooklet::artifact::{InputSpec, Keep, Slot, SlotKind};
+use brooklet::ops::{self, Linear, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
 
 /// Which of two kernels runs where there are two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(crate) struct Kernels {
     gates: Gates,
     input: Input,
     matmul: Matmul,
+    matvec: Matvec,
     memory: Memory,
     moe: Moe,
     multiply: Multiply,
@@ -60,19 +62,13 @@ pub(crate) struct Kernels {
 #[derive(Debug)]
 struct Fast {
     conv: Conv,
-    matvec: Matvec,
     scan: SelectiveScan,
     ssd: StateSpaceDual,
 }
 
 impl Fast {
     fn load(device: &Device) -> Result<Self, Error> {
-        Ok(Fast {
-            conv: Conv::load(device)?,
-            matvec: Matvec::load(device)?,
-            scan: SelectiveScan::load(device)?,
-            ssd: StateSpaceDual::load(device)?,
-        })
+        Ok(Fast { conv: Conv::load(device)?, scan: SelectiveScan::load(device)?, ssd: StateSpaceDual::load(device)? })
     }
 }
 
@@ -81,6 +77,8 @@ impl Fast {
 pub(crate) enum Node {
     /// One operation and its number.
     One(u32, Op),
+    /// Neighbours that a step of one token runs in one launch, the first one's number; and one by one.
+    Fused(u32, Fused, Vec<Op>),
     /// A block that each token enters by its score.
     Routed(u32, ops::Route, Vec<Op>),
     /// A block with a rate of its own.
@@ -143,8 +141,17 @@ impl<'m> CudaModel<'m> {
         Self::with(device, model, Arithmetic::Exact)
     }
 
-    /// Uploads a model.
+    /// Uploads a model. A GPU that shares the processor's memory reads the weights where they lie, if its driver can.
     pub fn with(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, device.is_integrated())
+    }
+
+    /// The same with the weights read where they lie on any GPU that can: slower wherever the bus is. [`CudaModel::is_in_place`] tells.
+    pub fn in_place(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, true)
+    }
+
+    fn placed(device: &Device, model: &Model<'m>, arithmetic: Arithmetic, in_place: bool) -> Result<Self, Error> {
         let device = device.clone();
         let header = model.header();
         let kernels = Kernels {
@@ -154,6 +161,7 @@ impl<'m> CudaModel<'m> {
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
             matmul: Matmul::load(&device)?,
+            matvec: Matvec::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
@@ -165,13 +173,10 @@ impl<'m> CudaModel<'m> {
         // The header was checked when the model was loaded: every record can be decoded.
         let ops: Vec<Op> = header.program.iter().flatten().collect();
         let slots = (0..header.slots.count).filter_map(|slot| header.slots.get(slot)).collect();
-        let tensors = Tensors::upload(&device, model)?;
+        let tensors = Tensors::new(&device, model, in_place)?;
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
-            if op.is_in_pieces(model.artifact()) {
-                return Err(Error::Unsupported { index, what: "a matrix whose rows are in several sections" });
-            }
         }
         let mut program = Vec::new();
         let mut at = 0;
@@ -181,11 +186,15 @@ impl<'m> CudaModel<'m> {
             let node = match *op {
                 Op::Route(route) => Node::Routed(number, route, block(route.ops)),
                 Op::Every(every) => Node::Every(number, every, block(every.ops)),
-                op => Node::One(number, op),
+                op => match Fused::at(&ops, at, |linear| tensors.format(linear.w).is_quantized()) {
+                    Some(fused) => Node::Fused(number, fused, ops[at..at + fused.len()].to_vec()),
+                    None => Node::One(number, op),
+                },
             };
-            at += 1 + match &node {
-                Node::One(..) => 0,
-                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.len(),
+            at += match &node {
+                Node::One(..) => 1,
+                Node::Fused(_, _, ops) => ops.len(),
+                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => 1 + ops.len(),
             };
             program.push(node);
         }
@@ -207,6 +216,11 @@ impl<'m> CudaModel<'m> {
         &self.device
     }
 
+    /// Whether the GPU reads the weights where they lie in the processor's memory.
+    pub fn is_in_place(&self) -> bool {
+        self.tensors.are_in_place()
+    }
+
     /// Bytes of weights on the GPU.
     pub fn weights_bytes(&self) -> u64 {
         self.tensors.bytes()
@@ -220,7 +234,7 @@ impl<'m> CudaModel<'m> {
         };
         let of_node = |node: &Node| match node {
             Node::One(_, op) => of(op),
-            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+            Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
         };
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
@@ -237,7 +251,7 @@ impl<'m> CudaModel<'m> {
         let of_node = |node: &Node| match node {
             Node::One(_, op) => of(op),
             Node::Routed(..) => 0,
-            Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+            Node::Fused(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
         };
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
@@ -263,6 +277,16 @@ impl<'m> CudaModel<'m> {
                 Node::One(number, op) => {
                     self.op(op, context)?;
                     done(*number, op.name())?;
+                }
+                Node::Fused(number, fused, ops) => {
+                    if batch.tokens == 1 && self.fused(fused, batch)? {
+                        done(*number, fused.name())?;
+                        continue;
+                    }
+                    for (index, op) in (*number..).zip(ops) {
+                        self.op(op, context)?;
+                        done(index, op.name())?;
+                    }
                 }
                 Node::Every(number, every, ops) => {
                     for stream in 0..batch.streams {
@@ -317,7 +341,7 @@ impl<'m> CudaModel<'m> {
         for node in &self.program {
             match node {
                 Node::One(_, op) => add(op),
-                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
+                Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
             }
         }
         most
@@ -336,7 +360,7 @@ impl<'m> CudaModel<'m> {
             _ => return Ok(()),
         };
         let x = Vectors { at: first.plus(4 * u64::from(head.x.at)), row_stride, pick_stride: 0, picks: 1 };
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             out: room.output,
             bias: self.tensors.maybe(head.bias),
             row_stride: self.model.outputs() as u64,
@@ -344,7 +368,16 @@ impl<'m> CudaModel<'m> {
             scale: head.scale,
             cap,
         };
-        self.product(batch, room, rows, head.w, Address::NULL, &x, &outcome)
+        // Each section makes some of the outputs.
+        for piece in head.pieces(self.model.artifact()) {
+            self.product(batch, room, rows, piece, Address::NULL, &x, &outcome)?;
+            let bytes = 4 * u64::from(self.tensors.get(piece).rows);
+            outcome.out = outcome.out.plus(bytes);
+            if outcome.bias != Address::NULL {
+                outcome.bias = outcome.bias.plus(bytes);
+            }
+        }
+        Ok(())
     }
 
     fn slot(&self, id: u32) -> Slot {
@@ -357,30 +390,87 @@ impl<'m> CudaModel<'m> {
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
     fn product(&self, batch: &Batch, room: &Room, rows: u32, id: u32, chosen: Address, x: &Vectors, to: &Outcome) -> Result<(), Error> {
-        let matrix = self.tensors.get(id);
+        let (matrix, format) = (self.tensors.get(id), self.tensors.format(id));
+        let one_matrix = quantized_product(batch, matrix, chosen, x, to).filter(|_| format.is_quantized());
+        // What the kernels of one matrix do not take, the general kernel does.
+        if let (Some(product), true) = (&one_matrix, rows <= Matvec::MOST_VECTORS) {
+            let from = Entering { x: x.at, stride: product.x_stride, ..Entering::default() };
+            let after = After { cap: to.cap, ..After::default() };
+            let queued = self.kernels.matvec.run(&self.device, format, rows, &from, &product.product, &after);
+            if !matches!(queued, Err(Error::Launch { .. })) {
+                return queued;
+            }
+        }
         // Experts may differ in format: then the rounded vectors are there for those that take them.
-        if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
+        if chosen != Address::NULL || format.is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
-        let format = self.tensors.format(id);
-        if let Some(product) = quantized_product(batch, matrix, chosen, x, to).filter(|_| format.is_quantized()) {
+        if let Some(product) = one_matrix.filter(|_| to.cap == 0.0) {
             let Rounded { codes, scales, sums } = room.rounded;
-            let from = Entering { codes, scales, sums, ..Entering::default() };
-            let queued = match self.fast(batch) {
-                Some(fast) if Matvec::takes(rows) => fast.matvec.run_rounded(&self.device, format, rows, &from, &product),
-                // The CPU's bits for any number; few are left to kernels that read weights faster.
-                fast if fast.is_some() || rows > FEW_ROWS => {
-                    self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread)
-                }
-                _ => Err(Error::Launch { what: "so few rows" }),
-            };
-            // What they do not take, the general kernel does.
+            let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
+            let queued = self.kernels.matmul.run(&self.device, format, rows, &from, &product.product, room.spread);
             if !matches!(queued, Err(Error::Launch { .. })) {
                 return queued;
             }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
+    }
+
+    /// Queues neighbours in one launch, on the one token of each stream; `false`, and nothing done, where no kernel takes them.
+    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<bool, Error> {
+        let (matrix, Linear { w, bias, x, out }) = (self.tensors.get(fused.linear.w), fused.linear);
+        let mut from = Entering { x: batch.operand(x.at), stride: batch.stride, z_stride: batch.stride, ..Entering::default() };
+        match &fused.before {
+            Before::Nothing => {}
+            Before::SiluMultiply(silu) => (from.kind, from.z) = (EnteringKind::SiluMultiply, batch.operand(silu.y.at)),
+            Before::Norm(norm) => {
+                from.x = batch.operand(norm.x.at);
+                (from.kind, from.z) = match norm.gate {
+                    Some(gate) => (EnteringKind::GatedRms, batch.operand(gate.z.at)),
+                    None => (EnteringKind::Rms, Address::NULL),
+                };
+                (from.weight, from.norm_groups, from.eps) = (self.tensors.maybe(norm.weight), norm.groups, norm.eps);
+                from.eps_outside = u32::from(norm.kind == NormKind::RmsEpsOutside);
+            }
+        }
+        let mut product = Product {
+            matrix: matrix.address,
+            bias: self.tensors.maybe(bias),
+            residual: Address::NULL,
+            out: batch.operand(out.at),
+            gate: batch.gate,
+            rows: matrix.rows,
+            cols: matrix.cols,
+            out_stride: batch.stride,
+            residual_stride: batch.stride,
+            scale: 1.0,
+        };
+        let mut after = After::default();
+        match &fused.behind {
+            Behind::Nothing => {}
+            Behind::Add(add) => {
+                (product.out, product.residual, product.scale) = (batch.operand(add.x.at), batch.operand(add.x.at), add.scale);
+            }
+            Behind::Conv1d(op) => {
+                let shape = self.conv(op);
+                after = After {
+                    conv_weight: shape.weight,
+                    conv_bias: shape.bias,
+                    conv_state: batch.state.plus(shape.slot),
+                    conv_state_stride: batch.state_stride,
+                    conv_first: shape.x - out.at,
+                    conv_channels: shape.channels,
+                    taps: shape.taps,
+                    has_silu: u32::from(shape.silu),
+                    cap: 0.0,
+                };
+            }
+        }
+        match self.kernels.matvec.run(&self.device, self.tensors.format(w), batch.streams, &from, &product, &after) {
+            Err(Error::Launch { .. }) => Ok(false),
+            queued => queued.map(|()| true),
+        }
     }
 
     /// Queues `out <- w * x + bias` on all rows of the batch.
@@ -458,7 +548,8 @@ impl<'m> CudaModel<'m> {
         let (device, kernels, tensors, Context { batch, room, .. }) = (&self.device, &self.kernels, &self.tensors, context);
         match op {
             Op::Embed(op) => {
-                let table = (tensors.matrices(), op.table);
+                let InputSpec::Tokens { vocab, .. } = self.model.header().input else { return Ok(()) };
+                let table = (tensors.matrices(), self.model.artifact().pieces(op.table, vocab));
                 kernels.input.embed(device, batch, table, room.input, (op.out.at, op.out.len), op.scale)
             }
             Op::Frame(op) => {
@@ -715,13 +806,16 @@ impl Needs {
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
 
-/// So many rows are no prefill.
-const FEW_ROWS: u32 = 8;
+/// A product of one matrix for all rows.
+struct OneMatrix {
+    product: Product,
+    /// Numbers from one vector to the next.
+    x_stride: u32,
+}
 
-/// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
-fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {
-    let is_plain = chosen == Address::NULL && x.picks == 1 && to.cap == 0.0;
-    is_plain.then_some(Product {
+/// A product for the kernels of one quantized matrix: not where rows choose theirs.
+fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<OneMatrix> {
+    let product = Product {
         matrix: matrix.address,
         bias: to.bias,
         residual: Address::NULL,
@@ -732,5 +826,7 @@ fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors
         out_stride: u32::try_from(to.row_stride).ok()?,
         residual_stride: 0,
         scale: to.scale,
-    })
+    };
+    let x_stride = u32::try_from(x.row_stride).ok()?;
+    (chosen == Address::NULL && x.picks == 1).then_some(OneMatrix { product, x_stride })
 }

@@ -543,7 +543,7 @@ fn attention_of_many_tokens_has_the_bits_of_steps() {
         }
         let room = Attention::room_bytes(tokens as u32, &shape);
         // The same state, then all tokens at once, or few enough at a time that the general kernels take them.
-        let mut run = |parts: &[usize]| {
+        let run = |parts: &[usize]| {
             let mut stage = Stage { frames: Vec::new(), stride, tokens: 0, state: vec![0; state_bytes] };
             let (mut out, mut at) = (Vec::new(), 0);
             for &count in parts {

@@ -1,5 +1,6 @@
 //! `bench --device cuda`: steps and prefills on a GPU, beside how fast it copies.
 
+use super::energy::{Energy, Meter};
 use super::inputs::Inputs;
 use super::traffic::Traffic;
 use anyhow::{Result, bail};
@@ -35,6 +36,8 @@ pub(super) struct GpuReport {
     steps_per_second: f64,
     prompt: usize,
     prompt_tokens_per_second: f64,
+    /// Of those steps, drawn on the GPU where they can be; nothing where the board does not say.
+    energy: Option<Energy>,
     /// Seconds of a step by operation, without a graph; with --ops.
     operations: Operations,
     /// The same of as many tokens of a prefill as it handles at once.
@@ -84,15 +87,16 @@ impl GpuReport {
             Inputs::Tokens(tokens) => Some(per_second(steps, &mut |session| Ok(session.greedy(tokens[0], steps).map(drop)?))?),
             Inputs::Frames(..) => None,
         };
-        let steps_per_second = per_second(steps, &mut |session| {
+        let step_all = |session: &mut CudaSession<'_, '_>| {
             match &inputs {
                 Inputs::Tokens(tokens) => tokens[..steps].iter().try_for_each(|&token| session.step(Input::Token(token)).map(drop))?,
                 Inputs::Frames(frames, channels) => {
                     frames.chunks_exact(*channels).take(steps).try_for_each(|frame| session.step(Input::Frame(frame)).map(drop))?;
                 }
             }
-            Ok(())
-        })?;
+            anyhow::Ok(())
+        };
+        let steps_per_second = per_second(steps, &mut |session| step_all(session))?;
         let prompt_tokens_per_second = per_second(prompt, &mut |session| {
             match &inputs {
                 Inputs::Tokens(tokens) => session.prefill_tokens(0, &tokens[..prompt])?,
@@ -100,6 +104,18 @@ impl GpuReport {
             };
             Ok(())
         })?;
+        let measured = Meter::of(device).map(|meter| {
+            meter.measure(|| {
+                session.reset()?;
+                match &inputs {
+                    Inputs::Tokens(tokens) => session.greedy(tokens[0], steps).map(drop)?,
+                    Inputs::Frames(..) => step_all(&mut session)?,
+                }
+                device.wait()?;
+                Ok(steps)
+            })
+        });
+        let energy = measured.transpose()?.flatten();
         let (mut operations, mut prefill_operations) = (Vec::new(), Vec::new());
         if let (true, Inputs::Tokens(tokens)) = (work.with_operations, &inputs) {
             session.reset()?;
@@ -124,6 +140,7 @@ impl GpuReport {
             steps_per_second,
             prompt,
             prompt_tokens_per_second,
+            energy,
             operations,
             prefill_operations,
         })
@@ -142,6 +159,7 @@ impl GpuReport {
         let rate = self.steps_per_second;
         writeln!(out, "  decode   {rate:>9.1} steps/s, outputs to the host   {:.1} %", share(rate))?;
         writeln!(out, "  prefill  {:>9.1} tokens/s, {} tokens", self.prompt_tokens_per_second, self.prompt)?;
+        writeln!(out, "  energy   {}", self.energy.as_ref().map_or("        -".to_owned(), Energy::text))?;
         for (of, operations) in [("a step", &self.operations), ("a prefill", &self.prefill_operations)] {
             if !operations.is_empty() {
                 writeln!(out, "  {of}, by operation")?;

@@ -4,6 +4,8 @@ mod bandwidth;
 mod cold;
 mod context;
 #[cfg(feature = "cuda")]
+mod energy;
+#[cfg(feature = "cuda")]
 mod gpu;
 mod inputs;
 mod ops;

@@ -1,5 +1,8 @@
-//! `walk.cu`: recurrences of any shape, token by token.
+//! Recurrences with the CPU's bits: `walk.cu` those of any shape, token by token, where no faster kernel takes them.
 
+use super::exact_conv::ExactConv;
+use super::exact_scan::ExactScan;
+use super::exact_ssd::ExactSsd;
 use super::{launch, threads};
 use crate::arena::Address;
 use crate::batch::Batch;
@@ -7,9 +10,12 @@ use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaFunction, DeviceRepr};
 
-/// The general road for recurrences. Slots are bytes from a state's start, operands places in a frame.
+/// Recurrences in the CPU's order. Slots are bytes from a state's start, operands places in a frame.
 #[derive(Clone, Debug)]
 pub struct Walk {
+    exact_conv: ExactConv,
+    exact_scan: ExactScan,
+    exact_ssd: ExactSsd,
     conv1d: CudaFunction,
     scan: CudaFunction,
     ssd: CudaFunction,
@@ -118,6 +124,9 @@ impl Walk {
         let module = device.load(include_bytes!("../cubins/walk.bin"))?;
         let function = |name| module.function(name);
         Ok(Walk {
+            exact_conv: ExactConv::load(device)?,
+            exact_scan: ExactScan::load(device)?,
+            exact_ssd: ExactSsd::load(device)?,
             conv1d: function("walk_conv1d")?,
             scan: function("walk_scan")?,
             ssd: function("walk_ssd")?,
@@ -128,6 +137,9 @@ impl Walk {
 
     /// Causal depthwise convolution.
     pub fn conv1d(&self, device: &Device, batch: &Batch, shape: &ConvShape) -> Result<(), Error> {
+        if self.exact_conv.run(device, batch, shape)? {
+            return Ok(());
+        }
         let ConvShape { x, channels, taps, silu, weight, bias, slot } = *shape;
         let grid = (channels.div_ceil(128), batch.streams, 1);
         launch!(device, &self.conv1d, grid, 128, 0, *batch, x, channels, taps, u32::from(silu), weight, bias, slot)
@@ -135,11 +147,17 @@ impl Walk {
 
     /// Selective scan.
     pub fn scan(&self, device: &Device, batch: &Batch, shape: &ScanShape) -> Result<(), Error> {
+        if self.exact_scan.run(device, batch, shape)? {
+            return Ok(());
+        }
         launch!(device, &self.scan, (shape.channels.div_ceil(64), batch.streams, 1), 64, 0, *batch, *shape)
     }
 
     /// State-space dual recurrence.
     pub fn ssd(&self, device: &Device, batch: &Batch, shape: &SsdShape) -> Result<(), Error> {
+        if self.exact_ssd.run(device, batch, shape)? {
+            return Ok(());
+        }
         launch!(device, &self.ssd, (shape.heads, batch.streams, 1), threads(shape.head_dim, 256), 0, *batch, *shape)
     }
 
