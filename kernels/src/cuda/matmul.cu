@@ -2,7 +2,8 @@
 //
 // A block makes 128 rows x TOKENS of the product by int8 tensor cores. A group of 32 columns is one step of them: the exact integer sums of a
 // group become floats, take the row's factor and the vector's scale, and are added up in registers, groups ascending: the CPU's bits. Codes become
-// levels in the registers of the warp that multiplies them: a lane's word of a tile is just what one instruction wants of its row.
+// levels in the registers of the warp that multiplies them: a lane's word of a tile is just what one instruction wants of its row. Where vectors are so many
+// that this would be done again and again, `spread` writes the levels of all tiles first, and `matmul_spread` reads those.
 #include "entering.cuh"
 #include "pipeline.cuh"
 #include "product.cuh"
@@ -104,6 +105,22 @@ static __device__ __forceinline__ void expand_row(const Levels<BITS>& levels, co
     }
 }
 
+// The integer sum times the factor, rounded once; then two roundings more: the CPU's bits.
+static __device__ __forceinline__ float add_term(float acc, i32 sum, float factor, float bias, float scale) {
+    float whole = fmaf(__int_as_float(sum), factor, bias);
+    return __fadd_rn(acc, __fmul_rn(whole, scale));
+}
+
+// What becomes of a row's sum.
+static __device__ __forceinline__ void finish(const Product& product, u32 token, u32 tokens, u32 row, float y) {
+    if (token >= tokens) return;
+    // Adding nothing is not adding zero, which would make a zero of -0.
+    if (product.bias) y = __fadd_rn(y, __ldg(product.bias + row));
+    y = __fmul_rn(y, product.scale);
+    if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + row], y);
+    product.out[(u64)token * product.out_stride + row] = y;
+}
+
 template <int BITS, int TOKENS>
 static __device__ __forceinline__ void matmul(const Product& product, const Entering& in, u32 tokens) {
     extern __shared__ uint4 shared[];
@@ -174,11 +191,7 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
                     i32 d[4];
                     multiply_tiles(d, a[t], b0, b1, INTEGER_BITS);
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        // The integer sum times the factor, rounded once; then two roundings more: the CPU's bits.
-                        float whole = fmaf(__int_as_float(d[i]), factors[t][i >> 1], biases[t][i >> 1]);
-                        acc[t][n][i] = __fadd_rn(acc[t][n][i], __fmul_rn(whole, i & 1 ? scales.y : scales.x));
-                    }
+                    for (int i = 0; i < 4; i++) acc[t][n][i] = add_term(acc[t][n][i], d[i], factors[t][i >> 1], biases[t][i >> 1], i & 1 ? scales.y : scales.x);
                 }
             }
         }
@@ -193,18 +206,183 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
 #pragma unroll
             for (int n = 0; n < EIGHTS; n++)
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    u32 token = first_token + warp_token + n * 8 + quarter * 2 + i;
-                    if (token >= tokens) continue;
-                    float y = __fmul_rn(acc[t][n][2 * h + i], scale);
-                    // Adding nothing is not adding zero, which would make a zero of -0.
-                    if (product.bias) y = __fadd_rn(y, __ldg(product.bias + out_row));
-                    y = __fmul_rn(y, product.scale);
-                    if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + out_row], y);
-                    product.out[(u64)token * product.out_stride + out_row] = y;
-                }
+                for (int i = 0; i < 2; i++)
+                    finish(product, first_token + warp_token + n * 8 + quarter * 2 + i, tokens, out_row, __fmul_rn(acc[t][n][2 * h + i], scale));
         }
 }
+
+// A tile's levels, a row's two halves of 8 columns in each lane as an instruction wants them, and for each of 8 rows and the one 8 below their factors, and
+// what the bias of integer sums comes to with them.
+struct SpreadTile {
+    uint4 levels[32];
+    float4 factors[8];
+};
+
+// to (tile_rows, groups). Grid (ceil(groups / 8), tile_rows), block 256: a warp for each tile.
+template <int BITS>
+static __device__ __forceinline__ void spread(const u8* matrix, u32 rows, u32 cols, SpreadTile* to) {
+    Planes p = planes_of<BITS>(matrix, rows, cols);
+    u32 group = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x & 31, row = lane >> 2, quarter = lane & 3;
+    if (group >= p.groups) return;
+    Levels<BITS> levels = load_levels<BITS>(p), second = shifted<BITS>(levels);
+    u64 tile = (u64)blockIdx.y * p.groups + group;
+    const u32* words = (const u32*)(p.tiles + tile * Format<BITS>::tile_bytes);
+    u32 a[4];
+    float factors[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        i32 sub = ((const i8*)p.sub_scales)[tile * TILE_ROWS + row + 8 * h];
+        u32 low, high;
+        expand_row<BITS>(levels, second, words + row + 8 * h, quarter, sub, low, high);
+        const bool ordered = BITS == 8 || BITS == 2;
+        a[h] = ordered ? low : permute(low, high, 0x6420);
+        a[h + 2] = ordered ? high : permute(low, high, 0x7531);
+        factors[h] = (float)(Format<BITS>::has_pick ? sub >> 1 : sub);
+    }
+    to[tile].levels[lane] = {a[0], a[1], a[2], a[3]};
+    if (quarter == 0) to[tile].factors[row] = {factors[0], factors[1], -INTEGER_BIAS * factors[0], -INTEGER_BIAS * factors[1]};
+}
+
+#define SPREAD(bits)                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) spread_##bits(const u8* matrix, u32 rows, u32 cols, SpreadTile* to) {                \
+        spread<bits>(matrix, rows, cols, to);                                                                                              \
+    }
+SPREAD(2)
+SPREAD(3)
+SPREAD(4)
+SPREAD(5)
+SPREAD(6)
+SPREAD(8)
+
+template <int TOKENS>
+struct SpreadStage {
+    // Of each of BLOCK_TILE_ROWS tile rows, STEP_GROUPS tiles; of each of STEP_GROUPS groups, the vectors' codes; their scales.
+    static const u32 row = STEP_GROUPS * sizeof(SpreadTile);
+    static const u32 codes = BLOCK_TILE_ROWS * row;
+    static const u32 scales = codes + STEP_GROUPS * TOKENS * GROUP;
+    static const u32 bytes = scales + STEP_GROUPS * TOKENS * 4;
+};
+
+template <int TOKENS>
+static __device__ __forceinline__ void matmul_spread(const Product& product, const Entering& in, u32 tokens, const SpreadTile* tiles, const float* row_scales) {
+    extern __shared__ uint4 shared[];
+    typedef SpreadStage<TOKENS> S;
+    const int TILES = 2, EIGHTS = TOKENS / 16;
+    u8* stages = (u8*)shared;
+    let_next_start();
+    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row = lane >> 2, quarter = lane & 3;
+    u32 warp_tile_row = (warp >> 1) * TILES, warp_token = (warp & 1) * (TOKENS / 2);
+    u32 tile_rows = (product.rows + TILE_ROWS - 1) / TILE_ROWS, groups = (product.cols + GROUP - 1) / GROUP;
+    u32 first_tile_row = blockIdx.x * BLOCK_TILE_ROWS, first_token = blockIdx.y * TOKENS;
+    wait_for_previous();
+    if (product.gate && *product.gate == 0) return;
+
+    // What a thread copies in every step: distances that grow by a step's bytes. What lies outside is read from inside: it counts for nothing.
+    const u32 row_pieces = S::row / 16, pieces = BLOCK_TILE_ROWS * row_pieces, rounds = (pieces + 255) / 256;
+    const u32 code_rounds = STEP_GROUPS * TOKENS * 2 / 256 > 0 ? STEP_GROUPS * TOKENS * 2 / 256 : 1;
+    u32 from_tiles[rounds], from_codes[code_rounds];
+#pragma unroll
+    for (u32 i = 0; i < rounds; i++) {
+        u32 piece = threadIdx.x + i * 256;
+        from_tiles[i] = min(first_tile_row + piece / row_pieces, tile_rows - 1) * groups * (u32)sizeof(SpreadTile) + piece % row_pieces * 16;
+    }
+#pragma unroll
+    for (u32 i = 0; i < code_rounds; i++) {
+        u32 piece = threadIdx.x + i * 256;
+        from_codes[i] = min(first_token + piece / (STEP_GROUPS * 2), tokens - 1) * groups * GROUP + piece % (STEP_GROUPS * 2) * 16;
+    }
+    u32 from_scale = min(first_token + threadIdx.x / STEP_GROUPS, tokens - 1) * groups + threadIdx.x % STEP_GROUPS;
+    auto start = [&](u8* stage, u32 group) {
+        u32 to = shared_address(stage), left = groups - group;
+#pragma unroll
+        for (u32 i = 0; i < rounds; i++) {
+            u32 piece = threadIdx.x + i * 256;
+            if (piece < pieces && piece % row_pieces < left * (u32)sizeof(SpreadTile) / 16)
+                copy_16(to + piece * 16, (const u8*)tiles + (u64)group * sizeof(SpreadTile) + from_tiles[i]);
+        }
+#pragma unroll
+        for (u32 i = 0; i < code_rounds; i++) {
+            u32 piece = threadIdx.x + i * 256, token = piece / (STEP_GROUPS * 2), part = piece % (STEP_GROUPS * 2), step = part >> 1;
+            if (piece < STEP_GROUPS * TOKENS * 2 && step < left)
+                copy_16(to + S::codes + (step * TOKENS + token) * GROUP + (part & 1) * 16, in.codes + (u64)group * GROUP + from_codes[i]);
+        }
+        u32 token = threadIdx.x / STEP_GROUPS, step = threadIdx.x % STEP_GROUPS;
+        if (token < TOKENS && step < left) copy_4(to + S::scales + (step * TOKENS + token) * 4, in.scales + group + from_scale);
+    };
+    u32 steps = (groups + STEP_GROUPS - 1) / STEP_GROUPS;
+#pragma unroll
+    for (u32 s = 0; s < STAGES - 1; s++) {
+        if (s < steps) start(stages + s * S::bytes, s * STEP_GROUPS);
+        copies_commit();
+    }
+    float acc[TILES][EIGHTS][4];
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int n = 0; n < EIGHTS; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[t][n][i] = 0.0f;
+
+    u32 slot = 0;
+    for (u32 step = 0; step < steps; step++) {
+        copies_wait<STAGES - 2>();
+        __syncthreads();
+        u32 ahead = step + STAGES - 1, free = slot == 0 ? STAGES - 1 : slot - 1;
+        if (ahead < steps) start(stages + free * S::bytes, ahead * STEP_GROUPS);
+        copies_commit();
+        const u8* stage = stages + slot * S::bytes;
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
+        u32 there = min((u32)STEP_GROUPS, groups - step * STEP_GROUPS);
+#pragma unroll 1
+        for (u32 k = 0; k < there; k++) {
+            u32 a[TILES][4];
+            float factors[TILES][2], biases[TILES][2];
+#pragma unroll
+            for (int t = 0; t < TILES; t++) {
+                const SpreadTile* tile = (const SpreadTile*)(stage + (warp_tile_row + t) * S::row) + k;
+                uint4 levels = tile->levels[lane];
+                float4 f = tile->factors[row];
+                a[t][0] = levels.x, a[t][1] = levels.y, a[t][2] = levels.z, a[t][3] = levels.w;
+                factors[t][0] = f.x, factors[t][1] = f.y, biases[t][0] = f.z, biases[t][1] = f.w;
+            }
+#pragma unroll
+            for (int n = 0; n < EIGHTS; n++) {
+                u32 token = warp_token + n * 8;
+                uint2 x = *(const uint2*)(stage + S::codes + (k * TOKENS + token + row) * GROUP + quarter * 8);
+                float2 scales = *(const float2*)(stage + S::scales + (k * TOKENS + token + quarter * 2) * 4);
+#pragma unroll
+                for (int t = 0; t < TILES; t++) {
+                    i32 d[4];
+                    multiply_tiles(d, a[t], x.x, x.y, INTEGER_BITS);
+#pragma unroll
+                    for (int i = 0; i < 4; i++) acc[t][n][i] = add_term(acc[t][n][i], d[i], factors[t][i >> 1], biases[t][i >> 1], i & 1 ? scales.y : scales.x);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
+            if (out_row >= product.rows) continue;
+            float scale = __ldg(row_scales + out_row);
+#pragma unroll
+            for (int n = 0; n < EIGHTS; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++)
+                    finish(product, first_token + warp_token + n * 8 + quarter * 2 + i, tokens, out_row, __fmul_rn(acc[t][n][2 * h + i], scale));
+        }
+}
+
+// The same from levels that `spread` wrote; row_scales (rows). Shared memory: four stages of 2 * (5120 + 36 * TOKENS) bytes.
+#define MATMUL_SPREAD(tokens)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                                                   \
+        matmul_spread_##tokens(Product product, Entering in, u32 vectors, const SpreadTile* tiles, const float* row_scales) {              \
+        matmul_spread<tokens>(product, in, vectors, tiles, row_scales);                                                                    \
+    }
+MATMUL_SPREAD(64)
+MATMUL_SPREAD(128)
 
 // out (tokens, rows) from rounded vectors: codes, scales.
 //

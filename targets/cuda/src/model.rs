@@ -8,7 +8,7 @@ use crate::fuse::{Before, Behind, Fused};
 use crate::launch::{
     After, Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, EnteringKind,
     GATE_AT, Gates, Gating, Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise,
-    Product, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
+    Product, Round, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
@@ -52,6 +52,7 @@ pub(crate) struct Kernels {
     moe: Moe,
     multiply: Multiply,
     norm: Norm,
+    round: Round,
     pub(crate) route: Route,
     walk: Walk,
     /// For [`Arithmetic::Fast`] alone.
@@ -106,6 +107,8 @@ pub(crate) struct Room {
     /// (output rows, outputs)
     pub(crate) output: Address,
     pub(crate) rounded: Rounded,
+    /// Levels of a matrix, and its bytes.
+    pub(crate) spread: (Address, u64),
     /// Scores of attention.
     pub(crate) attention: Address,
     /// (rows, 32)
@@ -164,6 +167,7 @@ impl<'m> CudaModel<'m> {
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
             norm: Norm::load(&device)?,
+            round: Round::load(&device)?,
             route: Route::load(&device)?,
             walk: Walk::load(&device)?,
             fast: if arithmetic == Arithmetic::Fast { Some(Fast::load(&device)?) } else { None },
@@ -237,6 +241,23 @@ impl<'m> CudaModel<'m> {
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
 
+    /// Bytes of working space for products, in batches of up to `rows` rows.
+    pub(crate) fn spread_bytes(&self, rows: u32) -> u64 {
+        let of = |op: &Op| match op {
+            Op::Linear(op) if self.tensors.format(op.w).is_quantized() => {
+                let matrix = self.tensors.get(op.w);
+                Matmul::spread_bytes(rows, matrix.rows, matrix.cols)
+            }
+            _ => 0,
+        };
+        let of_node = |node: &Node| match node {
+            Node::One(_, op) => of(op),
+            Node::Routed(..) => 0,
+            Node::Fused(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+        };
+        self.program.iter().map(of_node).max().unwrap_or(0)
+    }
+
     /// Which blocks run in a step at `position`, a bit each; `None` if there are more than bits.
     pub(crate) fn pattern(&self, position: u64) -> Option<u64> {
         let mut pattern = Some(0u64);
@@ -261,6 +282,10 @@ impl<'m> CudaModel<'m> {
                 }
                 Node::Fused(number, fused, ops) => {
                     if batch.tokens == 1 && self.fused(fused, batch)? {
+                        done(*number, fused.name())?;
+                        continue;
+                    }
+                    if self.fused_rows(fused, context)? {
                         done(*number, fused.name())?;
                         continue;
                     }
@@ -389,7 +414,7 @@ impl<'m> CudaModel<'m> {
         if let Some(product) = one_matrix.filter(|_| to.cap == 0.0) {
             let Rounded { codes, scales, sums } = room.rounded;
             let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
-            let queued = self.kernels.matmul.run(&self.device, format, rows, &from, &product.product);
+            let queued = self.kernels.matmul.run(&self.device, format, rows, &from, &product.product, room.spread);
             if !matches!(queued, Err(Error::Launch { .. })) {
                 return queued;
             }
@@ -398,9 +423,9 @@ impl<'m> CudaModel<'m> {
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
     }
 
-    /// Queues neighbours in one launch, on the one token of each stream; `false`, and nothing done, where no kernel takes them.
-    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<bool, Error> {
-        let (matrix, Linear { w, bias, x, out }) = (self.tensors.get(fused.linear.w), fused.linear);
+    /// What enters the product of neighbours, and where it goes; what a convolution behind it does is not in it.
+    fn parts(&self, fused: &Fused, batch: &Batch) -> (Entering, Product) {
+        let (matrix, Linear { bias, x, out, .. }) = (self.tensors.get(fused.linear.w), fused.linear);
         let mut from = Entering { x: batch.operand(x.at), stride: batch.stride, z_stride: batch.stride, ..Entering::default() };
         match &fused.before {
             Before::Nothing => {}
@@ -427,31 +452,58 @@ impl<'m> CudaModel<'m> {
             residual_stride: batch.stride,
             scale: 1.0,
         };
-        let mut after = After::default();
-        match &fused.behind {
-            Behind::Nothing => {}
-            Behind::Add(add) => {
-                (product.out, product.residual, product.scale) = (batch.operand(add.x.at), batch.operand(add.x.at), add.scale);
-            }
+        if let Behind::Add(add) = &fused.behind {
+            (product.out, product.residual, product.scale) = (batch.operand(add.x.at), batch.operand(add.x.at), add.scale);
+        }
+        (from, product)
+    }
+
+    /// Queues neighbours in one launch, on the one token of each stream; `false`, and nothing done, where no kernel takes them.
+    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<bool, Error> {
+        let (from, product) = self.parts(fused, batch);
+        let after = match &fused.behind {
+            Behind::Nothing | Behind::Add(_) => After::default(),
             Behind::Conv1d(op) => {
                 let shape = self.conv(op);
-                after = After {
+                After {
                     conv_weight: shape.weight,
                     conv_bias: shape.bias,
                     conv_state: batch.state.plus(shape.slot),
                     conv_state_stride: batch.state_stride,
-                    conv_first: shape.x - out.at,
+                    conv_first: shape.x - fused.linear.out.at,
                     conv_channels: shape.channels,
                     taps: shape.taps,
                     has_silu: u32::from(shape.silu),
                     cap: 0.0,
-                };
+                }
             }
-        }
-        match self.kernels.matvec.run(&self.device, self.tensors.format(w), batch.streams, &from, &product, &after) {
+        };
+        match self.kernels.matvec.run(&self.device, self.tensors.format(fused.linear.w), batch.streams, &from, &product, &after) {
             Err(Error::Launch { .. }) => Ok(false),
             queued => queued.map(|()| true),
         }
+    }
+
+    /// Queues neighbours for many rows: what enters is made and rounded in one launch, what the product is added to in another. `false` if they must
+    /// run one by one.
+    fn fused_rows(&self, fused: &Fused, context: &Context<'_>) -> Result<bool, Error> {
+        let Context { batch, room, .. } = context;
+        let (rows, format) = (batch.rows(), self.tensors.format(fused.linear.w));
+        if rows <= Matvec::MOST_VECTORS {
+            return Ok(false);
+        }
+        let (from, product) = self.parts(fused, batch);
+        match self.kernels.round.run(&self.device, rows, &from, product.cols, room.rounded, batch.gate) {
+            Err(Error::Launch { .. }) => return Ok(false),
+            queued => queued?,
+        }
+        let Rounded { codes, scales, sums } = room.rounded;
+        let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
+        self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread)?;
+        if let Behind::Conv1d(op) = &fused.behind {
+            self.op(&Op::Conv1d(*op), context)?;
+        }
+        Ok(true)
     }
 
     /// Queues `out <- w * x + bias` on all rows of the batch.

@@ -116,6 +116,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         };
         let codes = layout.add(rows_u64 * needs.rounded);
         let [scales, sums] = [(); 2].map(|()| layout.add(rows_u64 * needs.rounded / 32 * 4));
+        let spread = layout.add(gpu.spread_bytes(rows));
         let attention = layout.add(gpu.attention_bytes(rows));
         let [chosen, weights] = [(); 2].map(|()| layout.add(picks));
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
@@ -127,6 +128,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
             input: arena.address(places.input),
             output: arena.address(places.output),
             rounded: Rounded { codes: arena.address(codes), scales: arena.address(scales), sums: arena.address(sums) },
+            spread: (arena.address(spread), spread.bytes()),
             attention: arena.address(attention),
             chosen: arena.address(chosen),
             weights: arena.address(weights),

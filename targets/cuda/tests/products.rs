@@ -10,6 +10,9 @@ use rig::{Bench, Random, gpu};
 
 const FORMATS: [Format; 6] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8];
 
+/// No working space.
+const NO_ROOM: (Address, u64) = (Address::NULL, 0);
+
 /// Rows and columns, most of them odd.
 const SHAPES: [(usize, usize); 24] = [
     (1, 1),
@@ -227,14 +230,48 @@ fn prefills_are_those_of_the_oracle() {
             // Fewer vectors of the larger ones: the oracle is slow.
             let most = (3_000_000 / (rows * cols)).clamp(20, 300) as u32;
             let vectors = 1 + random.below(most);
-            let run = |from: &Entering, product: &Product| kernels.run(&device, format, vectors, from, product).is_ok();
+            let run = |from: &Entering, product: &Product| kernels.run(&device, format, vectors, from, product, NO_ROOM).is_ok();
             check(&mut random, &device, run, format, (rows, cols), vectors as usize);
         }
     }
     // So many that the larger tiles are taken.
     for (shape, vectors) in [((4100, 40), 530), ((2500, 33), 1000), ((700, 64), 1500)] {
-        let run = |from: &Entering, product: &Product| kernels.run(&device, Format::Q4, vectors, from, product).is_ok();
+        let run = |from: &Entering, product: &Product| kernels.run(&device, Format::Q4, vectors, from, product, NO_ROOM).is_ok();
         check(&mut random, &device, run, Format::Q4, shape, vectors as usize);
+    }
+}
+
+#[test]
+fn prefills_by_way_of_levels_have_the_cpus_bits() {
+    let Some(device) = gpu("products of many vectors, levels first") else { return };
+    let kernels = Matmul::load(&device).unwrap();
+    let mut random = Random::fresh("products of many vectors, levels first");
+    for format in FORMATS {
+        for (rows, cols) in [
+            (1, 1),
+            (17, 33),
+            (16, 32),
+            (100, 100),
+            (129, 65),
+            (300, 320),
+            (128, 256),
+            (255, 31),
+            (513, 97),
+            (64, 1000),
+            (2049, 40),
+            (40, 160),
+        ] {
+            let vectors = 384 + random.below(200);
+            let bytes = Matmul::spread_bytes(vectors, rows as u32, cols as u32);
+            let mut bench = Bench::new(&device);
+            // What was there before must not matter.
+            let room = bench.poisoned(bytes as usize / 4);
+            let arena = bench.arena();
+            let run = |from: &Entering, product: &Product| {
+                kernels.run(&device, format, vectors, from, product, (arena.address(room), bytes)).is_ok()
+            };
+            check(&mut random, &device, run, format, (rows, cols), vectors as usize);
+        }
     }
 }
 
