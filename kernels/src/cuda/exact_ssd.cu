@@ -104,7 +104,7 @@ static __device__ __forceinline__ void ssd_step(const Batch& b, const SsdShape& 
     // Of the channel whose terms this thread adds up.
     const u32 own = blockIdx.x * ACROSS + threadIdx.x;
     const bool adds = threadIdx.x < ACROSS && own < s.head_dim;
-    const float x_own = adds ? x[own] : 0.0f;
+    const float x_own = adds ? x[own] : 0.0f, z_own = adds && s.has_gate ? frame[s.z + head * s.head_dim + own] : 0.0f;
     // One warp computes what all need.
     if (threadIdx.x < 32) {
         float dt = step_size_of(s, of_head, frame[s.dt + head], gap_of(b, stream)), decay = exp_of(dt * of_head.a);
@@ -137,7 +137,9 @@ static __device__ __forceinline__ void ssd_step(const Batch& b, const SsdShape& 
     float sum = 0.0f;
 #pragma unroll 64
     for (int n = 0; n < ROWS * ALONG; n++) sum += terms[n][threadIdx.x];
-    frame[s.out + head * s.head_dim + own] = sum + of_head.d * x_own;
+    sum += of_head.d * x_own;
+    if (s.has_gate) sum *= silu_of(z_own);
+    frame[s.out + head * s.head_dim + own] = sum;
 }
 
 // ---- many tokens ----------------------------------------------------------------------------------------------------------------

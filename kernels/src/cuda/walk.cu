@@ -95,7 +95,9 @@ extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
                     write_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half, h[i]);
                 }
             }
-            frame[s.out + head * s.head_dim + p] = sum + s.d[head] * x;
+            sum += s.d[head] * x;
+            if (s.has_gate) sum *= silu_of(frame[s.z + head * s.head_dim + p]);
+            frame[s.out + head * s.head_dim + p] = sum;
         }
     }
 }

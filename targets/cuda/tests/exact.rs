@@ -311,6 +311,8 @@ fn dual_recurrences_have_the_bits_of_the_cpu() {
             groups: groups as u32,
             d_state: d_state as u32,
             is_half: is_half.into(),
+            z: 0,
+            has_gate: 0,
             dt_lo,
             dt_hi,
             a: arrays[0],

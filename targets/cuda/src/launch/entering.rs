@@ -37,6 +37,11 @@ impl Entering {
     /// Most groups that a norm may have.
     pub const MOST_NORMS: u32 = 64;
 
+    /// Bytes of shared memory that a vector's values take: `struct Values` of the kernels. `None` when that overflows.
+    pub(super) fn values_bytes(cols: u32) -> Option<u32> {
+        (cols.div_ceil(64).checked_mul(4)?.checked_next_multiple_of(32)? + 4).checked_mul(64)
+    }
+
     /// Whether a norm of `cols` numbers can have so many groups here.
     pub fn normalises(cols: u32, norm_groups: u32) -> bool {
         norm_groups == 1 || (norm_groups <= Self::MOST_NORMS && norm_groups != 0 && cols.is_multiple_of(64 * norm_groups))

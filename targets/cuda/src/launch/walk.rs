@@ -82,6 +82,8 @@ pub struct SsdShape {
     pub groups: u32,
     pub d_state: u32,
     pub is_half: u32,
+    pub z: u32,
+    pub has_gate: u32,
     pub dt_lo: f32,
     pub dt_hi: f32,
     pub a: Address,
