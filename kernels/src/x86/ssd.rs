@@ -3,6 +3,7 @@
 
 use super::act::{each, exp, softplus};
 use super::lanes::{self, LANES, TOGETHER, load_part};
+use super::ssd_narrow;
 use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
@@ -100,6 +101,7 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
         for first_head in (0..heads).step_by(LANES) {
             let count = LANES.min(heads - first_head);
             arrive_all(ssd, first_head, first..first + states.len(), &mut dt, &mut decay);
+            let group = one_group(ssd, shape, first_head..first_head + count);
             for i in 0..states.len() {
                 let (state, behind) = match &mut states[i..] {
                     [state, behind, ..] => (state, Some(&*behind)),
@@ -111,6 +113,15 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
                     _mm_prefetch::<_MM_HINT_T0>(ssd.x.row(first + i + 1).as_ptr().wrapping_add(line).cast());
                 }
                 let behind_bytes = behind.map_or(0, |behind| distance(state, behind, ssd.a.len() * shape[0] * shape[1]));
+                if let Some(group) = group.clone() {
+                    let of_heads = i * count..(i + 1) * count;
+                    let (dt, decay) = (&dt[of_heads.clone()], &decay[of_heads]);
+                    let (b, c) = (&ssd.b.row(first + i)[group.clone()], &ssd.c.row(first + i)[group]);
+                    if ssd_narrow::step(ssd, ssd_narrow::Token { t: first + i, head: first_head, dt, decay, b, c, behind_bytes }, state, y)
+                    {
+                        continue;
+                    }
+                }
                 let passing = Passing { first: first + i, dt: &dt[i * count..], decay: &decay[i * count..], heads: count, behind_bytes };
                 match state {
                     StateMut::F32(state) => lone(ssd, passing, shape, first_head, state, y),
@@ -119,6 +130,13 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
             }
         }
     }
+}
+
+/// The numbers of b and c for some heads of sixteen channels; `None` if they are wider or narrower, or not all of one group.
+fn one_group(ssd: &Ssd<'_>, [head_dim, d_state]: [usize; 2], heads: Range<usize>) -> Option<Range<usize>> {
+    let group = |head: usize| (ssd.first_head + head) / ssd.heads_per_group.max(1);
+    let at = group(heads.start) * d_state;
+    (head_dim == LANES && group(heads.end - 1) == group(heads.start)).then_some(at..at + d_state)
 }
 
 /// Bytes from a stream's state to the next stream's, if they are so small that both are near; 0 otherwise.
