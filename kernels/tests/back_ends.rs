@@ -125,8 +125,7 @@ proptest! {
                 d: &d,
                 z: gate.then(|| rows(&z, tokens, width)),
                 heads,
-                gap,
-            };
+                gap, behind_bytes: 0 };
             kernels.scan(&scan, h.rows(), rows_mut(&mut y, tokens, width));
             [h.into_numbers(), y].concat()
         })?;

@@ -172,10 +172,15 @@ impl Token<'_> {
         let (at, mask, minus_dt) = (channels.at, channels.mask, channels.minus_dt);
         let (a, a_stride, h_stride) = (self.scan.a.row(n).as_ptr(), self.scan.a.stride(), h.stride());
         if h.rows() * h.width() >= FAR {
+            // Behind the last channels come the first of the next stream.
+            let (ahead, bytes) = match (at + AHEAD).checked_sub(h.width()) {
+                None => (at + AHEAD, 0),
+                Some(next) => (next, self.scan.behind_bytes),
+            };
             for i in 0..K {
                 // Rows are far apart: no processor follows so many at once by itself.
-                _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(i * a_stride + at + AHEAD).cast());
-                _mm_prefetch::<_MM_HINT_T0>(h.row(n).as_ptr().wrapping_add(i * h_stride + at + AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(i * a_stride + ahead).cast());
+                _mm_prefetch::<_MM_HINT_T0>(h.row(n).as_ptr().wrapping_add(i * h_stride + ahead).wrapping_byte_add(bytes).cast());
             }
         }
         // SAFETY: the rows from `n` on are there, and so are the channels.

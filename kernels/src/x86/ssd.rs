@@ -142,9 +142,7 @@ fn one_group(ssd: &Ssd<'_>, [head_dim, d_state]: [usize; 2], heads: Range<usize>
 /// Bytes from a stream's state to the next stream's, if they are so small that both are near; 0 otherwise.
 fn distance(state: &StateMut<'_>, behind: &StateMut<'_>, numbers: usize) -> usize {
     match (state, behind) {
-        (StateMut::F32(state), StateMut::F32(behind)) if numbers <= NEAR => {
-            (behind.row(0).as_ptr() as usize).wrapping_sub(state.row(0).as_ptr() as usize)
-        }
+        (StateMut::F32(_), StateMut::F32(_)) if numbers <= NEAR => state.bytes_to(behind),
         _ => 0,
     }
 }
