@@ -22,7 +22,7 @@ struct Entering {
     u32 stride;          // numbers from one vector of x to the next
     u32 z_stride;
     u32 kind;
-    u32 norm_groups; // groups normalised on their own, equally wide: a multiple of eight, unless there is one
+    u32 norm_groups; // groups normalised on their own, equally wide: a multiple of 64, unless there is one
     u32 eps_outside; // whether eps is added to the root instead of under it
     float eps;
 };

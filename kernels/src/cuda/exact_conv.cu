@@ -36,22 +36,24 @@ extern "C" __global__ void __launch_bounds__(128)
     *x = has_silu ? silu_of(acc) : acc;
 }
 
-// Channels of a block, tokens of a tile, and tiles that there is room for: one at work, the one before it for its last tokens, two on their way.
-#define ACROSS 16
+// Channels of a block, tokens of a tile, and tiles that there is room for: one at work, the one before it for its last tokens, the others on their way.
+#define ACROSS 8
 #define TILE 128
 #define TILES 4
+#define AHEAD (TILES - 2)
+#define THREADS 256
 
 // Many tokens. A block walks its channels' tokens, so that nothing it overwrites is another's input; tokens of a tile side by side.
 //
-// Grid (ceil(channels / ACROSS), streams), block 256; a thread has four channels of two tokens of a tile. Channels in fours; TAPS, or up to MOST_TAPS for 0.
+// Grid (ceil(channels / ACROSS), streams), block THREADS; a thread has four channels of a token of a tile. Channels in fours; TAPS, or up to MOST_TAPS for 0.
 template <int TAPS>
 static __device__ __forceinline__ void conv_prefill(const Batch& b, u32 x_at, u32 channels, u32 taps, u32 has_silu, const float* weight,
                                                     const float* bias, u64 slot) {
-    __shared__ float inputs[TILES * TILE][ACROSS]; // a ring
+    __shared__ __align__(16) float inputs[TILES * TILE][ACROSS]; // a ring
     const int MOST = TAPS ? TAPS : MOST_TAPS;
     if (TAPS) taps = TAPS;
-    const u32 across = threadIdx.x % 4 * 4, row = threadIdx.x / 4, c = blockIdx.x * ACROSS + across, stream = blockIdx.y;
-    const u32 RING = TILES * TILE, ROWS = 256 / 4, kept = taps - 1;
+    const u32 across = threadIdx.x % (ACROSS / 4) * 4, row = threadIdx.x / (ACROSS / 4), c = blockIdx.x * ACROSS + across, stream = blockIdx.y;
+    const u32 RING = TILES * TILE, ROWS = THREADS / (ACROSS / 4), kept = taps - 1;
     const bool mine = c < channels;
     if (b.gate) wait_for_previous();
     float4 w[MOST], start = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
@@ -73,15 +75,15 @@ static __device__ __forceinline__ void conv_prefill(const Batch& b, u32 x_at, u3
         copies_commit();
     };
     const u32 tiles = (b.tokens + TILE - 1) / TILE;
-    copy_tile(0);
-    copy_tile(1);
+    for (u32 tile = 0; tile < AHEAD; tile++) copy_tile(tile);
     for (u32 tile = 0; tile < tiles; tile++) {
-        copies_wait<1>();
+        copies_wait<AHEAD - 1>();
         __syncthreads();
-        copy_tile(tile + 2);
+        copy_tile(tile + AHEAD);
 #pragma unroll
-        for (u32 t = tile * TILE + row; t < (tile + 1) * TILE; t += ROWS) {
-            if (!mine || t >= b.tokens) break;
+        for (u32 i = 0; i < TILE; i += ROWS) {
+            const u32 t = tile * TILE + row + i;
+            if (!mine || t >= b.tokens) continue;
             float4 acc = start;
 #pragma unroll
             for (u32 j = 0; j < MOST; j++) {
@@ -103,7 +105,7 @@ static __device__ __forceinline__ void conv_prefill(const Batch& b, u32 x_at, u3
 
 // exact_conv_prefill_<taps>, 0 for any up to MOST_TAPS
 #define CONV_PREFILL(NAME, TAPS)                                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(256) NAME(Batch b, u32 x_at, u32 channels, u32 taps, u32 has_silu, const float* weight,         \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(Batch b, u32 x_at, u32 channels, u32 taps, u32 has_silu, const float* weight,         \
                                                            const float* bias, u64 slot) {                                                       \
         conv_prefill<TAPS>(b, x_at, channels, taps, has_silu, weight, bias, slot);                                                              \
     }

@@ -72,13 +72,15 @@ extern "C" __global__ void __launch_bounds__(1024) exact_scan_step(Batch b, Scan
 
 // Rows of the state, a lane each; a warp has two channels.
 #define LANES 16
+// Warps that walk, and as many that serve them.
 #define WARPS 4
+#define TEAM (32 * WARPS)
 #define CHANNELS (2 * WARPS)
 // Tokens that are prepared together, and how many such tiles there is room for. A tile is as long as a channel has lanes.
 #define TILE 16
 #define TILES 3
-// Numbers of b, and of c, that a thread prepares of a tile.
-#define EACH (TILE * LANES / (32 * WARPS))
+// Numbers of b, and of c, that a servant prepares of a tile.
+#define EACH (TILE * LANES / TEAM)
 
 // e^x where the result is a normal number, -86 <= x <= 88: the same operations and bits as `exp_of`, whose bounds do nothing there and whose two
 // factors 2^(n / 2) change the exponent alone.
@@ -101,126 +103,61 @@ static __device__ __forceinline__ float exp_within(float x) {
 struct ScanRoom {
     float2 step[CHANNELS][TILES * TILE + TILE];  // dt, dt * x
     float2 bc[TILES * TILE + TILE][LANES];
-    float out[2][CHANNELS][TILE];                // sums of the last two tiles
+    __align__(16) float out[2][CHANNELS][TILE];                // sums of the last two tiles
 };
+
+// Steps whose exponentials are computed together, while the sums of those before go from lane to lane.
+#define GROUP 4
 
 // A tile's steps. WITHIN promises that exponentials need no bounds.
 template <bool WITHIN, bool IS_HALF>
 static __device__ __forceinline__ void scan_tile(const ScanRoom& room, u32 at, u32 n, u32 channel, float a, float& h, float& sum, float* out) {
+    float decay[GROUP], input[GROUP], c[GROUP];
+    auto prepare = [&](int first) {
 #pragma unroll
-    for (int k = 0; k < TILE; k++) {
-        float2 step = room.step[channel][at + k], bc = room.bc[at + k][n];
-        float before = __shfl_up_sync(FULL, sum, 1, LANES);
-        float decay = WITHIN ? exp_within(step.x * a) : exp_of(step.x * a);
-        h = decay * h + step.y * bc.x;
-        sum = (n == 0 ? 0.0f : before) + bc.y * h;
-        if (IS_HALF) h = half_to_float(float_to_half(h));
-        if (n == LANES - 1) out[k] = sum;
+        for (int k = 0; k < GROUP; k++) {
+            float2 step = room.step[channel][at + first + k], bc = room.bc[at + first + k][n];
+            decay[k] = WITHIN ? exp_within(step.x * a) : exp_of(step.x * a);
+            input[k] = step.y * bc.x;
+            c[k] = bc.y;
+        }
+    };
+    prepare(0);
+#pragma unroll
+    for (int first = 0; first < TILE; first += GROUP) {
+        float term[GROUP], sums[GROUP];
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            h = decay[k] * h + input[k];
+            term[k] = c[k] * h;
+            if (IS_HALF) h = half_to_float(float_to_half(h));
+        }
+        if (first + GROUP < TILE) prepare(first + GROUP);
+#pragma unroll
+        for (int k = 0; k < GROUP; k++) {
+            float before = __shfl_up_sync(FULL, sum, 1, LANES);
+            sum = (n == 0 ? 0.0f : before) + term[k];
+            sums[k] = sum;
+        }
+        if (n == LANES - 1) *(float4*)(out + first) = make_float4(sums[0], sums[1], sums[2], sums[3]);
     }
 }
 
+// Walks all tiles: half of a block's warps.
+//
 // A lane has one row of a channel's state. The sum over n goes from lane to lane, and so that none waits, lane n works on another token: at step t
 // on token t - 1 - n. Sixteen steps after its own a token's sum leaves the last lane. Before the first token and behind the last lanes work on
 // nothing: step 0, input -0 and b 0 change no bit of a state.
-//
-// Grid (blocks of CHANNELS channels in a head, heads * streams), block 32 * WARPS. d_state is at most LANES.
 template <bool IS_HALF>
-static __device__ __forceinline__ void scan_prefill(const Batch& b, const ScanShape& s) {
-    __shared__ ScanRoom room;
-    const u32 per_head = s.channels / s.heads, head = blockIdx.y % s.heads, stream = blockIdx.y / s.heads, first = head * per_head + blockIdx.x * CHANNELS;
-    const u32 channels = min(CHANNELS, per_head - blockIdx.x * CHANNELS), first_row = stream * b.tokens;
-    const i32 tokens = b.tokens;
-    u8* const state = state_of(b, stream) + s.slot;
-    if (b.gate) wait_for_previous();
-
-    // A lane's row of the state.
-    const u32 lane = threadIdx.x % 32, n = lane % LANES, channel = threadIdx.x / 32 * 2 + lane / LANES;
-    const bool walks = channel < channels && n < s.d_state;
-    const u64 cell = (u64)n * s.channels + first + channel;
-    float h = walks ? read_state(state, cell, IS_HALF) : 0.0f, a = walks ? s.a[cell] : 0.0f;
-
-    // What a thread prepares and finishes of each tile: a channel of a token, and EACH numbers of b and of c.
-    const u32 own = threadIdx.x % CHANNELS, row = threadIdx.x / CHANNELS, own_channel = first + (own < channels ? own : 0);
-    const float dt_bias = s.dt_bias[own_channel], d = s.d[own_channel];
-    // Within which exponentials need no bounds.
-    float least = 0.0f, most = 0.0f;
-    for (u32 n = 0; n < s.d_state; n++) {
-        float a = s.a[(u64)n * s.channels + own_channel];
-        least = fminf(least, a), most = fmaxf(most, a);
-    }
-    wait_for_previous();
-    if (is_shut(b)) return;
-
-    struct Operands {
-        float x, dt, b[EACH], c[EACH];
-    };
-    auto frame_at = [&](i32 token) { return frame_of(b, first_row + (u32)token); };
-    auto load = [&](i32 tile) {
-        Operands now = {};
-        i32 token = tile * TILE + (i32)row;
-        if (token < tokens) now.x = frame_at(token)[s.x + own_channel], now.dt = frame_at(token)[s.dt + own_channel];
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-            u32 item = threadIdx.x + k * 32 * WARPS, n = item % LANES;
-            token = tile * TILE + (i32)(item / LANES);
-            if (token >= tokens || n >= s.d_state) continue;
-            const float* frame = frame_at(token) + head * s.d_state + n;
-            now.b[k] = frame[s.b], now.c[k] = frame[s.c];
-        }
-        return now;
-    };
-    // Whether all exponentials of the tile are within bounds, for this thread's channel and token.
-    auto prepare = [&](i32 tile, const Operands& now) {
-        i32 token = tile * TILE + (i32)row;
-        u32 at = tile % TILES * TILE;
-        float2 step = make_float2(0.0f, -0.0f);
-        if (token < tokens) {
-            step.x = softplus_of(now.dt + dt_bias) * gap_of(b, first_row + (u32)token);
-            step.y = step.x * now.x;
-        }
-        room.step[own][at + row] = step;
-        if (at == 0) room.step[own][TILES * TILE + row] = step;
-#pragma unroll
-        for (int k = 0; k < EACH; k++) {
-            u32 item = threadIdx.x + k * 32 * WARPS, r = item / LANES, n = item % LANES;
-            float2 bc = make_float2(now.b[k], now.c[k]);
-            room.bc[at + r][n] = bc;
-            if (at == 0) room.bc[TILES * TILE + r][n] = bc;
-        }
-        return fminf(step.x * least, step.x * most) >= -86.0f && fmaxf(step.x * least, step.x * most) <= 88.0f;
-    };
-    auto finish = [&](i32 tile, float x, float z) {
-        i32 token = tile * TILE + (i32)row;
-        if (token >= tokens || own >= channels) return;
-        float sum = room.out[tile % 2][own][row] + d * x;
-        if (s.has_z) sum *= silu_of(z);
-        frame_at(token)[s.out + own_channel] = sum;
-    };
-    auto load_z = [&](i32 tile) {
-        i32 token = tile * TILE + (i32)row;
-        return s.has_z && token >= 0 && token < tokens ? frame_at(token)[s.z + own_channel] : 0.0f;
-    };
-
-    // Nothing comes before the first tile.
-    room.step[own][(TILES - 1) * TILE + row] = make_float2(0.0f, -0.0f);
-    for (u32 i = threadIdx.x; i < TILE * LANES; i += 32 * WARPS) room.bc[(TILES - 1) * TILE + i / LANES][i % LANES] = make_float2(0.0f, 0.0f);
-    const Operands head_start = load(0);
-    Operands next = load(1);
-    bool within = prepare(0, head_start), last_within = true;
-    // x of the tiles before the one in `next`, newest first; z of the tile that ends next.
-    float x_new = head_start.x, x_now = 0.0f, x_last = 0.0f, z_last = 0.0f, sum = 0.0f;
-    const i32 tiles = (tokens + TILE - 1) / TILE + 1;
+static __device__ __forceinline__ void walk_tiles(ScanRoom& room, i32 tiles, u32 n, u32 channel, float a, float& h) {
+    bool last_within = true;
+    float sum = 0.0f;
     u32 at = TILES * TILE - 1 - n; // this lane's token of the tile's first step, in the rings
     for (i32 tile = 0; tile < tiles; tile++) {
-        const bool all_within = !__syncthreads_or(!within), plain = all_within && last_within;
-        last_within = all_within;
-        if (tile >= 2) finish(tile - 2, x_last, z_last);
-        z_last = load_z(tile - 1);
-        within = prepare(tile + 1, next);
-        x_last = x_now, x_now = x_new, x_new = next.x;
-        next = load(tile + 2);
-        float* out = room.out[tile % 2 ^ 1][channel];
         // A tile's steps take tokens of two.
+        const bool within = !__syncthreads_or(false), plain = within && last_within;
+        last_within = within;
+        float* out = room.out[tile % 2 ^ 1][channel];
         if (plain) {
             scan_tile<true, IS_HALF>(room, at, n, channel, a, h, sum, out);
         } else {
@@ -229,12 +166,127 @@ static __device__ __forceinline__ void scan_prefill(const Batch& b, const ScanSh
         at += TILE;
         if (at >= TILES * TILE) at -= TILES * TILE;
     }
+    __syncthreads();
+}
+
+// Prepares tiles for those who walk, and finishes what they leave: the other half. So the latency of neither is seen.
+struct Servant {
+    ScanRoom& room;
+    const ScanShape& s;
+    const float* gaps;     // of the stream's tokens, or null
+    float* own_at;         // in this thread's token's frame of the tile at hand: its channel
+    const float* shared_at; // the same: its number of b and c
+    i32 tokens, span;      // tokens; numbers from tile to tile
+    u32 stride, own, row, n, bc_row;
+    bool has_channel;
+    float dt_bias, d, least, most; // `least` and `most` of a: within which exponentials need no bounds
+
+    // What it has loaded of a tile: a channel of a token, and EACH numbers of b and of c.
+    struct Operands {
+        float x, dt, b[EACH], c[EACH];
+    };
+
+    // `ahead` tiles from the one at hand, whose number is `tile`.
+    __device__ __forceinline__ bool has(i32 tile, u32 row) const { return (u32)(tile * TILE + (i32)row) < (u32)tokens; }
+    __device__ __forceinline__ Operands load(i32 tile, i32 ahead) const {
+        Operands now = {};
+        if (has(tile + ahead, row)) now.x = own_at[ahead * span + (i32)s.x], now.dt = own_at[ahead * span + (i32)s.dt];
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            if (n >= s.d_state || !has(tile + ahead, bc_row + k * (TEAM / LANES))) continue;
+            const float* at = shared_at + (ahead * span + k * (TEAM / LANES) * (i32)stride);
+            now.b[k] = at[s.b], now.c[k] = at[s.c];
+        }
+        return now;
+    }
+    __device__ __forceinline__ float load_z(i32 tile, i32 ahead) const {
+        return s.has_z && has(tile + ahead, row) ? own_at[ahead * span + (i32)s.z] : 0.0f;
+    }
+    // Whether all exponentials of the tile are within bounds, for this thread's channel and token.
+    __device__ __forceinline__ bool prepare(i32 tile, const Operands& now) const {
+        u32 at = tile % TILES * TILE;
+        float2 step = make_float2(0.0f, -0.0f);
+        if (has(tile, row)) {
+            step.x = softplus_of(now.dt + dt_bias) * (gaps ? gaps[tile * TILE + (i32)row] : 1.0f);
+            step.y = step.x * now.x;
+        }
+        room.step[own][at + row] = step;
+        if (at == 0) room.step[own][TILES * TILE + row] = step;
+#pragma unroll
+        for (int k = 0; k < EACH; k++) {
+            u32 r = bc_row + k * (TEAM / LANES);
+            float2 bc = make_float2(now.b[k], now.c[k]);
+            room.bc[at + r][n] = bc;
+            if (at == 0) room.bc[TILES * TILE + r][n] = bc;
+        }
+        return fminf(step.x * least, step.x * most) >= -86.0f && fmaxf(step.x * least, step.x * most) <= 88.0f;
+    }
+    // x and z are those of the tile, `ahead` of the one at hand.
+    __device__ __forceinline__ void finish(i32 tile, i32 ahead, float x, float z) const {
+        if (!has(tile + ahead, row) || !has_channel) return;
+        float sum = room.out[(tile + ahead) % 2][own][row] + d * x;
+        if (s.has_z) sum *= silu_of(z);
+        own_at[ahead * span + (i32)s.out] = sum;
+    }
+};
+
+// Grid (blocks of CHANNELS channels in a head, heads * streams), block 2 * TEAM. d_state is at most LANES.
+template <bool IS_HALF>
+static __device__ __forceinline__ void scan_prefill(const Batch& b, const ScanShape& s) {
+    __shared__ ScanRoom room;
+    const u32 per_head = s.channels / s.heads, head = blockIdx.y % s.heads, stream = blockIdx.y / s.heads, first = head * per_head + blockIdx.x * CHANNELS;
+    const u32 channels = min(CHANNELS, per_head - blockIdx.x * CHANNELS), first_row = stream * b.tokens, thread = threadIdx.x % TEAM;
+    const i32 tiles = ((i32)b.tokens + TILE - 1) / TILE + 1;
+    if (b.gate) wait_for_previous();
+
+    if (threadIdx.x < TEAM) {
+        const u32 lane = thread % 32, n = lane % LANES, channel = thread / 32 * 2 + lane / LANES;
+        const bool walks = channel < channels && n < s.d_state;
+        const u64 cell = (u64)n * s.channels + first + channel;
+        u8* const state = state_of(b, stream) + s.slot;
+        float h = walks ? read_state(state, cell, IS_HALF) : 0.0f, a = walks ? s.a[cell] : 0.0f;
+        wait_for_previous();
+        if (is_shut(b)) return;
+        walk_tiles<IS_HALF>(room, tiles, n, channel, a, h);
+        if (walks) write_state(state, cell, IS_HALF, h);
+        return;
+    }
+
+    const u32 own = thread % CHANNELS, channel = first + (own < channels ? own : 0), row = thread / CHANNELS, n = thread % LANES, bc_row = thread / LANES;
+    float* const frames = frame_of(b, first_row);
+    Servant servant = {room,          s,   b.gaps ? b.gaps + first_row : b.gaps, frames + (u64)row * b.stride + channel, frames + (u64)bc_row * b.stride + head * s.d_state + n,
+                       (i32)b.tokens, (i32)(TILE * b.stride),                    b.stride,                               own,
+                       row,           n,   bc_row,                               own < channels,                         s.dt_bias[channel],
+                       s.d[channel],  0.0f, 0.0f};
+    for (u32 n = 0; n < s.d_state; n++) {
+        float a = s.a[(u64)n * s.channels + channel];
+        servant.least = fminf(servant.least, a), servant.most = fmaxf(servant.most, a);
+    }
+    wait_for_previous();
+    if (is_shut(b)) return;
+
+    // Nothing comes before the first tile.
+    room.step[own][(TILES - 1) * TILE + row] = make_float2(0.0f, -0.0f);
+    for (u32 i = thread; i < TILE * LANES; i += TEAM) room.bc[(TILES - 1) * TILE + i / LANES][i % LANES] = make_float2(0.0f, 0.0f);
+    const Servant::Operands start = servant.load(0, 0);
+    Servant::Operands next = servant.load(0, 1), later = servant.load(0, 2);
+    bool within = servant.prepare(0, start);
+    // x of the tiles before the one in `next`, newest first; z of the tile that ends next, and of the one behind it.
+    float x_new = start.x, x_now = 0.0f, x_last = 0.0f, z_last = 0.0f, z_now = 0.0f;
+    for (i32 tile = 0; tile < tiles; tile++) {
+        __syncthreads_or(!within);
+        if (tile >= 2) servant.finish(tile, -2, x_last, z_last);
+        z_last = z_now, z_now = servant.load_z(tile, 0);
+        within = servant.prepare(tile + 1, next);
+        x_last = x_now, x_now = x_new, x_new = next.x;
+        next = later, later = servant.load(tile, 3);
+        servant.own_at += servant.span, servant.shared_at += servant.span;
+    }
     let_next_start();
     __syncthreads();
-    finish(tiles - 2, x_last, z_last);
-    if (walks) write_state(state, cell, IS_HALF, h);
+    servant.finish(tiles, -2, x_last, z_last);
 }
 
 // exact_scan_prefill_<state>
-extern "C" __global__ void __launch_bounds__(32 * WARPS) exact_scan_prefill_f32(Batch b, ScanShape s) { scan_prefill<false>(b, s); }
-extern "C" __global__ void __launch_bounds__(32 * WARPS) exact_scan_prefill_f16(Batch b, ScanShape s) { scan_prefill<true>(b, s); }
+extern "C" __global__ void __launch_bounds__(2 * TEAM, 5) exact_scan_prefill_f32(Batch b, ScanShape s) { scan_prefill<false>(b, s); }
+extern "C" __global__ void __launch_bounds__(2 * TEAM, 5) exact_scan_prefill_f16(Batch b, ScanShape s) { scan_prefill<true>(b, s); }

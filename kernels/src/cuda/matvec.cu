@@ -166,7 +166,7 @@ static __device__ __forceinline__ void multiply_chunk(const Levels<BITS>& levels
     }
 }
 
-// What a row needs beside its terms, read before they are there.
+// What a row needs beside its terms.
 struct RowBase {
     float row_scale, bias, residual;
     float conv_bias, conv_weights[MAX_TAPS], conv_state[MAX_TAPS - 1];
@@ -174,19 +174,39 @@ struct RowBase {
 
 static __device__ __forceinline__ bool is_convolved(const After& after, u32 row) { return row - after.conv_first < after.conv_channels; }
 
-// What no kernel of this step writes but this one.
-static __device__ __forceinline__ void read_row(RowBase& base, const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+static __device__ __forceinline__ float* window_of(const After& after, u32 vector, u32 row) {
+    return (float*)(after.conv_state + vector * after.conv_state_stride) + (row - after.conv_first);
+}
+
+static __device__ __forceinline__ RowBase read_row(const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+    RowBase base;
     base.row_scale = __ldg(p.row_scales + row);
     base.bias = product.bias ? __ldg(product.bias + row) : 0.0f;
-    if (!is_convolved(after, row)) return;
+    base.residual = product.residual ? product.residual[(u64)vector * product.residual_stride + row] : 0.0f;
+    if (!is_convolved(after, row)) return base;
     u32 channel = row - after.conv_first;
     base.conv_bias = after.conv_bias ? __ldg(after.conv_bias + channel) : 0.0f;
-    const float* state = (const float*)(after.conv_state + vector * after.conv_state_stride) + channel;
+    const float* window = window_of(after, vector, row);
 #pragma unroll
     for (u32 tap = 0; tap < MAX_TAPS; tap++) {
         if (tap >= after.taps) continue;
         base.conv_weights[tap] = __ldg(after.conv_weight + (u64)tap * after.conv_channels + channel);
-        if (tap + 1 < after.taps && tap < MAX_TAPS - 1) base.conv_state[tap] = state[(u64)tap * after.conv_channels];
+        if (tap + 1 < after.taps && tap < MAX_TAPS - 1) base.conv_state[tap] = window[(u64)tap * after.conv_channels];
+    }
+    return base;
+}
+
+// Has what no kernel of this step writes but this one come into the cache.
+static __device__ __forceinline__ void prefetch_row(const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+    prefetch(p.row_scales + row);
+    if (product.bias) prefetch(product.bias + row);
+    if (!is_convolved(after, row)) return;
+    u32 channel = row - after.conv_first;
+    if (after.conv_bias) prefetch(after.conv_bias + channel);
+#pragma unroll 1
+    for (u32 tap = 0; tap < after.taps; tap++) {
+        prefetch(after.conv_weight + (u64)tap * after.conv_channels + channel);
+        if (tap + 1 < after.taps) prefetch(window_of(after, vector, row) + (u64)tap * after.conv_channels);
     }
 }
 
@@ -197,7 +217,7 @@ static __device__ __forceinline__ void finish_row(const RowBase& base, const Pro
     if (after.cap > 0.0f) y = after.cap * tanh_of(y / after.cap);
     if (is_convolved(after, row)) {
         // A step of kernels/src/portable/conv.rs.
-        float* state = (float*)(after.conv_state + vector * after.conv_state_stride) + (row - after.conv_first);
+        float* state = window_of(after, vector, row);
         float acc = after.conv_bias ? base.conv_bias : 0.0f;
 #pragma unroll
         for (u32 tap = 0; tap < MAX_TAPS; tap++) {
@@ -231,6 +251,7 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     int2* groups = (int2*)(codes + vectors * stride * GROUP);
     float* inverses = (float*)(groups + vectors * stride);
     float* terms = inverses + MAX_NORM_GROUPS;
+    Values values(terms, product.cols);
 
     u32 each = p.tile_rows / gridDim.x, more = p.tile_rows % gridDim.x; // The first `more` blocks have a tile row more.
     u32 first_tile_row = blockIdx.x * each + min(blockIdx.x, more), end_tile_row = first_tile_row + each + (blockIdx.x < more);
@@ -259,23 +280,23 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
 
     Levels<BITS> levels = load_levels<BITS>(p);
     KeptWeights kept = keep_weights(in, product.cols);
-    RowBase base;
     // Threads finish the rows of a pass, those of the second vector after those of the first.
-    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS, own_vector = threadIdx.x / pass_rows, own_row = first_row + threadIdx.x % pass_rows;
-    bool has_row = own_vector < vectors && own_row < product.rows;
-    if (has_row) read_row(base, product, after, p, own_vector, own_row);
+    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS;
+    for (u32 i = threadIdx.x; i < pass_rows * vectors; i += blockDim.x) {
+        u32 row = first_row + (ONE ? i : i % pass_rows);
+        if (row < product.rows) prefetch_row(product, after, p, ONE ? 0 : i / pass_rows, row);
+    }
     wait_for_previous();
     if (product.gate && *product.gate == 0) return;
-    if (has_row && product.residual) base.residual = product.residual[(u64)own_vector * product.residual_stride + own_row];
 
     for (u32 v = 0; v < vectors; v++) {
-        if (in.kind != ROUNDED) make_values(in, v, product.cols, terms, inverses);
+        if (in.kind != ROUNDED) make_values(in, v, product.cols, values, inverses);
         // Not earlier: what the next kernel has copied ahead would stand in the way of the vectors.
         if (v == 0) let_next_start();
         u8* to = codes + v * stride * GROUP;
         int2* of_groups = groups + v * stride;
         i32 shift = levels.shift;
-        round_values(in, v, product.cols, kept, terms, inverses, [=](u32 group, u32 eight, uint2 codes, float scale, i32 sum) {
+        round_values(in, v, product.cols, kept, values, inverses, [=](u32 group, u32 eight, uint2 codes, float scale, i32 sum) {
             // Formats with a table have their columns in the order of nibbles.
             const bool ordered = BITS == 8 || BITS == 2;
             if (!ordered) codes = make_uint2(permute(codes.x, codes.y, 0x5140), permute(codes.x, codes.y, 0x7362));
@@ -315,15 +336,17 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
             walk.at += tiles;
             for (group += tiles; group >= p.groups;) group -= p.groups;
         }
+        rows *= TILE_ROWS;
+        u32 of_vector = ONE ? 0 : threadIdx.x / rows, local = threadIdx.x - of_vector * rows, pass_row = first_row + pass * pass_tile_rows * TILE_ROWS;
+        RowBase base;
+        // Under way while others still multiply and while terms are added.
+        if (of_vector < vectors && local < rows && pass_row + local < product.rows) base = read_row(product, after, p, of_vector, pass_row + local);
         __syncthreads();
 #pragma unroll 1
-        for (u32 i = threadIdx.x; i < rows * TILE_ROWS * vectors; i += blockDim.x) {
-            u32 v = i / (rows * TILE_ROWS), local = i % (rows * TILE_ROWS), row = first_row + pass * pass_tile_rows * TILE_ROWS + local;
+        for (u32 i = threadIdx.x; i < rows * vectors; i += blockDim.x) {
+            u32 v = ONE ? 0 : i / rows, local = i - v * rows, row = pass_row + local;
             if (row >= product.rows) continue;
-            if (pass > 0 || i >= blockDim.x) {
-                read_row(base, product, after, p, v, row);
-                if (product.residual) base.residual = product.residual[(u64)v * product.residual_stride + row];
-            }
+            if (i >= blockDim.x) base = read_row(product, after, p, v, row);
             const float* of_row = terms + v * terms_stride + local / TILE_ROWS * p.groups * TILE_ROWS + local % TILE_ROWS;
             float sum = 0.0f;
 #pragma unroll 1

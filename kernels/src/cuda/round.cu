@@ -4,12 +4,13 @@
 
 // codes (vectors, groups * 32), scales and sums (vectors, groups).
 //
-// Grid (vectors), block: whole warps; shared memory: 4 bytes a number, rounded up to groups, and 4 * MAX_NORM_GROUPS.
+// Grid (vectors), block: whole warps; shared memory: 4 bytes for each of MAX_NORM_GROUPS, and the vector's `Values`.
 extern "C" __global__ void __launch_bounds__(256) round_made(Entering in, u32 cols, i8* codes, float* scales, i32* sums, const u32* gate) {
     extern __shared__ float4 room[];
     if (gate && *gate == 0) return;
     u32 groups = (cols + GROUP - 1) / GROUP;
-    float *values = (float*)room, *inverses = values + groups * GROUP;
+    float* inverses = (float*)room;
+    Values values(inverses + MAX_NORM_GROUPS, cols);
     KeptWeights weights = keep_weights(in, cols);
     make_values(in, blockIdx.x, cols, values, inverses);
     u64 first = (u64)blockIdx.x * groups;

@@ -9,12 +9,25 @@
 
 static __device__ __forceinline__ bool is_norm(u32 kind) { return kind == RMS || kind == GATED_RMS; }
 
-// Makes a vector by a whole block: `values` (cols rounded up to groups) in shared memory, at a multiple of 16 bytes, before a norm's factors; then `inverses` has the factor
-// of each norm. Ends with a barrier.
-static __device__ __forceinline__ void make_values(const Entering& in, u32 vector, u32 cols, float* values, float* inverses) {
+// A vector's values in shared memory, by the lane that adds up their squares: number i in row i % 16 at i / 16. Rows are so far apart that loads of four
+// neighbours, a row for each lane, meet no bank twice.
+struct Values {
+    float* at; // a multiple of 16 bytes
+    u32 stride;
+
+    __device__ __forceinline__ Values(float* at, u32 cols) : at(at), stride(values_stride(cols)) {}
+    __device__ __forceinline__ float& operator[](u32 i) const { return at[(i & 15) * stride + (i >> 4)]; }
+
+    // Numbers of a row, with those behind the last: whole fours of them.
+    static __device__ __forceinline__ u32 steps(u32 cols) { return (cols + 63) / 64 * 4; }
+    static __device__ __forceinline__ u32 values_stride(u32 cols) { return (steps(cols) + 31) / 32 * 32 + 4; }
+};
+
+// Makes a vector by a whole block, before a norm's factors, of which `inverses` then has one for each norm. Ends with a barrier.
+static __device__ __forceinline__ void make_values(const Entering& in, u32 vector, u32 cols, const Values& values, float* inverses) {
     const float* x = in.x + (u64)vector * in.stride;
     const float* z = in.z + (u64)vector * in.z_stride;
-    u32 padded = (cols + GROUP - 1) / GROUP * GROUP;
+    u32 padded = 16 * Values::steps(cols);
     bool gated = in.kind == GATED_RMS || in.kind == SILU_MULTIPLY;
 #pragma unroll 1
     for (u32 first = threadIdx.x; first < padded; first += 4 * blockDim.x) {
@@ -35,19 +48,24 @@ static __device__ __forceinline__ void make_values(const Entering& in, u32 vecto
     }
     __syncthreads();
     if (!is_norm(in.kind)) return;
-    u32 width = cols / in.norm_groups, lane = threadIdx.x & 15;
+    u32 width = in.norm_groups == 1 ? cols : cols / in.norm_groups, steps = Values::steps(width), lane = threadIdx.x & 15;
 #pragma unroll 1
     for (u32 n = threadIdx.x / 32; n < in.norm_groups; n += blockDim.x / 32) {
         // Sixteen partial sums, ascending, then the tree: `sum_of`, with loads ahead of the sums that wait for each other. A zero more changes none.
-        const float* of_norm = values + n * width;
+        const float4* row = (const float4*)(values.at + lane * values.stride + n * steps);
         float sum = 0.0f;
 #pragma unroll 1
-        for (u32 first = lane; first < width; first += 256) {
-            float v[16];
+        for (u32 first = 0; first < steps / 4; first += 4) {
+            float4 v[4];
 #pragma unroll
-            for (u32 i = 0; i < 16; i++) v[i] = first + 16 * i < width ? of_norm[first + 16 * i] : 0.0f;
+            for (u32 i = 0; i < 4; i++) v[i] = first + i < steps / 4 ? row[first + i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
-            for (u32 i = 0; i < 16; i++) sum += v[i] * v[i];
+            for (u32 i = 0; i < 4; i++) {
+                sum += v[i].x * v[i].x;
+                sum += v[i].y * v[i].y;
+                sum += v[i].z * v[i].z;
+                sum += v[i].w * v[i].w;
+            }
         }
         float mean_square = tree_of(sum) / (float)width;
         float root = sqrtf(in.eps_outside ? mean_square : mean_square + in.eps);
@@ -57,23 +75,31 @@ static __device__ __forceinline__ void make_values(const Entering& in, u32 vecto
     __syncthreads();
 }
 
-// A norm's weights of the first eights that a thread rounds: read early, since no kernel writes them.
-#define KEPT 2
+// Has a line of memory come into the cache.
+static __device__ __forceinline__ void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
+// A norm's weights of the first eight numbers that a thread rounds: read early, since no kernel writes them.
 struct KeptWeights {
-    float of[KEPT][8];
+    float of[8];
 };
+
+// The weights of eight columns. A file's arrays begin at multiples of 64 bytes.
+static __device__ __forceinline__ void read_weights(const Entering& in, u32 col, u32 cols, float weights[8]) {
+    if (cols % 8 == 0) {
+        *(float4*)weights = __ldg((const float4*)(in.weight + min(col, cols - 8)));
+        *(float4*)(weights + 4) = __ldg((const float4*)(in.weight + min(col, cols - 8) + 4));
+        return;
+    }
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) weights[i] = __ldg(in.weight + min(col + i, cols - 1));
+}
 
 static __device__ __forceinline__ KeptWeights keep_weights(const Entering& in, u32 cols) {
     KeptWeights kept;
-    bool weighs = is_norm(in.kind) && in.weight;
-#pragma unroll
-    for (u32 k = 0; k < KEPT; k++) {
-#pragma unroll
-        for (u32 i = 0; i < 8; i++) {
-            u32 col = (threadIdx.x + k * blockDim.x) * 8 + i;
-            kept.of[k][i] = weighs && col < cols ? __ldg(in.weight + col) : 1.0f;
-        }
+    if (is_norm(in.kind) && in.weight) {
+        read_weights(in, threadIdx.x * 8, cols, kept.of);
+        // The others, where there are any, come at least into the cache.
+        for (u32 col = (threadIdx.x + blockDim.x) * 8; col < cols; col += blockDim.x * 8) prefetch(in.weight + col);
     }
     return kept;
 }
@@ -81,7 +107,7 @@ static __device__ __forceinline__ KeptWeights keep_weights(const Entering& in, u
 // Rounds a vector that `make_values` made, or takes one rounded before; calls `sink(group, eight, codes, scale, sum)` for every eight neighbouring
 // numbers of a group, `codes` being theirs; what lies behind the last group has the number of groups.
 template <class Sink>
-static __device__ __forceinline__ void round_values(const Entering& in, u32 vector, u32 cols, const KeptWeights& kept, const float* values,
+static __device__ __forceinline__ void round_values(const Entering& in, u32 vector, u32 cols, const KeptWeights& kept, const Values& values,
                                                     const float* inverses, Sink sink) {
     u32 groups = (cols + GROUP - 1) / GROUP, eights = groups * 4, lane = threadIdx.x & 31;
     // One copy of the code: what is fetched anew in every launch counts.
@@ -97,15 +123,19 @@ static __device__ __forceinline__ void round_values(const Entering& in, u32 vect
         } else {
             // What is padded counts as zero already; lanes behind the last group round it once more.
             float v[8];
-            const float4* from = (const float4*)(values + min(at, eights - 1) * 8);
-            *(float4*)v = from[0], *(float4*)(v + 4) = from[1];
-            if (is_norm(in.kind)) {
-                float inverse = inverses[in.norm_groups == 1 ? 0 : min(at * 8 / (cols / in.norm_groups), in.norm_groups - 1)];
+            u32 from = min(at, eights - 1) * 8;
 #pragma unroll
-                for (u32 i = 0; i < 8; i++) {
-                    float weight = k == 0 ? kept.of[0][i] : kept.of[1][i];
-                    if (k >= KEPT) weight = in.weight && at * 8 + i < cols ? in.weight[at * 8 + i] : 1.0f;
-                    v[i] = v[i] * inverse * weight;
+            for (u32 i = 0; i < 8; i++) v[i] = values[from + i];
+            if (is_norm(in.kind)) {
+                float inverse = inverses[in.norm_groups == 1 ? 0 : min(from / (cols / in.norm_groups), in.norm_groups - 1)];
+                float weights[8];
+                if (in.weight) {
+                    if (k > 0) read_weights(in, from, cols, weights);
+#pragma unroll
+                    for (u32 i = 0; i < 8; i++) v[i] = v[i] * inverse * (k == 0 ? kept.of[i] : weights[i]);
+                } else {
+#pragma unroll
+                    for (u32 i = 0; i < 8; i++) v[i] *= inverse;
                 }
             }
             float largest = 0.0f;

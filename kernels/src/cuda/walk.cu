@@ -95,7 +95,9 @@ extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
                     write_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half, h[i]);
                 }
             }
-            frame[s.out + head * s.head_dim + p] = sum + s.d[head] * x;
+            sum += s.d[head] * x;
+            if (s.has_gate) sum *= silu_of(frame[s.z + head * s.head_dim + p]);
+            frame[s.out + head * s.head_dim + p] = sum;
         }
     }
 }
@@ -128,21 +130,4 @@ extern "C" __global__ void walk_gated_delta(Batch b, DeltaShape s) {
             frame[s.out + head * s.value_dim + p] = sum * q_factor;
         }
     }
-}
-
-// Real-gated linear recurrent unit, x becomes the state: kernels/src/portable/rg_lru.rs. Slot (width). Grid (ceil(width / 128), streams), block 128.
-extern "C" __global__ void walk_rg_lru(Batch b, u32 x_at, u32 input_gate, u32 recurrence_gate, u32 width, const float* decay, u64 slot) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x, stream = blockIdx.y;
-    if (i >= width || is_shut(b)) return;
-    float* state = (float*)(state_of(b, stream) + slot) + i;
-    float h = *state;
-    for (u32 t = 0; t < b.tokens; t++) {
-        float* frame = frame_of(b, stream * b.tokens + t);
-        float log_a = decay[i] * sigmoid_of(frame[recurrence_gate + i]);
-        float fade = tanh_of(-log_a);
-        float share = position_of(b, stream, t) == 0 ? 1.0f : sqrtf(2.0f * fade / (1.0f + fade));
-        h = exp_of(log_a) * h + share * (sigmoid_of(frame[input_gate + i]) * frame[x_at + i]);
-        frame[x_at + i] = h;
-    }
-    *state = h;
 }

@@ -26,6 +26,7 @@ struct ScanShape {
 struct SsdShape {
     u32 x, dt, b, c, out; // (heads, head_dim), (heads), (groups, d_state), (groups, d_state), (heads, head_dim)
     u32 heads, head_dim, groups, d_state, is_half;
+    u32 z, has_gate; // (heads, head_dim): of one token, outputs are multiplied by silu(z)
     float dt_lo, dt_hi;
     const float* a;       // (heads)
     const float* d;       // (heads)

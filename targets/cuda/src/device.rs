@@ -72,7 +72,7 @@ impl Device {
         let mut text = String::from("GPU-");
         for (at, byte) in uuid.bytes.iter().enumerate() {
             text += if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
-            text += &format!("{:02x}", *byte as u8);
+            text += &format!("{:02x}", byte.to_ne_bytes()[0]);
         }
         Ok(text)
     }

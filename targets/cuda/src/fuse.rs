@@ -4,7 +4,7 @@
 //! for each other: what it writes must not be what other rows of it read.
 
 use crate::launch::{Entering, MOST_TAPS};
-use brooklet::ops::{Access, Add, Conv1d, Linear, Norm, NormKind, Op, SiluMultiply, Span};
+use brooklet::ops::{Access, Add, Conv1d, Gate, Linear, Norm, NormKind, Op, SiluMultiply, Span, Ssd};
 
 /// What makes a product's vector.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub(crate) enum Behind {
 /// A product and its neighbours.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fused {
+    /// A recurrence whose outputs a gate multiplies before they are normalised: a step multiplies them once, where they are made.
+    pub(crate) recurrence: Option<Ssd>,
     pub(crate) before: Before,
     pub(crate) linear: Linear,
     pub(crate) behind: Behind,
@@ -34,6 +36,7 @@ impl Fused {
     /// What begins at operation `at` of a program, if `is_taken` a product.
     pub(crate) fn at(program: &[Op], at: usize, is_taken: impl Fn(&Linear) -> bool) -> Option<Fused> {
         let (before, at) = match program.get(at)? {
+            Op::Ssd(ssd) => return Self::behind_recurrence(program, at, ssd, is_taken),
             Op::Norm(norm) => (Before::Norm(*norm), at + 1),
             Op::SiluMultiply(silu) => (Before::SiluMultiply(*silu), at + 1),
             _ => (Before::Nothing, at),
@@ -46,17 +49,27 @@ impl Fused {
             Some(Op::Add(add)) if add.y == linear.out && is_dead(program, at + 2, linear.out) => Behind::Add(*add),
             _ => Behind::Nothing,
         };
-        let fused = Fused { before, linear: *linear, behind };
-        let [fewer, fewest] = [Fused { behind: Behind::Nothing, ..fused }, Fused { before: Before::Nothing, ..fused }];
-        [fused, fewer].into_iter().find(|fused| fused.is_sound(program, at)).or(matches!(before, Before::Nothing).then_some(fewest))
+        let fused = Fused { recurrence: None, before, linear: *linear, behind };
+        [fused, Fused { behind: Behind::Nothing, ..fused }].into_iter().find(|fused| fused.is_sound(program, at))
+    }
+
+    /// A recurrence, operation `at`, and the product behind its gated norm.
+    fn behind_recurrence(program: &[Op], at: usize, ssd: &Ssd, is_taken: impl Fn(&Linear) -> bool) -> Option<Fused> {
+        let fused = Self::at(program, at + 1, is_taken)?;
+        let Before::Norm(norm) = fused.before else { return None };
+        let is_gated = matches!(norm.gate, Some(Gate { z, first: true }) if !overlaps(z, ssd.out));
+        // The norm may leave its input as it is: then nothing else may read the product with the gate instead.
+        let is_sound = norm.x == ssd.out && (norm.x == norm.out || is_dead(program, at + 2, norm.x));
+        (is_gated && is_sound).then_some(Fused { recurrence: Some(*ssd), ..fused })
     }
 
     /// How many operations it is.
     pub(crate) fn len(&self) -> usize {
-        1 + usize::from(!matches!(self.before, Before::Nothing)) + usize::from(!matches!(self.behind, Behind::Nothing))
+        let (before, behind) = (!matches!(self.before, Before::Nothing), !matches!(self.behind, Behind::Nothing));
+        1 + usize::from(self.recurrence.is_some()) + usize::from(before) + usize::from(behind)
     }
 
-    /// Name, for reports.
+    /// Name of the product's launch, for reports.
     pub(crate) fn name(&self) -> &'static str {
         match (&self.before, &self.behind) {
             (Before::Nothing, Behind::Nothing) => "Linear",
@@ -101,18 +114,30 @@ fn contains(outer: Span, inner: Span) -> bool {
 fn is_dead(program: &[Op], from: usize, span: Span) -> bool {
     // What a block with a condition writes may stay as it was.
     let has_blocks = program.iter().any(|op| matches!(op, Op::Route(_) | Op::Every(_)));
+    let mut alive = vec![span];
     for op in program.get(from..).unwrap_or_default() {
-        let (mut is_read, mut is_written) = (false, false);
+        let (mut is_read, mut written) = (false, Vec::new());
         op.map(|operand, access| {
-            is_read |= access != Access::Write && overlaps(operand, span);
-            is_written |= access == Access::Write && contains(operand, span);
+            is_read |= access != Access::Write && alive.iter().any(|&part| overlaps(operand, part));
+            written.extend(Some(operand).filter(|_| access == Access::Write && !has_blocks));
             operand
         });
-        if is_read || (is_written && !has_blocks) {
-            return !is_read;
+        if is_read {
+            return false;
+        }
+        for written in written {
+            alive = alive.iter().flat_map(|&part| without(part, written)).collect();
         }
     }
     true
+}
+
+/// What is left of `part` where `written` is taken away.
+fn without(part: Span, written: Span) -> impl Iterator<Item = Span> {
+    let (end, written_end) = (part.at + part.len, written.at + written.len);
+    let before = Span { at: part.at, len: written.at.min(end).saturating_sub(part.at) };
+    let at = written_end.max(part.at);
+    [before, Span { at, len: end.saturating_sub(at) }].into_iter().filter(|left| left.len > 0)
 }
 
 #[cfg(test)]
@@ -153,6 +178,33 @@ mod tests {
     }
 
     #[test]
+    fn a_recurrence_takes_the_gate_of_the_norm_behind_it() {
+        let (y, z, x) = (span(60, 16), span(8, 16), span(24, 16));
+        let operands = Ssd {
+            x,
+            dt: span(40, 2),
+            b: span(42, 4),
+            c: span(46, 4),
+            out: y,
+            a: 0,
+            d: 0,
+            dt_bias: 0,
+            groups: 1,
+            dt_lo: 0.0,
+            dt_hi: 1.0,
+            state: 0,
+        };
+        let block = [Op::Ssd(operands), norm(y, y, Some(z)), linear(y, span(8, 8)), add(span(0, 8), span(8, 8))];
+        let both = Fused::at(&block, 0, |_| true).unwrap();
+        assert!(both.recurrence.is_some() && both.len() == 4);
+        assert!(Fused::at(&[block[0], norm(y, y, None), block[2], block[3]], 0, |_| true).is_none(), "there is no gate");
+        let elsewhere = norm(y, span(80, 16), Some(z));
+        let rest = [linear(span(80, 16), span(8, 8)), add(span(0, 8), span(8, 8))];
+        assert!(Fused::at(&[block[0], elsewhere, rest[0], rest[1]], 0, |_| true).is_some());
+        assert!(Fused::at(&[block[0], elsewhere, rest[0], rest[1], linear(y, x)], 0, |_| true).is_none(), "it is read again");
+    }
+
+    #[test]
     fn what_is_read_again_is_stored() {
         let (x, normed, y) = (span(0, 8), span(8, 8), span(16, 8));
         let shared = [norm(x, normed, None), linear(normed, y), linear(normed, span(24, 8))];
@@ -162,6 +214,10 @@ mod tests {
         assert_eq!(fused(&kept), Some((1, "Linear")));
         let anew = [linear(normed, y), add(x, y), linear(normed, y), add(span(24, 8), y)];
         assert_eq!(fused(&anew), Some((2, "Linear, Add")));
+        // Written anew in two parts.
+        let parts = [linear(normed, y), add(x, y), linear(x, span(16, 5)), linear(x, span(21, 3)), add(span(24, 8), y)];
+        assert_eq!(fused(&parts), Some((2, "Linear, Add")));
+        assert_eq!(fused(&[parts[0], parts[1], parts[2], parts[4]]), Some((1, "Linear")));
         // Its own input is what is added to: every row reads all of it.
         assert_eq!(fused(&[norm(x, normed, None), linear(normed, y), add(x, y)]), Some((2, "Norm, Linear")));
     }

@@ -284,15 +284,26 @@ impl<'m> CudaModel<'m> {
                     done(*number, op.name())?;
                 }
                 Node::Fused(number, fused, ops) => {
-                    if batch.tokens == 1 && self.fused(fused, batch)? {
-                        done(*number, fused.name())?;
+                    let recurrence = u32::from(fused.recurrence.is_some());
+                    if batch.tokens == 1 && self.takes(fused, batch) {
+                        if let Some(ssd) = &fused.recurrence {
+                            self.gated_ssd(ssd, fused, batch)?;
+                            done(*number, "Ssd")?;
+                        }
+                        self.fused(fused, batch)?;
+                        done(number + recurrence, fused.name())?;
                         continue;
                     }
+                    if let Some(ssd) = fused.recurrence {
+                        self.op(&Op::Ssd(ssd), context)?;
+                        done(*number, "Ssd")?;
+                    }
+                    let number = number + recurrence;
                     if self.fused_rows(fused, context)? {
-                        done(*number, fused.name())?;
+                        done(number, fused.name())?;
                         continue;
                     }
-                    for (index, op) in (*number..).zip(ops) {
+                    for (index, op) in (number..).zip(&ops[recurrence as usize..]) {
                         self.op(op, context)?;
                         done(index, op.name())?;
                     }
@@ -465,9 +476,27 @@ impl<'m> CudaModel<'m> {
         (from, product)
     }
 
-    /// Queues neighbours in one launch, on the one token of each stream; `false`, and nothing done, where no kernel takes them.
-    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<bool, Error> {
+    /// Whether a kernel takes neighbours in one launch, on the one token of each stream.
+    fn takes(&self, fused: &Fused, batch: &Batch) -> bool {
         let (from, product) = self.parts(fused, batch);
+        self.kernels.matvec.takes(&self.device, self.tensors.format(fused.linear.w), batch.streams, &from, &product)
+    }
+
+    /// Queues the recurrence before the neighbours, with the gate of their norm.
+    fn gated_ssd(&self, ssd: &ops::Ssd, fused: &Fused, batch: &Batch) -> Result<(), Error> {
+        let mut shape = self.ssd(ssd);
+        if let Before::Norm(norm) = &fused.before {
+            (shape.z, shape.has_gate) = (norm.gate.map_or(0, |gate| gate.z.at), u32::from(norm.gate.is_some()));
+        }
+        self.kernels.walk.ssd(&self.device, batch, &shape)
+    }
+
+    /// Queues neighbours in one launch, on the one token of each stream; a recurrence before them has run already, with the gate.
+    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<(), Error> {
+        let (mut from, product) = self.parts(fused, batch);
+        if fused.recurrence.is_some() {
+            from.kind = EnteringKind::Rms;
+        }
         let after = match &fused.behind {
             Behind::Nothing | Behind::Add(_) => After::default(),
             Behind::Conv1d(op) => {
@@ -485,10 +514,7 @@ impl<'m> CudaModel<'m> {
                 }
             }
         };
-        match self.kernels.matvec.run(&self.device, self.tensors.format(fused.linear.w), batch.streams, &from, &product, &after) {
-            Err(Error::Launch { .. }) => Ok(false),
-            queued => queued.map(|()| true),
-        }
+        self.kernels.matvec.run(&self.device, self.tensors.format(fused.linear.w), batch.streams, &from, &product, &after)
     }
 
     /// Queues neighbours for many rows: what enters is made and rounded in one launch, what the product is added to in another. `false` if they must
@@ -548,6 +574,8 @@ impl<'m> CudaModel<'m> {
             groups: op.groups,
             d_state: op.b.len / op.groups.max(1),
             is_half: self.is_half(op.state),
+            z: 0,
+            has_gate: 0,
             dt_lo: op.dt_lo,
             dt_hi: op.dt_hi,
             a: tensors.address(op.a),

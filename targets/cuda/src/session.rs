@@ -3,7 +3,7 @@
 use crate::arena::{Address, Arena, Layout, Place};
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::input::{Inputs, check_context, gaps};
+use crate::input::{Inputs, gaps};
 use crate::launch::Rounded;
 use crate::model::{Context, CudaModel, ROUTE_BYTES, Room};
 use brooklet::{Input, Line, State, snapshot_bytes};
@@ -246,7 +246,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     pub fn greedy(&mut self, first: u32, count: usize) -> Result<Vec<u32>, Error> {
         let total = Inputs::Tokens(&[first]).check(self.gpu.model())?;
         self.check_streams(total)?;
-        check_context(self.gpu.model(), self.positions[0], count)?;
+        self.gpu.model().check_context(self.positions[0], count)?;
         self.arena.upload(self.places.input, &[first])?;
         let mut drawn = Vec::with_capacity(count);
         let mut log = vec![0u32; LOG_LEN as usize];
@@ -312,7 +312,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     pub fn profile_prefill(&mut self, tokens: &[u32]) -> Result<Vec<Timed>, Error> {
         let tokens = &tokens[..tokens.len().min(self.options.batch as usize)];
         let total = Inputs::Tokens(tokens).check(self.gpu.model())?;
-        check_context(self.gpu.model(), self.positions[0], total)?;
+        self.gpu.model().check_context(self.positions[0], total)?;
         self.profile_batch(tokens, 0..1, total as u32)
     }
 
@@ -347,7 +347,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         let total = inputs.check(self.gpu.model())?;
         self.check_streams(total)?;
         for &position in &self.positions {
-            check_context(self.gpu.model(), position, 1)?;
+            self.gpu.model().check_context(position, 1)?;
         }
         let gaps = seconds.map(|seconds| gaps(self.gpu.model(), seconds, total)).transpose()?;
         self.enter(inputs, gaps.as_deref())?;
@@ -367,7 +367,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     ) -> Result<&[f32], Error> {
         let model = *self.gpu.model();
         let total = inputs.check(&model)?;
-        check_context(&model, self.positions[stream], total)?;
+        model.check_context(self.positions[stream], total)?;
         let gaps = seconds.map(|seconds| gaps(&model, seconds, total)).transpose()?;
         let mut done = 0;
         while done < total {

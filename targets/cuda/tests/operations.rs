@@ -307,6 +307,8 @@ fn recurrences_are_those_of_the_oracle() {
                 groups: groups as u32,
                 d_state: d_state as u32,
                 is_half: 0,
+                z: 0,
+                has_gate: 0,
                 dt_lo: 0.1,
                 dt_hi: 1.5,
                 a: arrays[0],

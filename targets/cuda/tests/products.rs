@@ -316,7 +316,7 @@ impl Step {
             rows,
             cols,
             kind: kinds[random.below(4) as usize],
-            norm_groups: if cols.is_multiple_of(32) && random.below(2) == 0 { 4 } else { 1 },
+            norm_groups: if cols.is_multiple_of(256) && random.below(2) == 0 { 4 } else { 1 },
             eps_outside: random.below(2) == 0,
             scale: if matches!(behind, Behind::Convolved(..)) { 1.0 } else { 0.7 },
             cap: if caps { 3.0 } else { 0.0 },

@@ -24,6 +24,8 @@ pub(super) struct GpuReport {
     compute_capability: (i32, i32),
     /// Weights, and everything else, on the GPU.
     weights_bytes: u64,
+    /// Whether the GPU reads the file where it lies: then the weights are none of its bytes.
+    weights_in_place: bool,
     session_bytes: u64,
     /// What a large copy reads and writes.
     copy_bytes_per_second: f64,
@@ -132,6 +134,7 @@ impl GpuReport {
             has_cpus_bits: work.arithmetic == Arithmetic::Exact,
             compute_capability: device.capability(),
             weights_bytes: gpu.weights_bytes(),
+            weights_in_place: gpu.is_in_place(),
             session_bytes,
             copy_bytes_per_second: copy_bytes_per_second(device)?,
             step_bytes: Traffic::of(model, 0).total_bytes(),
@@ -151,7 +154,9 @@ impl GpuReport {
         let (major, minor) = self.compute_capability;
         writeln!(out, "{} on {} ({major}.{minor}), which copies {:.0} GB/s", self.name, self.device, self.copy_bytes_per_second / 1e9)?;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        writeln!(out, "  memory   {:.1} MiB weights, {:.1} MiB of all else", mib(self.weights_bytes), mib(self.session_bytes))?;
+        let where_they_lie = if self.weights_in_place { " beside the file, which is read where it lies" } else { "" };
+        let (weights, session) = (mib(self.weights_bytes), mib(self.session_bytes));
+        writeln!(out, "  memory   {weights:.1} MiB weights{where_they_lie}, {session:.1} MiB of all else")?;
         let share = |rate: f64| 100.0 * rate * self.step_bytes as f64 / self.copy_bytes_per_second;
         if let Some(rate) = self.drawn_steps_per_second {
             writeln!(out, "  decode   {rate:>9.1} tokens/s, drawn on the GPU     {:.1} % of what copies allow", share(rate))?;

@@ -25,7 +25,7 @@ pub struct Entering {
     pub z_stride: u32,
     /// How the numbers come about.
     pub kind: EnteringKind,
-    /// Groups normalised on their own, up to 64, each a multiple of eight wide unless there is one.
+    /// Groups normalised on their own, up to 64, each a multiple of 64 wide unless there is one.
     pub norm_groups: u32,
     /// Whether `eps` is added to the root instead of under it.
     pub eps_outside: u32,
@@ -37,9 +37,14 @@ impl Entering {
     /// Most groups that a norm may have.
     pub const MOST_NORMS: u32 = 64;
 
+    /// Bytes of shared memory that a vector's values take: `struct Values` of the kernels. `None` when that overflows.
+    pub(super) fn values_bytes(cols: u32) -> Option<u32> {
+        (cols.div_ceil(64).checked_mul(4)?.checked_next_multiple_of(32)? + 4).checked_mul(64)
+    }
+
     /// Whether a norm of `cols` numbers can have so many groups here.
     pub fn normalises(cols: u32, norm_groups: u32) -> bool {
-        norm_groups == 1 || (norm_groups <= Self::MOST_NORMS && norm_groups != 0 && cols.is_multiple_of(8 * norm_groups))
+        norm_groups == 1 || (norm_groups <= Self::MOST_NORMS && norm_groups != 0 && cols.is_multiple_of(64 * norm_groups))
     }
 }
 

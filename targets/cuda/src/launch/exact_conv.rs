@@ -10,7 +10,7 @@ use cudarc::driver::CudaFunction;
 /// Widest window.
 const MOST_TAPS: u32 = 8;
 /// Channels of a block that goes through many tokens.
-const ACROSS: u32 = 16;
+const ACROSS: u32 = 8;
 
 /// Causal depthwise convolutions in place, in the CPU's order.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ const STEP: (u32, u32) = (64, 2);
 /// Widest state of many tokens.
 const MOST_STATE: u32 = 16;
 /// Channels of a block that goes through many tokens, and its threads.
-const PREFILL: (u32, u32) = (8, 128);
+const PREFILL: (u32, u32) = (8, 256);
 
 /// Selective scans in the CPU's order.
 #[derive(Clone, Debug)]

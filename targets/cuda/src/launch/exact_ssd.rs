@@ -10,9 +10,11 @@ use cudarc::driver::CudaFunction;
 /// Widest states that have kernels.
 const STATES: [u32; 3] = [64, 128, 256];
 /// Channels of a block of one token, and its threads.
-const STEP: (u32, u32) = (16, 256);
+const STEP: (u32, u32) = (16, 128);
 /// Warps of a block of many tokens, and channels of a warp.
 const PREFILL: (u32, u32) = (4, 4);
+/// Threads of such a block: two warps more.
+const PREFILL_THREADS: u32 = 32 * (PREFILL.0 + 2);
 /// Steps whose b and c are copied together, and how many such copies there is room for; tokens whose inputs are prepared together, and how many such lots.
 const ROOM: [u32; 4] = [8, 3, 32, 4];
 
@@ -60,7 +62,7 @@ impl ExactSsd {
         }
         let (function, (warps, channels)) = (&functions[shape.is_half as usize], PREFILL);
         let grid = (head_dim.div_ceil(warps * channels), rows);
-        overlapping!(device, function, grid, 32 * warps, room_bytes(STATES[kind]), *batch, *shape)?;
+        overlapping!(device, function, grid, PREFILL_THREADS, room_bytes(STATES[kind]), *batch, *shape)?;
         Ok(true)
     }
 }

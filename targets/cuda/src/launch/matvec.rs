@@ -61,16 +61,25 @@ impl Matvec {
         after: &After,
     ) -> Result<(), Error> {
         let kernels = of_format(&self.formats, format)?;
-        let tile_rows = product.rows.div_ceil(TILE_ROWS as u32);
-        let blocks = device.processors().min(tile_rows);
-        let is_made = from.kind != EnteringKind::Rounded;
-        let room = Room::new(kernels.bits, vectors, product.cols, is_made).filter(|_| (1..=Self::MOST_VECTORS).contains(&vectors));
-        let fits = room.and_then(|room| room.fit(tile_rows.div_ceil(blocks.max(1)), self.most_shared_bytes));
-        let (Some((pass_tile_rows, shared_bytes)), true) = (fits, blocks > 0) else {
-            return Err(Error::Launch { what: "a product of this many vectors, or this wide," });
-        };
+        let too_much = Error::Launch { what: "a product of this many vectors, or this wide," };
+        let (blocks, pass_tile_rows, shared_bytes) = self.cut(device, kernels, vectors, from, product).ok_or(too_much)?;
         let kernel = if vectors == 1 { &kernels.one } else { &kernels.some };
         overlapping!(device, kernel, (blocks, 1), 32 * WARPS, shared_bytes, *product, *from, *after, vectors, pass_tile_rows)
+    }
+
+    /// Whether [`Matvec::run`] takes it.
+    pub fn takes(&self, device: &Device, format: Format, vectors: u32, from: &Entering, product: &Product) -> bool {
+        of_format(&self.formats, format).is_ok_and(|kernels| self.cut(device, kernels, vectors, from, product).is_some())
+    }
+
+    /// Blocks, tile rows of a pass, bytes of shared memory.
+    fn cut(&self, device: &Device, kernels: &Kernels, vectors: u32, from: &Entering, product: &Product) -> Option<(u32, u32, u32)> {
+        let tile_rows = product.rows.div_ceil(TILE_ROWS as u32);
+        let blocks = Some(device.processors().min(tile_rows)).filter(|&blocks| blocks > 0)?;
+        let room = Room::new(kernels.bits, vectors, product.cols, from.kind != EnteringKind::Rounded);
+        let room = room.filter(|_| (1..=Self::MOST_VECTORS).contains(&vectors))?;
+        let (pass_tile_rows, shared_bytes) = room.fit(tile_rows.div_ceil(blocks), self.most_shared_bytes)?;
+        Some((blocks, pass_tile_rows, shared_bytes))
     }
 }
 
@@ -96,7 +105,7 @@ impl Room {
         let vector = ((groups + 4) & !1).checked_mul(GROUP as u32 + 8)?;
         let fixed = vectors.checked_mul(vector)?.checked_add(rings + 4 * Entering::MOST_NORMS)?;
         let tile_row = groups.checked_mul(vectors)?.checked_mul(4 * TILE_ROWS as u32)?;
-        let values = if is_made { groups.checked_mul(4 * GROUP as u32)? } else { 0 };
+        let values = if is_made { Entering::values_bytes(cols)? } else { 0 };
         Some(Room { fixed, values, tile_row })
     }
 

@@ -9,6 +9,8 @@ mod diag_ssm;
 mod elementwise;
 mod entering;
 mod exact_conv;
+mod exact_delta;
+mod exact_lru;
 mod exact_scan;
 mod exact_ssd;
 mod gates;

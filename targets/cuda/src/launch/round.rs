@@ -25,10 +25,9 @@ impl Round {
 
     /// Makes and rounds `vectors` vectors of `cols` numbers; where `gate` is 0, nothing.
     pub fn run(&self, device: &Device, vectors: u32, from: &Entering, cols: u32, to: Rounded, gate: Address) -> Result<(), Error> {
-        let shared_bytes = 4 * (cols.next_multiple_of(32) + Entering::MOST_NORMS);
-        if shared_bytes > SHARED_BYTES || !Entering::normalises(cols, from.norm_groups) {
-            return Err(Error::Launch { what: "a norm of this many groups, or this wide," });
-        }
+        let shared_bytes = Entering::values_bytes(cols).and_then(|bytes| bytes.checked_add(4 * Entering::MOST_NORMS));
+        let fitting = shared_bytes.filter(|&bytes| bytes <= SHARED_BYTES && Entering::normalises(cols, from.norm_groups));
+        let shared_bytes = fitting.ok_or(Error::Launch { what: "a norm of this many groups, or this wide," })?;
         let threads = threads(cols.div_ceil(4), THREADS);
         launch!(device, &self.round_made, (vectors, 1, 1), threads, shared_bytes, *from, cols, to.codes, to.scales, to.sums, gate)
     }

@@ -1,6 +1,8 @@
 //! Recurrences with the CPU's bits: `walk.cu` those of any shape, token by token, where no faster kernel takes them.
 
 use super::exact_conv::ExactConv;
+use super::exact_delta::ExactDelta;
+use super::exact_lru::ExactLru;
 use super::exact_scan::ExactScan;
 use super::exact_ssd::ExactSsd;
 use super::{launch, threads};
@@ -14,13 +16,14 @@ use cudarc::driver::{CudaFunction, DeviceRepr};
 #[derive(Clone, Debug)]
 pub struct Walk {
     exact_conv: ExactConv,
+    exact_delta: ExactDelta,
+    exact_lru: ExactLru,
     exact_scan: ExactScan,
     exact_ssd: ExactSsd,
     conv1d: CudaFunction,
     scan: CudaFunction,
     ssd: CudaFunction,
     gated_delta: CudaFunction,
-    rg_lru: CudaFunction,
 }
 
 /// A causal convolution's operands.
@@ -79,6 +82,8 @@ pub struct SsdShape {
     pub groups: u32,
     pub d_state: u32,
     pub is_half: u32,
+    pub z: u32,
+    pub has_gate: u32,
     pub dt_lo: f32,
     pub dt_hi: f32,
     pub a: Address,
@@ -125,13 +130,14 @@ impl Walk {
         let function = |name| module.function(name);
         Ok(Walk {
             exact_conv: ExactConv::load(device)?,
+            exact_delta: ExactDelta::load(device)?,
+            exact_lru: ExactLru::load(device)?,
             exact_scan: ExactScan::load(device)?,
             exact_ssd: ExactSsd::load(device)?,
             conv1d: function("walk_conv1d")?,
             scan: function("walk_scan")?,
             ssd: function("walk_ssd")?,
             gated_delta: function("walk_gated_delta")?,
-            rg_lru: function("walk_rg_lru")?,
         })
     }
 
@@ -163,20 +169,14 @@ impl Walk {
 
     /// Gated delta rule.
     pub fn gated_delta(&self, device: &Device, batch: &Batch, shape: &DeltaShape) -> Result<(), Error> {
+        if self.exact_delta.run(device, batch, shape)? {
+            return Ok(());
+        }
         launch!(device, &self.gated_delta, (shape.heads, batch.streams, 1), threads(shape.value_dim, 256), 0, *batch, *shape)
     }
 
     /// Real-gated linear recurrent unit: operands x, input gate and recurrence gate, each (width).
-    pub fn rg_lru(
-        &self,
-        device: &Device,
-        batch: &Batch,
-        [x, input_gate, recurrence_gate]: [u32; 3],
-        width: u32,
-        decay: Address,
-        slot: u64,
-    ) -> Result<(), Error> {
-        let grid = (width.div_ceil(128), batch.streams, 1);
-        launch!(device, &self.rg_lru, grid, 128, 0, *batch, x, input_gate, recurrence_gate, width, decay, slot)
+    pub fn rg_lru(&self, device: &Device, batch: &Batch, operands: [u32; 3], width: u32, decay: Address, slot: u64) -> Result<(), Error> {
+        self.exact_lru.run(device, batch, operands, width, decay, slot)
     }
 }
