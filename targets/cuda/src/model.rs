@@ -7,8 +7,9 @@ use crate::error::Error;
 use crate::fuse::{Before, Behind, Fused};
 use crate::launch::{
     After, Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, EnteringKind,
-    GATE_AT, Gates, Gating, Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise,
-    Product, Round, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
+    GATE_AT, Gates, Gating, Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome,
+    Pairwise, Product, Round, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk,
+    Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
@@ -47,6 +48,7 @@ pub(crate) struct Kernels {
     gates: Gates,
     input: Input,
     matmul: Matmul,
+    matmul_float: MatmulFloat,
     matvec: Matvec,
     memory: Memory,
     moe: Moe,
@@ -162,6 +164,7 @@ impl<'m> CudaModel<'m> {
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
             matmul: Matmul::load(&device)?,
+            matmul_float: MatmulFloat::load(&device)?,
             matvec: Matvec::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
@@ -431,6 +434,10 @@ impl<'m> CudaModel<'m> {
             }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
+        let queued = self.kernels.matmul_float.run(&self.device, batch, rows, format, &which, x, to);
+        if !matches!(queued, Err(Error::Launch { .. })) {
+            return queued;
+        }
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
     }
 
