@@ -275,6 +275,7 @@ fn scans_have_the_bits_of_the_cpu() {
                 z: has_z.then(|| row(&z)),
                 heads,
                 gap: token.gap,
+                behind_bytes: 0,
             };
             token.kernels.scan(&scan, state.rows(d_state), row_mut(&mut y));
             token.write(at[5], &y);
