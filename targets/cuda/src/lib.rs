@@ -17,10 +17,17 @@ mod device;
 mod error;
 mod fuse;
 mod input;
+mod kernels;
 pub mod launch;
 mod model;
+mod needs;
+mod neighbours;
+mod products;
+mod program;
+mod queue;
 mod registered;
 mod session;
+mod shapes;
 mod tensors;
 
 pub use bandwidth::copy_bytes_per_second;
