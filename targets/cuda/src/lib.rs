@@ -5,6 +5,8 @@
 //! 1. [`Device::open`] finds the driver and a GPU, or says in one line why it cannot; the caller goes on with the CPU.
 //! 2. [`arena`] is all the memory that a session takes, allocated once.
 //! 3. [`launch`] has one file for each file of kernels (`kernels/src/cuda/*.cu`), which were compiled beforehand (`build_cubins.py`).
+//! 4. [`CudaModel`] has the weights and the program, cut into its parts (`program.rs`); `queue.rs` queues their kernels on a batch.
+//! 5. [`CudaSession`] has the streams, and captures a step once as a graph.
 //!
 //! Nothing here is needed to build or to run on a machine without a GPU: the driver is looked for when it is asked for.
 #![warn(missing_docs)]
@@ -17,10 +19,17 @@ mod device;
 mod error;
 mod fuse;
 mod input;
+mod kernels;
 pub mod launch;
 mod model;
+mod needs;
+mod neighbours;
+mod products;
+mod program;
+mod queue;
 mod registered;
 mod session;
+mod shapes;
 mod tensors;
 
 pub use bandwidth::copy_bytes_per_second;

@@ -1,0 +1,68 @@
+//! All kernels, loaded once for a model.
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::launch::{
+    Attention, Conv, DiagSsm, Elementwise, Gates, Input, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, Round, Route,
+    SelectiveScan, StateSpaceDual, Walk,
+};
+use crate::model::Arithmetic;
+
+/// All kernels, one launcher for each source.
+#[derive(Debug)]
+pub(crate) struct Kernels {
+    pub(crate) attention: Attention,
+    pub(crate) diag_ssm: DiagSsm,
+    pub(crate) elementwise: Elementwise,
+    pub(crate) gates: Gates,
+    pub(crate) input: Input,
+    pub(crate) matmul: Matmul,
+    pub(crate) matmul_float: MatmulFloat,
+    pub(crate) matvec: Matvec,
+    pub(crate) memory: Memory,
+    pub(crate) moe: Moe,
+    pub(crate) multiply: Multiply,
+    pub(crate) norm: Norm,
+    pub(crate) round: Round,
+    pub(crate) route: Route,
+    pub(crate) walk: Walk,
+    /// For [`Arithmetic::Fast`] alone.
+    pub(crate) fast: Option<Fast>,
+}
+
+/// Kernels that add up in an order of their own.
+#[derive(Debug)]
+pub(crate) struct Fast {
+    pub(crate) conv: Conv,
+    pub(crate) scan: SelectiveScan,
+    pub(crate) ssd: StateSpaceDual,
+}
+
+impl Kernels {
+    pub(crate) fn load(device: &Device, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Ok(Kernels {
+            attention: Attention::load(device)?,
+            diag_ssm: DiagSsm::load(device)?,
+            elementwise: Elementwise::load(device)?,
+            gates: Gates::load(device)?,
+            input: Input::load(device)?,
+            matmul: Matmul::load(device)?,
+            matmul_float: MatmulFloat::load(device)?,
+            matvec: Matvec::load(device)?,
+            memory: Memory::load(device)?,
+            moe: Moe::load(device)?,
+            multiply: Multiply::load(device)?,
+            norm: Norm::load(device)?,
+            round: Round::load(device)?,
+            route: Route::load(device)?,
+            walk: Walk::load(device)?,
+            fast: if arithmetic == Arithmetic::Fast { Some(Fast::load(device)?) } else { None },
+        })
+    }
+}
+
+impl Fast {
+    fn load(device: &Device) -> Result<Self, Error> {
+        Ok(Fast { conv: Conv::load(device)?, scan: SelectiveScan::load(device)?, ssd: StateSpaceDual::load(device)? })
+    }
+}
