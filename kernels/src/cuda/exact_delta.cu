@@ -98,12 +98,16 @@ static __device__ __forceinline__ void serve_tokens(DeltaRoom<KEY>& room, const 
         }
         __syncwarp();
         // Half of the warp adds up keys, the other queries.
-        float factor[TILE];
+        float factor[TILE] = {};
+        for (u32 n = lane & 15; n < s.key_dim; n += 16) {
 #pragma unroll
-        for (int t = 0; t < TILE; t++) {
-            const float* row = lane < 16 ? room.k[first + t] : room.q[first + t];
-            factor[t] = 1.0f / sqrtf(sum_of(s.key_dim, [&](u32 n) { return row[n] * row[n]; }) + s.eps);
+            for (int t = 0; t < TILE; t++) {
+                float x = lane < 16 ? room.k[first + t][n] : room.q[first + t][n];
+                factor[t] += x * x;
+            }
         }
+#pragma unroll
+        for (int t = 0; t < TILE; t++) factor[t] = 1.0f / sqrtf(tree_of(factor[t]) + s.eps);
 #pragma unroll
         for (int t = 0; t < TILE; t++) {
             if (lane == t) room.step[first + t].decay = decay, room.step[first + t].beta = beta;
@@ -111,8 +115,8 @@ static __device__ __forceinline__ void serve_tokens(DeltaRoom<KEY>& room, const 
             if (lane == 16) room.step[first + t].q_factor = factor[t] * s.scale;
         }
     };
-    serve(0);
-    serve(1);
+#pragma unroll 1
+    for (i32 tile = 0; tile < 2; tile++) serve(tile);
     __syncthreads();
     for (i32 tile = 0; tile < tokens / TILE; tile++) {
         serve(tile + 2);
