@@ -1,15 +1,24 @@
 // llama_tokens MODEL.gguf < TEXTS: the ids of texts that end in a zero byte each, a line of ids per text; special tokens in a text count as such.
-// llama_tokens MODEL.gguf COUNT < TEXTS: after each text's ids a bar and the COUNT likeliest tokens, one after the other, on one thread.
+// llama_tokens MODEL.gguf COUNT [SWITCH=VALUE..] < TEXTS: after each text's ids a bar and the COUNT likeliest tokens, one after the other, on one
+// thread. Switches, all of them llama.cpp's own: threads=N, flash=0|1, ubatch=N, kv=f16|f32|q8_0, repack=0|1.
 //
 //     g++ -O2 -std=c++17 -I llama.cpp/include -I llama.cpp/ggml/include llama_tokens.cpp build/src/libllama.a build/ggml/src/libggml.a \
 //         build/ggml/src/libggml-cpu.a build/ggml/src/libggml-base.a -lgomp -lpthread -ldl -o llama_tokens
 #include "llama.h"
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <iterator>
 #include <string>
 #include <vector>
+
+// Value of a switch, or `otherwise`.
+static const char * value_of(int argc, char ** argv, const char * name, const char * otherwise) {
+    const size_t length = strlen(name);
+    for (int i = 3; i < argc; i++) if (!strncmp(argv[i], name, length) && argv[i][length] == '=') return argv[i] + length + 1;
+    return otherwise;
+}
 
 int main(int argc, char ** argv) {
     if (argc < 2) return 2;
@@ -18,6 +27,8 @@ int main(int argc, char ** argv) {
     llama_backend_init();
     auto params = llama_model_default_params();
     params.vocab_only = count == 0;
+    params.use_extra_bufts = atoi(value_of(argc, argv, "repack", "1"));
+    const std::string kv = value_of(argc, argv, "kv", "f16");
     llama_model * model = llama_model_load_from_file(argv[1], params);
     if (!model) return 1;
     const llama_vocab * vocab = llama_model_get_vocab(model);
@@ -33,7 +44,10 @@ int main(int argc, char ** argv) {
         if (count > 0) {
             auto settings = llama_context_default_params();
             settings.n_ctx = ids.size() + count;
-            settings.n_threads = settings.n_threads_batch = 1;
+            settings.n_threads = settings.n_threads_batch = atoi(value_of(argc, argv, "threads", "1"));
+            settings.n_ubatch = atoi(value_of(argc, argv, "ubatch", "512"));
+            settings.flash_attn_type = (llama_flash_attn_type) atoi(value_of(argc, argv, "flash", "-1"));
+            settings.type_k = settings.type_v = kv == "f32" ? GGML_TYPE_F32 : kv == "q8_0" ? GGML_TYPE_Q8_0 : GGML_TYPE_F16;
             llama_context * context = llama_init_from_model(model, settings);
             if (!context) return 1;
             printf("| ");

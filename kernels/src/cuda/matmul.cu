@@ -111,14 +111,26 @@ static __device__ __forceinline__ float add_term(float acc, i32 sum, float facto
     return __fadd_rn(acc, __fmul_rn(whole, scale));
 }
 
-// What becomes of a row's sum.
-static __device__ __forceinline__ void finish(const Product& product, u32 token, u32 tokens, u32 row, float y) {
-    if (token >= tokens) return;
-    // Adding nothing is not adding zero, which would make a zero of -0.
-    if (product.bias) y = __fadd_rn(y, __ldg(product.bias + row));
-    y = __fmul_rn(y, product.scale);
-    if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + row], y);
-    product.out[(u64)token * product.out_stride + row] = y;
+// What becomes of a row's sums: acc[n][i] is of token `first` + 8 * n + i.
+template <int EIGHTS>
+static __device__ __forceinline__ void finish(const Product& product, u32 first, u32 tokens, u32 row, float row_scale, const float acc[EIGHTS][2]) {
+    if (row >= product.rows || first >= tokens) return;
+    u32 left = tokens - first;
+    float* out = product.out + (u64)first * product.out_stride + row;
+    const float* residual = product.residual ? product.residual + (u64)first * product.residual_stride + row : nullptr;
+    bool has_bias = product.bias != nullptr;
+    float bias = has_bias ? __ldg(product.bias + row) : 0.0f;
+#pragma unroll
+    for (u32 n = 0; n < EIGHTS; n++)
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            if (8 * n + i >= left) continue;
+            float y = __fmul_rn(acc[n][i], row_scale);
+            // Adding nothing is not adding zero, which would make a zero of -0.
+            y = __fmul_rn(has_bias ? __fadd_rn(y, bias) : y, product.scale);
+            if (residual) y = __fadd_rn(residual[(8 * n + i) * product.residual_stride], y);
+            out[(8 * n + i) * product.out_stride] = y;
+        }
 }
 
 template <int BITS, int TOKENS>
@@ -201,13 +213,12 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
-            if (out_row >= product.rows) continue;
-            float scale = __ldg(p.row_scales + out_row);
+            float sums[EIGHTS][2];
 #pragma unroll
             for (int n = 0; n < EIGHTS; n++)
 #pragma unroll
-                for (int i = 0; i < 2; i++)
-                    finish(product, first_token + warp_token + n * 8 + quarter * 2 + i, tokens, out_row, __fmul_rn(acc[t][n][2 * h + i], scale));
+                for (int i = 0; i < 2; i++) sums[n][i] = acc[t][n][2 * h + i];
+            finish<EIGHTS>(product, first_token + warp_token + quarter * 2, tokens, out_row, __ldg(p.row_scales + min(out_row, product.rows - 1)), sums);
         }
 }
 
@@ -277,42 +288,48 @@ static __device__ __forceinline__ void matmul_spread(const Product& product, con
     wait_for_previous();
     if (product.gate && *product.gate == 0) return;
 
-    // What a thread copies in every step: distances that grow by a step's bytes. What lies outside is read from inside: it counts for nothing.
+    // What a thread copies in every step, from where to where in a stage. What lies outside is read from inside: it counts for nothing.
     const u32 row_pieces = S::row / 16, pieces = BLOCK_TILE_ROWS * row_pieces, rounds = (pieces + 255) / 256;
-    const u32 code_rounds = STEP_GROUPS * TOKENS * 2 / 256 > 0 ? STEP_GROUPS * TOKENS * 2 / 256 : 1;
-    u32 from_tiles[rounds], from_codes[code_rounds];
+    const u32 token_pieces = STEP_GROUPS * 2, code_rounds = TOKENS * token_pieces / 256;
+    const u8 *from_tiles[rounds], *from_codes[code_rounds];
 #pragma unroll
     for (u32 i = 0; i < rounds; i++) {
-        u32 piece = threadIdx.x + i * 256;
-        from_tiles[i] = min(first_tile_row + piece / row_pieces, tile_rows - 1) * groups * (u32)sizeof(SpreadTile) + piece % row_pieces * 16;
+        u32 piece = threadIdx.x + i * 256, tile_row = min(first_tile_row + piece / row_pieces, tile_rows - 1);
+        from_tiles[i] = (const u8*)(tiles + (u64)tile_row * groups) + piece % row_pieces * 16;
     }
+    u32 part = threadIdx.x % token_pieces, scale_token = threadIdx.x / STEP_GROUPS, scale_step = threadIdx.x % STEP_GROUPS;
 #pragma unroll
     for (u32 i = 0; i < code_rounds; i++) {
-        u32 piece = threadIdx.x + i * 256;
-        from_codes[i] = min(first_token + piece / (STEP_GROUPS * 2), tokens - 1) * groups * GROUP + piece % (STEP_GROUPS * 2) * 16;
+        u32 token = min(first_token + (threadIdx.x + i * 256) / token_pieces, tokens - 1);
+        from_codes[i] = (const u8*)in.codes + (u64)token * groups * GROUP + part * 16;
     }
-    u32 from_scale = min(first_token + threadIdx.x / STEP_GROUPS, tokens - 1) * groups + threadIdx.x % STEP_GROUPS;
-    auto start = [&](u8* stage, u32 group) {
-        u32 to = shared_address(stage), left = groups - group;
+    const float* from_scale = in.scales + (u64)min(first_token + scale_token, tokens - 1) * groups + scale_step;
+    u32 to_tiles = shared_address(stages) + threadIdx.x * 16;
+    u32 to_codes = shared_address(stages) + S::codes + (part / 2 * TOKENS + threadIdx.x / token_pieces) * GROUP + part % 2 * 16;
+    u32 to_scale = shared_address(stages) + S::scales + (scale_step * TOKENS + scale_token) * 4;
+    // Of the last step maybe one group alone is there.
+    auto start = [&](u32 slot, u32 there) {
+        u32 stage = slot * S::bytes;
+        bool is_whole = there == STEP_GROUPS;
 #pragma unroll
         for (u32 i = 0; i < rounds; i++) {
             u32 piece = threadIdx.x + i * 256;
-            if (piece < pieces && piece % row_pieces < left * (u32)sizeof(SpreadTile) / 16)
-                copy_16(to + piece * 16, (const u8*)tiles + (u64)group * sizeof(SpreadTile) + from_tiles[i]);
+            if (((i + 1) * 256 <= pieces || piece < pieces) && (is_whole || piece % row_pieces < there * (u32)sizeof(SpreadTile) / 16))
+                copy_16(to_tiles + stage + i * 4096, from_tiles[i]);
+            from_tiles[i] += S::row;
         }
 #pragma unroll
         for (u32 i = 0; i < code_rounds; i++) {
-            u32 piece = threadIdx.x + i * 256, token = piece / (STEP_GROUPS * 2), part = piece % (STEP_GROUPS * 2), step = part >> 1;
-            if (piece < STEP_GROUPS * TOKENS * 2 && step < left)
-                copy_16(to + S::codes + (step * TOKENS + token) * GROUP + (part & 1) * 16, in.codes + (u64)group * GROUP + from_codes[i]);
+            if (is_whole || part / 2 < there) copy_16(to_codes + stage + i * (256 / token_pieces) * GROUP, from_codes[i]);
+            from_codes[i] += STEP_GROUPS * GROUP;
         }
-        u32 token = threadIdx.x / STEP_GROUPS, step = threadIdx.x % STEP_GROUPS;
-        if (token < TOKENS && step < left) copy_4(to + S::scales + (step * TOKENS + token) * 4, in.scales + group + from_scale);
+        if (scale_token < TOKENS && (is_whole || scale_step < there)) copy_4(to_scale + stage, from_scale);
+        from_scale += STEP_GROUPS;
     };
     u32 steps = (groups + STEP_GROUPS - 1) / STEP_GROUPS;
 #pragma unroll
     for (u32 s = 0; s < STAGES - 1; s++) {
-        if (s < steps) start(stages + s * S::bytes, s * STEP_GROUPS);
+        if (s < steps) start(s, min((u32)STEP_GROUPS, groups - s * STEP_GROUPS));
         copies_commit();
     }
     float acc[TILES][EIGHTS][4];
@@ -328,13 +345,14 @@ static __device__ __forceinline__ void matmul_spread(const Product& product, con
         copies_wait<STAGES - 2>();
         __syncthreads();
         u32 ahead = step + STAGES - 1, free = slot == 0 ? STAGES - 1 : slot - 1;
-        if (ahead < steps) start(stages + free * S::bytes, ahead * STEP_GROUPS);
+        if (ahead < steps) start(free, min((u32)STEP_GROUPS, groups - ahead * STEP_GROUPS));
         copies_commit();
         const u8* stage = stages + slot * S::bytes;
         slot = slot + 1 == STAGES ? 0 : slot + 1;
         u32 there = min((u32)STEP_GROUPS, groups - step * STEP_GROUPS);
-#pragma unroll 1
-        for (u32 k = 0; k < there; k++) {
+#pragma unroll
+        for (u32 k = 0; k < STEP_GROUPS; k++) {
+            if (k >= there) break;
             u32 a[TILES][4];
             float factors[TILES][2], biases[TILES][2];
 #pragma unroll
@@ -345,18 +363,31 @@ static __device__ __forceinline__ void matmul_spread(const Product& product, con
                 a[t][0] = levels.x, a[t][1] = levels.y, a[t][2] = levels.z, a[t][3] = levels.w;
                 factors[t][0] = f.x, factors[t][1] = f.y, biases[t][0] = f.z, biases[t][1] = f.w;
             }
+            // Products of the next eight vectors are under way while the sums of these are taken; what they read, earlier still.
+            uint2 x[3];
+            float2 scales[3];
+            i32 d[2][TILES][4];
+            auto load = [&](int n) {
+                u32 token = warp_token + n * 8;
+                x[n % 3] = *(const uint2*)(stage + S::codes + (k * TOKENS + token + row) * GROUP + quarter * 8);
+                scales[n % 3] = *(const float2*)(stage + S::scales + (k * TOKENS + token + quarter * 2) * 4);
+            };
+            auto multiply = [&](int n) {
+#pragma unroll
+                for (int t = 0; t < TILES; t++) multiply_tiles(d[n & 1][t], a[t], x[n % 3].x, x[n % 3].y, INTEGER_BITS);
+            };
+            load(0);
+            load(1);
+            multiply(0);
 #pragma unroll
             for (int n = 0; n < EIGHTS; n++) {
-                u32 token = warp_token + n * 8;
-                uint2 x = *(const uint2*)(stage + S::codes + (k * TOKENS + token + row) * GROUP + quarter * 8);
-                float2 scales = *(const float2*)(stage + S::scales + (k * TOKENS + token + quarter * 2) * 4);
+                if (n + 2 < EIGHTS) load(n + 2);
+                if (n + 1 < EIGHTS) multiply(n + 1);
 #pragma unroll
-                for (int t = 0; t < TILES; t++) {
-                    i32 d[4];
-                    multiply_tiles(d, a[t], x.x, x.y, INTEGER_BITS);
+                for (int t = 0; t < TILES; t++)
 #pragma unroll
-                    for (int i = 0; i < 4; i++) acc[t][n][i] = add_term(acc[t][n][i], d[i], factors[t][i >> 1], biases[t][i >> 1], i & 1 ? scales.y : scales.x);
-                }
+                    for (int i = 0; i < 4; i++)
+                        acc[t][n][i] = add_term(acc[t][n][i], d[n & 1][t][i], factors[t][i >> 1], biases[t][i >> 1], i & 1 ? scales[n % 3].y : scales[n % 3].x);
             }
         }
     }
@@ -365,13 +396,12 @@ static __device__ __forceinline__ void matmul_spread(const Product& product, con
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
-            if (out_row >= product.rows) continue;
-            float scale = __ldg(row_scales + out_row);
+            float sums[EIGHTS][2];
 #pragma unroll
             for (int n = 0; n < EIGHTS; n++)
 #pragma unroll
-                for (int i = 0; i < 2; i++)
-                    finish(product, first_token + warp_token + n * 8 + quarter * 2 + i, tokens, out_row, __fmul_rn(acc[t][n][2 * h + i], scale));
+                for (int i = 0; i < 2; i++) sums[n][i] = acc[t][n][2 * h + i];
+            finish<EIGHTS>(product, first_token + warp_token + quarter * 2, tokens, out_row, __ldg(row_scales + min(out_row, product.rows - 1)), sums);
         }
 }
 

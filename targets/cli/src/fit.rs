@@ -1,12 +1,12 @@
 //! `brooklet quantize --max-kl`: what the fit measures on, its progress, and what it found.
 
 use crate::frames::{Frames, Wanted};
-use crate::text::TextCodec;
 use anyhow::{Context, Result, anyhow};
 use brooklet::ops::Op;
 use brooklet_quantize::Recipe;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
 use brooklet_quantize::graph::{Graph, Input};
+use brooklet_text::TextCodec;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;

@@ -2,9 +2,9 @@
 
 use crate::reader::Reader;
 use crate::sampler::Sampler;
-use crate::text::TextCodec;
 use anyhow::Result;
 use brooklet::Error;
+use brooklet_text::TextCodec;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

@@ -34,10 +34,9 @@ mod sheet;
 mod stepper;
 mod stream;
 mod term;
-mod text;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
@@ -50,53 +49,46 @@ Examples:
 
 BROOKLET_BACKEND=portable|avx2|avxvnni|avx512|avx512vnni|neon|dotprod|i8mm forces one set of kernels; the results are the same bits.";
 
-/// Streams quantized recurrent and hybrid models: a token or a sensor frame goes in, an answer comes out
-#[derive(Parser)]
-#[command(name = "brooklet", version, about, after_help = EXAMPLES)]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
+/// The verbs, each by the name of its module. Only the options of the one that is asked for are put together: those of all of them would be most of
+/// the code and memory that a start takes.
+macro_rules! verbs {
+    ($($(#[$of:meta])* $verb:ident: $about:literal,)+) => {
+        fn verbs() -> Vec<Command> {
+            vec![$($(#[$of])* Command::new(stringify!($verb)).about($about).defer($verb::Args::augment_args)),+]
+        }
+
+        fn run(verb: &str, matches: &ArgMatches) -> anyhow::Result<()> {
+            match verb {
+                $($(#[$of])* stringify!($verb) => $verb::run(&$verb::Args::from_arg_matches(matches)?),)+
+                _ => anyhow::bail!("{verb}: no such verb"),
+            }
+        }
+    };
 }
 
-#[derive(Subcommand)]
-enum Verb {
-    /// Show a sensor model and a text model at work
-    Demo(demo::Args),
-    /// Make a .brook file from a checkpoint
-    Quantize(quantize::Args),
-    /// Show what is in a .brook file and what memory it takes
-    Inspect(inspect::Args),
-    /// Let a text model write
-    Run(run::Args),
-    /// Let a sensor model judge samples as they arrive
-    Stream(stream::Args),
-    /// Let a sensor model judge samples of many senders at once: sockets, a serial line
+verbs! {
+    demo: "Show a sensor model and a text model at work",
+    quantize: "Make a .brook file from a checkpoint",
+    inspect: "Show what is in a .brook file and what memory it takes",
+    run: "Let a text model write",
+    stream: "Let a sensor model judge samples as they arrive",
     #[cfg(unix)]
-    Serve(serve::Args),
-    /// Measure how good a model is
-    Eval(eval::Args),
-    /// Measure how fast a model is
-    Bench(bench::Args),
-    /// Make a model part of a program: source code for Rust or C, sizes as constants
-    Export(export::Args),
-    /// Prove that this machine computes what the file says
-    Verify(verify::Args),
+    serve: "Let a sensor model judge samples of many senders at once: sockets, a serial line",
+    eval: "Measure how good a model is",
+    bench: "Measure how fast a model is",
+    export: "Make a model part of a program: source code for Rust or C, sizes as constants",
+    verify: "Prove that this machine computes what the file says",
+}
+
+/// The whole command line.
+fn brooklet() -> Command {
+    let brooklet = Command::new("brooklet").version(env!("CARGO_PKG_VERSION")).about(env!("CARGO_PKG_DESCRIPTION")).after_help(EXAMPLES);
+    brooklet.subcommand_required(true).arg_required_else_help(true).subcommands(verbs())
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
-        Verb::Demo(args) => demo::run(&args),
-        Verb::Quantize(args) => quantize::run(&args),
-        Verb::Inspect(args) => inspect::run(&args),
-        Verb::Run(args) => run::run(&args),
-        Verb::Stream(args) => stream::run(&args),
-        #[cfg(unix)]
-        Verb::Serve(args) => serve::run(&args),
-        Verb::Eval(args) => eval::run(&args),
-        Verb::Bench(args) => bench::run(&args),
-        Verb::Export(args) => export::run(&args),
-        Verb::Verify(args) => verify::run(&args),
-    };
+    let matches = brooklet().get_matches();
+    let done = matches.subcommand().map_or(Ok(()), |(verb, matches)| run(verb, matches));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -116,8 +108,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 mod tests {
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        let mut command = super::Cli::command();
+        let mut command = super::brooklet();
         command.build();
         command.clone().debug_assert();
         for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {

@@ -3,8 +3,8 @@
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, Conv, DiagSsm, Elementwise, Gates, Input, Matmul, Matvec, Memory, Moe, Multiply, Norm, Round, Route, SelectiveScan,
-    StateSpaceDual, Walk,
+    Attention, Conv, DiagSsm, Elementwise, Gates, Input, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, Round, Route,
+    SelectiveScan, StateSpaceDual, Walk,
 };
 use crate::model::Arithmetic;
 
@@ -17,6 +17,7 @@ pub(crate) struct Kernels {
     pub(crate) gates: Gates,
     pub(crate) input: Input,
     pub(crate) matmul: Matmul,
+    pub(crate) matmul_float: MatmulFloat,
     pub(crate) matvec: Matvec,
     pub(crate) memory: Memory,
     pub(crate) moe: Moe,
@@ -46,6 +47,7 @@ impl Kernels {
             gates: Gates::load(device)?,
             input: Input::load(device)?,
             matmul: Matmul::load(device)?,
+            matmul_float: MatmulFloat::load(device)?,
             matvec: Matvec::load(device)?,
             memory: Memory::load(device)?,
             moe: Moe::load(device)?,

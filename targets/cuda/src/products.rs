@@ -81,6 +81,10 @@ impl CudaModel<'_> {
             }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
+        let queued = self.kernels.matmul_float.run(&self.device, batch, rows, format, &which, x, to);
+        if !matches!(queued, Err(Error::Launch { .. })) {
+            return queued;
+        }
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
     }
 

@@ -34,7 +34,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { streams: 1, batch: 256, graphs: true }
+        Options { streams: 1, batch: 512, graphs: true }
     }
 }
 

@@ -5,9 +5,9 @@
 use crate::device::Target;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::reader::Reader;
-use crate::text::TextCodec;
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::Model;
+use brooklet_text::TextCodec;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use std::io::{self, Write};

@@ -1,4 +1,5 @@
 //! Text to token ids and back, with the tokenizer that travels inside the model file.
+#![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::Model;
@@ -11,14 +12,14 @@ use tokenizers::{DecoderWrapper, Tokenizer};
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
 /// What a text model reads and writes.
-pub(crate) struct TextCodec {
+pub struct TextCodec {
     kind: Kind,
     /// Ids below this stand for something; a vocabulary may be padded beyond.
-    pub(crate) known: usize,
+    pub known: usize,
     /// Token that begins a text.
-    pub(crate) bos: Option<u32>,
+    pub bos: Option<u32>,
     /// Token that ends a text.
-    pub(crate) eos: Option<u32>,
+    pub eos: Option<u32>,
 }
 
 enum Kind {
@@ -32,7 +33,7 @@ enum Kind {
 
 impl TextCodec {
     /// The codec of a text model; `name` is its file, for messages.
-    pub(crate) fn of(model: &Model<'_>, name: &str) -> Result<Self> {
+    pub fn of(model: &Model<'_>, name: &str) -> Result<Self> {
         let InputSpec::Tokens { vocab, bos, eos, tokenizer } = model.header().input else {
             bail!("{name}: takes sensor frames, not text; use `brooklet stream {name}`");
         };
@@ -47,7 +48,7 @@ impl TextCodec {
     }
 
     /// The codec of a `tokenizer.json`, or without one, of bytes; `name` is the model, for messages.
-    pub(crate) fn new(tokenizer: Option<&[u8]>, vocab: u32, bos: Option<u32>, eos: Option<u32>, name: &str) -> Result<Self> {
+    pub fn new(tokenizer: Option<&[u8]>, vocab: u32, bos: Option<u32>, eos: Option<u32>, name: &str) -> Result<Self> {
         let Some(bytes) = tokenizer else { return Ok(TextCodec { kind: Kind::Bytes, known: vocab as usize, bos, eos }) };
         let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
             anyhow!("{name}: tokenizer.json cannot be used: {e}; put the model's own file into the checkpoint and quantize again")
@@ -63,7 +64,7 @@ impl TextCodec {
     }
 
     /// The ids of a text. `special` adds what the tokenizer puts around a text that begins (some add a first token).
-    pub(crate) fn encode(&self, text: &[u8], special: bool) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &[u8], special: bool) -> Result<Vec<u32>> {
         match &self.kind {
             Kind::Bytes => match text.iter().position(|&b| usize::from(b) >= self.known) {
                 Some(at) => bail!("byte {} of the text is 0x{:02x}; this model knows the bytes below 0x{:02x}", at, text[at], self.known),
@@ -78,13 +79,13 @@ impl TextCodec {
     }
 
     /// Turns tokens into text, one at a time.
-    pub(crate) fn decoder(&self) -> TextDecoder<'_> {
+    pub fn decoder(&self) -> TextDecoder<'_> {
         TextDecoder { kind: &self.kind, pending: Vec::new(), ids: Vec::new(), shown: 0 }
     }
 }
 
 /// Gives out text as soon as it is whole: never half a character.
-pub(crate) struct TextDecoder<'a> {
+pub struct TextDecoder<'a> {
     kind: &'a Kind,
     /// The beginning of a character whose other bytes are still to come.
     pending: Vec<u8>,
@@ -95,7 +96,7 @@ pub(crate) struct TextDecoder<'a> {
 
 impl TextDecoder<'_> {
     /// The text that `token` completes.
-    pub(crate) fn push(&mut self, token: u32) -> Result<String> {
+    pub fn push(&mut self, token: u32) -> Result<String> {
         match self.kind {
             Kind::Bytes => {
                 // Ids beyond 255 stand for no byte.
@@ -121,7 +122,7 @@ impl TextDecoder<'_> {
     }
 
     /// What is left at the end; half a character becomes a replacement character.
-    pub(crate) fn finish(&mut self) -> Result<String> {
+    pub fn finish(&mut self) -> Result<String> {
         match self.kind {
             Kind::Other(tokenizer) => self.longer_text(tokenizer, true),
             _ => Ok(String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()),
