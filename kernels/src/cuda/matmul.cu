@@ -421,7 +421,7 @@ MATMUL_SPREAD(128)
     extern "C" __global__ void __launch_bounds__(256, 2) matmul_##bits##_##tokens(Product product, Entering in, u32 vectors) {            \
         matmul<bits, tokens>(product, in, vectors);                                                                                       \
     }
-#define MATMULS(bits) MATMUL(bits, 32) MATMUL(bits, 64) MATMUL(bits, 128)
+#define MATMULS(bits) MATMUL(bits, 32) MATMUL(bits, 64)
 MATMULS(2)
 MATMULS(3)
 MATMULS(4)

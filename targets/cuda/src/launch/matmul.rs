@@ -11,7 +11,7 @@ use brooklet::kernels::quant::Format;
 use cudarc::driver::CudaFunction;
 
 /// Vectors of a block.
-const TOKENS: [u32; 3] = [32, 64, 128];
+const TOKENS: [u32; 2] = [32, 64];
 /// Rows of a block.
 const ROWS: u32 = 128;
 
@@ -19,7 +19,7 @@ const ROWS: u32 = 128;
 const SPREAD_TOKENS: [u32; 2] = [64, 128];
 const MANY: u32 = 384;
 /// What a block's tile costs beside its tokens, in tokens.
-const SMALL_TILE_COST: u32 = 8;
+const SMALL_TILE_COST: u32 = 20;
 /// Bytes of a tile's levels and factors, `SpreadTile` of the kernels.
 const SPREAD_TILE_BYTES: u64 = 640;
 
