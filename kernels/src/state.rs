@@ -30,6 +30,17 @@ impl<'a> StateMut<'a> {
         }
     }
 
+    /// Bytes from its beginning to that of `behind`, whichever comes first in memory: to be added with wrapping.
+    #[inline]
+    pub fn bytes_to(&self, behind: &StateMut<'_>) -> usize {
+        let start = |state: &StateMut<'_>| match state {
+            StateMut::F32(rows) => rows.row(0).as_ptr().addr(),
+            #[cfg(feature = "narrow-states")]
+            StateMut::F16(rows) => rows.row(0).as_ptr().addr(),
+        };
+        start(behind).wrapping_sub(start(self))
+    }
+
     /// The same for a shorter time.
     #[inline]
     pub fn reborrow(&mut self) -> StateMut<'_> {

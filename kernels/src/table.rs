@@ -62,6 +62,8 @@ pub struct Scan<'a> {
     pub heads: usize,
     /// Factor of the step size after softplus: 1 at the model's own rate.
     pub gap: f32,
+    /// Bytes from the state to the one that is scanned next, so that it can be asked for early; 0 for none.
+    pub behind_bytes: usize,
 }
 
 /// Some steps of the state-space dual recurrence, over all heads or some of them.

@@ -1,6 +1,5 @@
 //! The engine: walks a model's program over the tokens of one stream, or of several.
 
-use crate::artifact::InputSpec;
 use crate::error::{Error, HeaderFault, OpFault};
 use crate::kernels::KernelTable;
 use crate::mem::{aligned, numbers_mut, take};
@@ -79,7 +78,7 @@ impl<'s, 'm> Engine<'s, 'm> {
     where
         'm: 'a,
     {
-        let rate_hz = self.rate_hz();
+        let rate_hz = self.model.rate_hz();
         let (output, mut each): (&mut [f32], _) = match wanted {
             Wanted::Last => (&mut *self.output, None),
             Wanted::Each(each) => (&mut *self.output, Some(each)),
@@ -136,71 +135,6 @@ impl<'s, 'm> Engine<'s, 'm> {
             self.team.done(index);
         }
         Ok(())
-    }
-
-    /// The model's own rate, for frames.
-    fn rate_hz(&self) -> f32 {
-        match self.model.header().input {
-            InputSpec::Frames { rate_hz, .. } => rate_hz,
-            InputSpec::Tokens { .. } => 1.0,
-        }
-    }
-
-    /// Checks the times before `frames` frames.
-    pub(crate) fn check_gaps(&self, seconds: &[f32], frames: usize) -> Result<(), Error> {
-        if seconds.len() != frames {
-            return Err(Error::GapCount { got: seconds.len() as u32, want: frames as u32 });
-        }
-        let gaps = Gaps { seconds, rate_hz: self.rate_hz() };
-        for (frame, &seconds) in seconds.iter().enumerate() {
-            if !(seconds > 0.0 && seconds.is_finite() && gaps.gap(frame).is_finite()) {
-                return Err(Error::GapNotPositive { frame: frame as u32 });
-            }
-            if gaps.gap(frame) != 1.0 && !self.model.plan().takes_gaps {
-                return Err(Error::GapUnsupported);
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks everything that input can get wrong, before the stream is touched; returns the number of tokens.
-    pub(crate) fn check_inputs(&self, inputs: Inputs<'_>) -> Result<usize, Error> {
-        let count = match (self.model.header().input, inputs) {
-            (InputSpec::Tokens { .. }, Inputs::Tokens([])) => return Err(Error::EmptyInput),
-            (InputSpec::Tokens { vocab, .. }, Inputs::Tokens(tokens)) => {
-                if let Some(&token) = tokens.iter().find(|&&t| t >= vocab) {
-                    return Err(Error::TokenOutOfRange { token, vocab });
-                }
-                tokens.len()
-            }
-            (InputSpec::Frames { .. }, Inputs::Frames(samples)) => self.check_frames(samples, |x| x)?,
-            (InputSpec::Frames { .. }, Inputs::StoredFrames(samples)) => self.check_frames(samples, f32::from_le_bytes)?,
-            (InputSpec::Tokens { .. }, _) => return Err(Error::WrongInput { wants: "token ids" }),
-            (InputSpec::Frames { .. }, _) => return Err(Error::WrongInput { wants: "sensor frames" }),
-        };
-        Ok(count)
-    }
-
-    /// Checks that a stream at `position` can take `tokens` more.
-    pub(crate) fn check_context(&self, position: u64, tokens: usize) -> Result<(), Error> {
-        match self.model.plan().context {
-            Some(capacity) if position.saturating_add(tokens as u64) > u64::from(capacity) => Err(Error::ContextFull { capacity }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks width and samples; returns the number of frames.
-    fn check_frames<T: Copy>(&self, samples: &[T], number: impl Fn(T) -> f32) -> Result<usize, Error> {
-        let channels = self.model.channels().unwrap_or(0);
-        if samples.is_empty() || channels == 0 || !samples.len().is_multiple_of(channels) {
-            return Err(Error::FrameWidth { got: samples.len() as u32, want: channels as u32 });
-        }
-        let takes_missing = self.model.plan().missing.is_some();
-        let is_bad = |x: f32| !(x.is_finite() || takes_missing && x.is_nan());
-        if let Some(at) = samples.iter().position(|&x| is_bad(number(x))) {
-            return Err(Error::FrameNotFinite { channel: (at % channels) as u32 });
-        }
-        Ok(samples.len() / channels)
     }
 }
 

@@ -34,6 +34,7 @@ extern crate std;
 compile_error!("Brooklet's files are little-endian and used where they lie: big-endian targets are not supported.");
 
 pub mod artifact;
+mod checks;
 mod checksum;
 mod engine;
 mod error;

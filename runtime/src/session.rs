@@ -147,10 +147,10 @@ impl<'s, 'm, 'b> Session<'s, 'm, 'b> {
     }
 
     fn run(&mut self, inputs: Inputs<'_>, seconds: Option<&[f32]>, mut wanted: Wanted<'_>) -> Result<&[f32], Error> {
-        let total = self.engine.check_inputs(inputs)?;
-        self.engine.check_context(self.state.position, total)?;
+        let total = self.engine.model.check_inputs(inputs)?;
+        self.engine.model.check_context(self.state.position, total)?;
         if let Some(seconds) = seconds {
-            self.engine.check_gaps(seconds, total)?;
+            self.engine.model.check_gaps(seconds, total)?;
         }
         let mut done = 0;
         while done < total {

@@ -87,7 +87,7 @@ impl<'s, 'm> Streams<'s, 'm> {
     }
 
     fn step(&mut self, states: &mut [State<'_>], inputs: Inputs<'_>, seconds: Option<&[f32]>, outputs: &mut [f32]) -> Result<(), Error> {
-        let total = self.engine.check_inputs(inputs)?;
+        let total = self.engine.model.check_inputs(inputs)?;
         let model = self.engine.model;
         if total != states.len() {
             return Err(Error::StreamCount { got: total as u32, want: states.len() as u32 });
@@ -100,10 +100,10 @@ impl<'s, 'm> Streams<'s, 'm> {
             if state.model_hash != model.artifact().hash() {
                 return Err(Error::OtherModel);
             }
-            self.engine.check_context(state.position, 1)?;
+            model.check_context(state.position, 1)?;
         }
         if let Some(seconds) = seconds {
-            self.engine.check_gaps(seconds, total)?;
+            model.check_gaps(seconds, total)?;
         }
         let at_once = self.batch().max(1);
         let mut outputs = outputs.chunks_mut(model.outputs().saturating_mul(at_once).max(1));

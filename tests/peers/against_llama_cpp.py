@@ -5,6 +5,8 @@
 
 A pairing is SHAPE:FORMAT:GGUF_TYPE and reads DIR/SHAPE.FORMAT.brook and DIR/SHAPE.GGUF_TYPE.gguf. The quoted ratio is the median of the
 ratios of the pairs: brooklet's tokens per second over llama.cpp's. Python's standard library is enough.
+
+With --device cuda both run on a GPU, where a decoded token's outputs come back to the host on either side, and brooklet's bits are the CPU's.
 """
 
 import argparse
@@ -17,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 DECODE, PREFILL = "decode", "prefill"
+# Most tokens that `brooklet bench --batch` takes at once.
+MOST_BATCH = 4096
 # The formats that are set against each other when no pairing is named.
 FORMATS = [("q4", "Q4_0"), ("q4", "Q4_K_M"), ("q8", "Q8_0")]
 SHAPES = ["mamba-130m", "mamba2-130m", "granite-4.0-h-350m", "falcon-h1-0.5b"]
@@ -28,6 +32,7 @@ def main():
     parser.add_argument("--brooklet", required=True, type=program, help="program under test")
     parser.add_argument("--llama-bench", required=True, type=program)
     parser.add_argument("--models", required=True, type=Path, action="append", metavar="DIR", help="a folder of models; may be given again")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where both run (default cpu)")
     parser.add_argument("--threads", default="1,2", help="numbers of threads (default 1,2)")
     parser.add_argument("--pairs", type=int, default=5, help="pairs of runs of each kind (default 5)")
     parser.add_argument("--steps", type=int, default=64, help="tokens decoded one by one in a run (default 64)")
@@ -42,6 +47,10 @@ def main():
 
     brooklet = Brooklet(args)
     depths = [int(depth) for depth in args.depth.split(",")]
+    if args.device != "cpu":
+        args.threads = "1"
+        if depths != [0]:
+            sys.exit("--depth: only on the CPU")
     results = []
     print(f"{'shape':<20} {'formats':<12} {'thr':>3} {'what':<16} {'brooklet':>11} {'llama.cpp':>11} {'ratio':>7} {'(least':>7} {'most)':>7} {'file MB':>15}")
     for shape, fmt, gguf_type in pairings(args.pairings):
@@ -117,7 +126,8 @@ def show(result):
 
 def llama(args, gguf, threads, depth):
     """Tokens per second of llama-bench: medians of its runs."""
-    command = [args.llama_bench, "-m", gguf, "-t", threads, "-r", args.runs, "-n", args.steps, "-p", args.prompt if depth == 0 else 0, "-o", "json"]
+    where = ["-t", threads] if args.device == "cpu" else ["-ngl", 99]
+    command = [args.llama_bench, "-m", gguf, *where, "-r", args.runs, "-n", args.steps, "-p", args.prompt if depth == 0 else 0, "-o", "json"]
     if depth:
         command += ["-d", depth]
     found = {}
@@ -133,6 +143,20 @@ class Brooklet:
         self.args = args
 
     def run(self, brook, threads, depth):
+        return self.on_cpu(brook, threads, depth) if self.args.device == "cpu" else self.on_gpu(brook)
+
+    def on_gpu(self, brook):
+        args = self.args
+        command = [args.brooklet, "bench", brook, "--json", "--device", args.device, "--runs", args.runs, "-n", args.steps]
+        if args.prompt:
+            command += ["--prompt", args.prompt, "--batch", min(args.prompt, MOST_BATCH)]
+        report = output(command + args.brooklet_args.split(), args.timeout)
+        found = {DECODE: report["steps_per_second"], "drawn": report["drawn_steps_per_second"], "kernels": report["device"]}
+        if args.prompt:
+            found[PREFILL] = report["prompt_tokens_per_second"]
+        return found
+
+    def on_cpu(self, brook, threads, depth):
         args = self.args
         command = [args.brooklet, "bench", brook, "--json", "--threads", threads, "--runs", args.runs, "-n", args.steps]
         if args.prompt:

@@ -74,6 +74,7 @@ fn scan(group: &mut BenchmarkGroup<'_, WallTime>, tokens: usize, d_state: usize,
         z: Some(rows(&z, tokens, channels)),
         heads: 1,
         gap: 1.0,
+        behind_bytes: 0,
     };
     each_state(group, &format!("{d_state}x{channels}"), tokens * d_state * channels, (d_state, channels), |table, h| {
         table.scan(&scan, h, rows_mut(&mut y, tokens, channels));

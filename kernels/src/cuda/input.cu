@@ -3,12 +3,16 @@
 #include "exact.cuh"
 #include "matrix.cuh"
 
-// out <- scale * table[token]. Grid (ceil(d_model / 256), rows), block 256.
-extern "C" __global__ void embed(Batch b, const Matrix* matrices, u32 table, const u32* tokens, u32 out_at, float scale) {
+// out <- scale * table[token]; the rows that a matrix does not have are in the next of `pieces` matrices. Grid (ceil(d_model / 256), rows), block 256.
+extern "C" __global__ void embed(Batch b, const Matrix* matrices, u32 table, u32 pieces, const u32* tokens, u32 out_at, float scale) {
     if (is_shut(b)) return;
     Matrix m = matrices[table];
-    u32 col = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y;
-    if (col < m.cols) frame_of(b, row)[out_at + col] = weight_of(m, tokens[row], col) * scale;
+    u32 col = blockIdx.x * blockDim.x + threadIdx.x, row = blockIdx.y, token = tokens[row];
+    for (u32 piece = 1; piece < pieces && token >= m.rows; piece++) {
+        token -= m.rows;
+        m = matrices[table + piece];
+    }
+    if (col < m.cols) frame_of(b, row)[out_at + col] = weight_of(m, token, col) * scale;
 }
 
 // out <- (sample - mean) * inv_std, samples (rows, channels). Grid (ceil(channels / 256), rows), block 256.

@@ -2,7 +2,8 @@
 //
 // A block makes 128 rows x TOKENS of the product by int8 tensor cores. A group of 32 columns is one step of them: the exact integer sums of a
 // group become floats, take the row's factor and the vector's scale, and are added up in registers, groups ascending: the CPU's bits. Codes become
-// levels in the registers of the warp that multiplies them: a lane's word of a tile is just what one instruction wants of its row.
+// levels in the registers of the warp that multiplies them: a lane's word of a tile is just what one instruction wants of its row. Where vectors are so many
+// that this would be done again and again, `spread` writes the levels of all tiles first, and `matmul_spread` reads those.
 #include "entering.cuh"
 #include "pipeline.cuh"
 #include "product.cuh"
@@ -104,6 +105,34 @@ static __device__ __forceinline__ void expand_row(const Levels<BITS>& levels, co
     }
 }
 
+// The integer sum times the factor, rounded once; then two roundings more: the CPU's bits.
+static __device__ __forceinline__ float add_term(float acc, i32 sum, float factor, float bias, float scale) {
+    float whole = fmaf(__int_as_float(sum), factor, bias);
+    return __fadd_rn(acc, __fmul_rn(whole, scale));
+}
+
+// What becomes of a row's sums: acc[n][i] is of token `first` + 8 * n + i.
+template <int EIGHTS>
+static __device__ __forceinline__ void finish(const Product& product, u32 first, u32 tokens, u32 row, float row_scale, const float acc[EIGHTS][2]) {
+    if (row >= product.rows || first >= tokens) return;
+    u32 left = tokens - first;
+    float* out = product.out + (u64)first * product.out_stride + row;
+    const float* residual = product.residual ? product.residual + (u64)first * product.residual_stride + row : nullptr;
+    bool has_bias = product.bias != nullptr;
+    float bias = has_bias ? __ldg(product.bias + row) : 0.0f;
+#pragma unroll
+    for (u32 n = 0; n < EIGHTS; n++)
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            if (8 * n + i >= left) continue;
+            float y = __fmul_rn(acc[n][i], row_scale);
+            // Adding nothing is not adding zero, which would make a zero of -0.
+            y = __fmul_rn(has_bias ? __fadd_rn(y, bias) : y, product.scale);
+            if (residual) y = __fadd_rn(residual[(8 * n + i) * product.residual_stride], y);
+            out[(8 * n + i) * product.out_stride] = y;
+        }
+}
+
 template <int BITS, int TOKENS>
 static __device__ __forceinline__ void matmul(const Product& product, const Entering& in, u32 tokens) {
     extern __shared__ uint4 shared[];
@@ -174,11 +203,7 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
                     i32 d[4];
                     multiply_tiles(d, a[t], b0, b1, INTEGER_BITS);
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        // The integer sum times the factor, rounded once; then two roundings more: the CPU's bits.
-                        float whole = fmaf(__int_as_float(d[i]), factors[t][i >> 1], biases[t][i >> 1]);
-                        acc[t][n][i] = __fadd_rn(acc[t][n][i], __fmul_rn(whole, i & 1 ? scales.y : scales.x));
-                    }
+                    for (int i = 0; i < 4; i++) acc[t][n][i] = add_term(acc[t][n][i], d[i], factors[t][i >> 1], biases[t][i >> 1], i & 1 ? scales.y : scales.x);
                 }
             }
         }
@@ -188,20 +213,206 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
-            if (out_row >= product.rows) continue;
-            float scale = __ldg(p.row_scales + out_row), bias = product.bias ? __ldg(product.bias + out_row) : 0.0f;
+            float sums[EIGHTS][2];
 #pragma unroll
             for (int n = 0; n < EIGHTS; n++)
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    u32 token = first_token + warp_token + n * 8 + quarter * 2 + i;
-                    if (token >= tokens) continue;
-                    float y = __fmul_rn(__fadd_rn(__fmul_rn(acc[t][n][2 * h + i], scale), bias), product.scale);
-                    if (product.residual) y = __fadd_rn(product.residual[(u64)token * product.residual_stride + out_row], y);
-                    product.out[(u64)token * product.out_stride + out_row] = y;
-                }
+                for (int i = 0; i < 2; i++) sums[n][i] = acc[t][n][2 * h + i];
+            finish<EIGHTS>(product, first_token + warp_token + quarter * 2, tokens, out_row, __ldg(p.row_scales + min(out_row, product.rows - 1)), sums);
         }
 }
+
+// A tile's levels, a row's two halves of 8 columns in each lane as an instruction wants them, and for each of 8 rows and the one 8 below their factors, and
+// what the bias of integer sums comes to with them.
+struct SpreadTile {
+    uint4 levels[32];
+    float4 factors[8];
+};
+
+// to (tile_rows, groups). Grid (ceil(groups / 8), tile_rows), block 256: a warp for each tile.
+template <int BITS>
+static __device__ __forceinline__ void spread(const u8* matrix, u32 rows, u32 cols, SpreadTile* to) {
+    Planes p = planes_of<BITS>(matrix, rows, cols);
+    u32 group = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x & 31, row = lane >> 2, quarter = lane & 3;
+    if (group >= p.groups) return;
+    Levels<BITS> levels = load_levels<BITS>(p), second = shifted<BITS>(levels);
+    u64 tile = (u64)blockIdx.y * p.groups + group;
+    const u32* words = (const u32*)(p.tiles + tile * Format<BITS>::tile_bytes);
+    u32 a[4];
+    float factors[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        i32 sub = ((const i8*)p.sub_scales)[tile * TILE_ROWS + row + 8 * h];
+        u32 low, high;
+        expand_row<BITS>(levels, second, words + row + 8 * h, quarter, sub, low, high);
+        const bool ordered = BITS == 8 || BITS == 2;
+        a[h] = ordered ? low : permute(low, high, 0x6420);
+        a[h + 2] = ordered ? high : permute(low, high, 0x7531);
+        factors[h] = (float)(Format<BITS>::has_pick ? sub >> 1 : sub);
+    }
+    to[tile].levels[lane] = {a[0], a[1], a[2], a[3]};
+    if (quarter == 0) to[tile].factors[row] = {factors[0], factors[1], -INTEGER_BIAS * factors[0], -INTEGER_BIAS * factors[1]};
+}
+
+#define SPREAD(bits)                                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(256) spread_##bits(const u8* matrix, u32 rows, u32 cols, SpreadTile* to) {                \
+        spread<bits>(matrix, rows, cols, to);                                                                                              \
+    }
+SPREAD(2)
+SPREAD(3)
+SPREAD(4)
+SPREAD(5)
+SPREAD(6)
+SPREAD(8)
+
+template <int TOKENS>
+struct SpreadStage {
+    // Of each of BLOCK_TILE_ROWS tile rows, STEP_GROUPS tiles; of each of STEP_GROUPS groups, the vectors' codes; their scales.
+    static const u32 row = STEP_GROUPS * sizeof(SpreadTile);
+    static const u32 codes = BLOCK_TILE_ROWS * row;
+    static const u32 scales = codes + STEP_GROUPS * TOKENS * GROUP;
+    static const u32 bytes = scales + STEP_GROUPS * TOKENS * 4;
+};
+
+template <int TOKENS>
+static __device__ __forceinline__ void matmul_spread(const Product& product, const Entering& in, u32 tokens, const SpreadTile* tiles, const float* row_scales) {
+    extern __shared__ uint4 shared[];
+    typedef SpreadStage<TOKENS> S;
+    const int TILES = 2, EIGHTS = TOKENS / 16;
+    u8* stages = (u8*)shared;
+    let_next_start();
+    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, row = lane >> 2, quarter = lane & 3;
+    u32 warp_tile_row = (warp >> 1) * TILES, warp_token = (warp & 1) * (TOKENS / 2);
+    u32 tile_rows = (product.rows + TILE_ROWS - 1) / TILE_ROWS, groups = (product.cols + GROUP - 1) / GROUP;
+    u32 first_tile_row = blockIdx.x * BLOCK_TILE_ROWS, first_token = blockIdx.y * TOKENS;
+    wait_for_previous();
+    if (product.gate && *product.gate == 0) return;
+
+    // What a thread copies in every step, from where to where in a stage. What lies outside is read from inside: it counts for nothing.
+    const u32 row_pieces = S::row / 16, pieces = BLOCK_TILE_ROWS * row_pieces, rounds = (pieces + 255) / 256;
+    const u32 token_pieces = STEP_GROUPS * 2, code_rounds = TOKENS * token_pieces / 256;
+    const u8 *from_tiles[rounds], *from_codes[code_rounds];
+#pragma unroll
+    for (u32 i = 0; i < rounds; i++) {
+        u32 piece = threadIdx.x + i * 256, tile_row = min(first_tile_row + piece / row_pieces, tile_rows - 1);
+        from_tiles[i] = (const u8*)(tiles + (u64)tile_row * groups) + piece % row_pieces * 16;
+    }
+    u32 part = threadIdx.x % token_pieces, scale_token = threadIdx.x / STEP_GROUPS, scale_step = threadIdx.x % STEP_GROUPS;
+#pragma unroll
+    for (u32 i = 0; i < code_rounds; i++) {
+        u32 token = min(first_token + (threadIdx.x + i * 256) / token_pieces, tokens - 1);
+        from_codes[i] = (const u8*)in.codes + (u64)token * groups * GROUP + part * 16;
+    }
+    const float* from_scale = in.scales + (u64)min(first_token + scale_token, tokens - 1) * groups + scale_step;
+    u32 to_tiles = shared_address(stages) + threadIdx.x * 16;
+    u32 to_codes = shared_address(stages) + S::codes + (part / 2 * TOKENS + threadIdx.x / token_pieces) * GROUP + part % 2 * 16;
+    u32 to_scale = shared_address(stages) + S::scales + (scale_step * TOKENS + scale_token) * 4;
+    // Of the last step maybe one group alone is there.
+    auto start = [&](u32 slot, u32 there) {
+        u32 stage = slot * S::bytes;
+        bool is_whole = there == STEP_GROUPS;
+#pragma unroll
+        for (u32 i = 0; i < rounds; i++) {
+            u32 piece = threadIdx.x + i * 256;
+            if (((i + 1) * 256 <= pieces || piece < pieces) && (is_whole || piece % row_pieces < there * (u32)sizeof(SpreadTile) / 16))
+                copy_16(to_tiles + stage + i * 4096, from_tiles[i]);
+            from_tiles[i] += S::row;
+        }
+#pragma unroll
+        for (u32 i = 0; i < code_rounds; i++) {
+            if (is_whole || part / 2 < there) copy_16(to_codes + stage + i * (256 / token_pieces) * GROUP, from_codes[i]);
+            from_codes[i] += STEP_GROUPS * GROUP;
+        }
+        if (scale_token < TOKENS && (is_whole || scale_step < there)) copy_4(to_scale + stage, from_scale);
+        from_scale += STEP_GROUPS;
+    };
+    u32 steps = (groups + STEP_GROUPS - 1) / STEP_GROUPS;
+#pragma unroll
+    for (u32 s = 0; s < STAGES - 1; s++) {
+        if (s < steps) start(s, min((u32)STEP_GROUPS, groups - s * STEP_GROUPS));
+        copies_commit();
+    }
+    float acc[TILES][EIGHTS][4];
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int n = 0; n < EIGHTS; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) acc[t][n][i] = 0.0f;
+
+    u32 slot = 0;
+    for (u32 step = 0; step < steps; step++) {
+        copies_wait<STAGES - 2>();
+        __syncthreads();
+        u32 ahead = step + STAGES - 1, free = slot == 0 ? STAGES - 1 : slot - 1;
+        if (ahead < steps) start(free, min((u32)STEP_GROUPS, groups - ahead * STEP_GROUPS));
+        copies_commit();
+        const u8* stage = stages + slot * S::bytes;
+        slot = slot + 1 == STAGES ? 0 : slot + 1;
+        u32 there = min((u32)STEP_GROUPS, groups - step * STEP_GROUPS);
+#pragma unroll
+        for (u32 k = 0; k < STEP_GROUPS; k++) {
+            if (k >= there) break;
+            u32 a[TILES][4];
+            float factors[TILES][2], biases[TILES][2];
+#pragma unroll
+            for (int t = 0; t < TILES; t++) {
+                const SpreadTile* tile = (const SpreadTile*)(stage + (warp_tile_row + t) * S::row) + k;
+                uint4 levels = tile->levels[lane];
+                float4 f = tile->factors[row];
+                a[t][0] = levels.x, a[t][1] = levels.y, a[t][2] = levels.z, a[t][3] = levels.w;
+                factors[t][0] = f.x, factors[t][1] = f.y, biases[t][0] = f.z, biases[t][1] = f.w;
+            }
+            // Products of the next eight vectors are under way while the sums of these are taken; what they read, earlier still.
+            uint2 x[3];
+            float2 scales[3];
+            i32 d[2][TILES][4];
+            auto load = [&](int n) {
+                u32 token = warp_token + n * 8;
+                x[n % 3] = *(const uint2*)(stage + S::codes + (k * TOKENS + token + row) * GROUP + quarter * 8);
+                scales[n % 3] = *(const float2*)(stage + S::scales + (k * TOKENS + token + quarter * 2) * 4);
+            };
+            auto multiply = [&](int n) {
+#pragma unroll
+                for (int t = 0; t < TILES; t++) multiply_tiles(d[n & 1][t], a[t], x[n % 3].x, x[n % 3].y, INTEGER_BITS);
+            };
+            load(0);
+            load(1);
+            multiply(0);
+#pragma unroll
+            for (int n = 0; n < EIGHTS; n++) {
+                if (n + 2 < EIGHTS) load(n + 2);
+                if (n + 1 < EIGHTS) multiply(n + 1);
+#pragma unroll
+                for (int t = 0; t < TILES; t++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        acc[t][n][i] = add_term(acc[t][n][i], d[n & 1][t][i], factors[t][i >> 1], biases[t][i >> 1], i & 1 ? scales[n % 3].y : scales[n % 3].x);
+            }
+        }
+    }
+#pragma unroll
+    for (int t = 0; t < TILES; t++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            u32 out_row = (first_tile_row + warp_tile_row + t) * TILE_ROWS + row + 8 * h;
+            float sums[EIGHTS][2];
+#pragma unroll
+            for (int n = 0; n < EIGHTS; n++)
+#pragma unroll
+                for (int i = 0; i < 2; i++) sums[n][i] = acc[t][n][2 * h + i];
+            finish<EIGHTS>(product, first_token + warp_token + quarter * 2, tokens, out_row, __ldg(row_scales + min(out_row, product.rows - 1)), sums);
+        }
+}
+
+// The same from levels that `spread` wrote; row_scales (rows). Shared memory: four stages of 2 * (5120 + 36 * TOKENS) bytes.
+#define MATMUL_SPREAD(tokens)                                                                                                              \
+    extern "C" __global__ void __launch_bounds__(256, 2)                                                                                   \
+        matmul_spread_##tokens(Product product, Entering in, u32 vectors, const SpreadTile* tiles, const float* row_scales) {              \
+        matmul_spread<tokens>(product, in, vectors, tiles, row_scales);                                                                    \
+    }
+MATMUL_SPREAD(64)
+MATMUL_SPREAD(128)
 
 // out (tokens, rows) from rounded vectors: codes, scales.
 //
@@ -210,7 +421,7 @@ static __device__ __forceinline__ void matmul(const Product& product, const Ente
     extern "C" __global__ void __launch_bounds__(256, 2) matmul_##bits##_##tokens(Product product, Entering in, u32 vectors) {            \
         matmul<bits, tokens>(product, in, vectors);                                                                                       \
     }
-#define MATMULS(bits) MATMUL(bits, 32) MATMUL(bits, 64) MATMUL(bits, 128)
+#define MATMULS(bits) MATMUL(bits, 32) MATMUL(bits, 64)
 MATMULS(2)
 MATMULS(3)
 MATMULS(4)

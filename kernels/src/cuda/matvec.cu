@@ -1,30 +1,62 @@
-// Quantized matrix times one to eight vectors: a step. kernels/src/portable/matmul.rs.
+// Compiled with --fmad=false: the bits of the CPU.
+// Quantized matrix times one to eight vectors, with what comes before and after it in a step: kernels/src/portable/matmul.rs.
 //
-// A block takes neighbouring tile rows, about as many as every other, and cuts their tiles evenly among its warps. A warp has its tiles copied
-// into a ring of its own in shared memory, far ahead, and from before the vectors are there: what the kernel before this one takes to end is
-// not lost for the memory. A warp works on two tiles at a time, lane l on row l % 16 of one of them; rows that lie in several warps are added up
-// in the end, in the order of their columns. The integer sums are exact; the order of the others is fixed by the shape and the number of blocks.
-#include "entering.cuh"
+// A block takes neighbouring tile rows, about as many as every other, in passes of as many as there is room for; a pass's tiles are cut evenly among
+// its warps. A warp has its tiles copied into a ring of its own in shared memory, from before the vectors are there: what the kernel before this one
+// takes to end is not lost for the memory. Integer tensor cores multiply a tile with up to eight vectors at a time. Its exact sums become floats, a term
+// for each row and group, and wait in shared memory until one thread a row adds them up in ascending order: the CPU's bits, wherever the tiles were
+// multiplied.
 #include "pipeline.cuh"
 #include "product.cuh"
-#include "quant.cuh"
+#include "rounding.cuh"
 
-// Tiles in shared memory for each warp, in chunks that are copied at once: about 100 KiB for 16 warps.
+#define WARPS 16
+#define CHUNKS 2
+
+// Tiles that are copied at once; four are multiplied at a time.
 template <int BITS>
 struct Ring {
-    static const u32 chunks = 3;
-    static const u32 chunk_tiles = BITS == 5 ? 6 : BITS == 3 ? 10 : BITS == 6 ? 4 : 32 / BITS;
+    static const u32 chunk_tiles = BITS == 2 ? 16 : BITS <= 4 ? 8 : 4;
     static const u32 tile_bytes = Format<BITS>::tile_bytes + TILE_ROWS;
     static const u32 chunk_bytes = chunk_tiles * tile_bytes;
     // The sub-scales lie behind a chunk's tiles.
     static const u32 sub_scales = chunk_tiles * Format<BITS>::tile_bytes;
-    static const u32 bytes = chunks * chunk_bytes + 8 * chunks + 8;
+};
+
+// What a warp has of a block's tiles, pass by pass, in chunks.
+struct Walk {
+    u32 pass, at, end;                              // tiles, counted from the pass's first
+    u32 tile_rows, pass_tile_rows, groups, warp;    // of the block, of a pass, of a tile row
+
+    __device__ __forceinline__ Walk(u32 tile_rows, u32 pass_tile_rows, u32 groups, u32 warp)
+        : pass(0), tile_rows(tile_rows), pass_tile_rows(pass_tile_rows), groups(groups), warp(warp) {
+        cut();
+    }
+    __device__ __forceinline__ bool has_pass() const { return pass * pass_tile_rows < tile_rows; }
+    __device__ __forceinline__ u32 rows_of_pass() const { return min(pass_tile_rows, tile_rows - pass * pass_tile_rows); }
+    // The first tile of the pass, counted from the block's first.
+    __device__ __forceinline__ u32 first() const { return pass * pass_tile_rows * groups; }
+    __device__ __forceinline__ void cut() {
+        u32 tiles = rows_of_pass() * groups, fours = (tiles + 3) / 4;
+        at = min(fours * warp / WARPS * 4, tiles);
+        end = min(fours * (warp + 1) / WARPS * 4, tiles);
+    }
+    // To the next pass in which there is a tile; says whether there is one.
+    __device__ __forceinline__ bool settle() {
+        while (at == end) {
+            pass++;
+            if (!has_pass()) return false;
+            cut();
+        }
+        return true;
+    }
 };
 
 // Has a chunk of tiles copied. Bulk copies are started by one lane, others by all.
 template <int BITS>
 static __device__ __forceinline__ void start_chunk(const Planes& p, u32 tile, u32 tiles, u32 to, u32 barrier, u32 lane) {
 #if BULK_COPIES
+    if (lane != 0) return;
     barrier_expect(barrier, tiles * Ring<BITS>::tile_bytes);
     copy_bulk(to, p.tiles + (u64)tile * Format<BITS>::tile_bytes, tiles * Format<BITS>::tile_bytes, barrier);
     copy_bulk(to + Ring<BITS>::sub_scales, p.sub_scales + (u64)tile * TILE_ROWS, tiles * TILE_ROWS, barrier);
@@ -35,15 +67,11 @@ static __device__ __forceinline__ void start_chunk(const Planes& p, u32 tile, u3
 #endif
 }
 
-// Waits for the oldest chunk under way. Called by all lanes; `round` is how often the ring has been filled before it.
-template <int BITS>
-static __device__ __forceinline__ void wait_chunk(u32 barrier, u32 round) {
-#if BULK_COPIES
-    barrier_wait(barrier, round & 1);
-#else
-    copies_wait<Ring<BITS>::chunks - 1>();
-    __syncwarp();
-#endif
+// (16 x 32) * (32 x 8) + c, of bytes.
+static __device__ __forceinline__ void multiply_tile(i32 d[4], const u32 a[4], uint2 x) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(x.x), "r"(x.y));
 }
 
 // Whether the lower half of the levels is negative and the upper half is not, nor the largest number: then codes need no selection of a half.
@@ -53,270 +81,300 @@ static __device__ __forceinline__ bool splits(const u32* words) {
     return (words[0] & words[1] & signs) == signs && ((words[2] | words[3] | (words[2] + 0x01010101u) | (words[3] + 0x01010101u)) & signs) == 0;
 }
 
-// What two tiles, one for each half of the warp, add to the lane's row. `tile` points to the lane's tile and row, `sub` to its sub-scale, `codes`
-// and `groups` to the vectors' codes, scales and offsets of its group.
-template <int BITS, int VECTORS, bool SPLIT>
-static __device__ __forceinline__ void add_tile(const Levels<BITS>& levels, const u32* words, i32 sub, u32 half, const u8* codes, const int2* groups,
-                                         u32 group_stride, float* acc) {
-    float factor = (float)(Format<BITS>::has_pick ? sub >> 1 : sub);
-    i32 pick = sub & 1;
+// The exact sums of a tile, begun with `INTEGER_BITS`. `words` points to the lane's pair of rows in the tile's first line: the tile's rows 2i and 2i + 1 are
+// the rows i and i + 8 of the instruction. SPLIT: see `splits`.
+template <int BITS, bool SPLIT>
+static __device__ __forceinline__ void sums_of(i32 d[4], const Levels<BITS>& levels, const u32* words, u32 quarter, uint2 x) {
+    d[0] = d[1] = d[2] = d[3] = INTEGER_BITS;
+    u32 a[4];
     if constexpr (SPLIT) {
         // A nibble with its highest bit gives a level's sign, eight times, instead of the level: -1 in the lower half, 0 in the upper, whose
-        // levels are one too high. Both products together are exact. The halves of the warp take lines in another order, to meet other banks.
-        int2 of_group = *groups;
-        i32 low = INTEGER_BITS + pick * of_group.y, high = 0, low2 = 0, high2 = 0;
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-            u32 nibbles = words[(i ^ half) * TILE_ROWS], other = nibbles ^ 0x88888888u;
-            uint2 x = *(const uint2*)(codes + (i ^ half) * 8);
-            low = dp4a(permute(levels.words[0], levels.words[1], nibbles), x.x, low);
-            high = dp4a(permute(levels.words[2], levels.words[3], other), x.x, high);
-            low2 = dp4a(permute(levels.words[0], levels.words[1], nibbles >> 16), x.y, low2);
-            high2 = dp4a(permute(levels.words[2], levels.words[3], other >> 16), x.y, high2);
-        }
-        acc[0] += from_integer_bits((low + high) + (low2 + high2)) * factor * __int_as_float(of_group.x);
-        return;
-    }
-    auto line = [&](int i) { return words[i * TILE_ROWS]; };
-    u32 w[8];
-#pragma unroll
-    for (int i = 0; i < 4; i++) expand<BITS>(levels, i, line, w[2 * i], w[2 * i + 1]);
-#pragma unroll
-    for (int v = 0; v < VECTORS; v++) {
-        const uint4* from = (const uint4*)(codes + v * group_stride * GROUP);
-        uint4 x[2] = {from[0], from[1]};
-        int2 of_group = groups[v * group_stride];
-        const u32* xs = (const u32*)x;
-        i32 even = INTEGER_BITS, odd = 0;
-        if (BITS == 2) even += of_group.y;
-        else if (Format<BITS>::has_pick) even += pick * of_group.y;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            even = dp4a(w[2 * i], xs[2 * i], even);
-            odd = dp4a(w[2 * i + 1], xs[2 * i + 1], odd);
-        }
-        acc[v] += from_integer_bits(even + odd) * factor * __int_as_float(of_group.x);
+        // levels are one too high. Both products together are exact.
+        uint2 nibbles = *(const uint2*)(words + quarter * TILE_ROWS);
+        uint2 other = make_uint2(nibbles.x ^ 0x88888888u, nibbles.y ^ 0x88888888u);
+        a[0] = permute(levels.words[0], levels.words[1], nibbles.x), a[2] = permute(levels.words[0], levels.words[1], nibbles.x >> 16);
+        a[1] = permute(levels.words[0], levels.words[1], nibbles.y), a[3] = permute(levels.words[0], levels.words[1], nibbles.y >> 16);
+        multiply_tile(d, a, x);
+        a[0] = permute(levels.words[2], levels.words[3], other.x), a[2] = permute(levels.words[2], levels.words[3], other.x >> 16);
+        a[1] = permute(levels.words[2], levels.words[3], other.y), a[3] = permute(levels.words[2], levels.words[3], other.y >> 16);
+        multiply_tile(d, a, x);
+    } else {
+        expand<BITS>(levels, quarter, [&](u32 line) { return (*(const uint2*)(words + line * TILE_ROWS)).x; }, a[0], a[2]);
+        expand<BITS>(levels, quarter, [&](u32 line) { return (*(const uint2*)(words + line * TILE_ROWS)).y; }, a[1], a[3]);
+        multiply_tile(d, a, x);
     }
 }
 
-template <int BITS, int VECTORS, bool SPLIT>
-static __device__ __forceinline__ void walk_tiles(const Product& product, const Planes& p, const Levels<BITS>& levels, u32 first_tile, u32 begin, u32 end,
-                                           u32 first_row, u8* ring, u32 barriers, const u8* codes, const int2* groups, u32 group_stride,
-                                           const float* row_scales, const float* base, u32 base_stride, float* slots) {
-    const u32 CHUNK = Ring<BITS>::chunk_tiles;
-    u32 lane = threadIdx.x & 31, half = lane >> 4, row = lane & 15;
-    float acc[VECTORS];
-#pragma unroll
-    for (int v = 0; v < VECTORS; v++) acc[v] = 0.0f;
-    u32 tile_row = begin / p.groups, group = begin - tile_row * p.groups, slot = 0, round = 0;
-    bool foreign = group != 0;
+// The term that a sum of a row and a group adds: (sum + what the second table adds) * factor * scale. `of_group` has the scale and, for codes all equal to
+// one, what a second table adds.
+template <int BITS>
+static __device__ __forceinline__ float term_of(i32 sum, i32 sub, int2 of_group) {
+    if (BITS == 2) sum += of_group.y;
+    else if (Format<BITS>::has_pick) sum += sub & 1 ? of_group.y : 0;
+    float factor = from_integer_bits(INTEGER_BITS + (Format<BITS>::has_pick ? sub >> 1 : sub));
+    // The sum without its bias, times the factor, is rounded once: the bias times the factor is exact.
+    return fmaf(__int_as_float(sum), factor, -INTEGER_BIAS * factor) * __int_as_float(of_group.x);
+}
+
+// Vectors, rounded, in shared memory: codes (vectors, stride, 32) and scales with offsets (vectors, stride); behind the last group come three that repeat the first, so that
+// four neighbouring tiles need not ask where a row ends.
+struct Rounded {
+    const u8* codes;
+    const int2* groups;
+    u32 count, stride; // groups, and how many there is room for
+};
+
+// Multiplies a chunk of tiles; `group` is the first one's. `to` is where its terms begin, (tiles, 16), and those of the next vector `to_stride` further.
+template <int BITS, bool ONE, bool SPLIT>
+static __device__ __forceinline__ void multiply_chunk(const Levels<BITS>& levels, const u8* chunk, u32 tiles, u32 group, u32 vectors, const Rounded& x,
+                                                      float* to, u32 to_stride) {
+    u32 lane = threadIdx.x & 31, pair = lane >> 2, quarter = lane & 3, groups = x.count;
+    const u32* words = (const u32*)chunk + 2 * pair;
+    const u16* subs = (const u16*)(chunk + Ring<BITS>::sub_scales) + pair;
+    const u8* codes = x.codes + quarter * 8;
+    // With one vector all columns of the instruction are that one; else a column is a vector.
+    if (!ONE) codes += (pair < vectors ? pair : 0) * x.stride * GROUP;
 #pragma unroll 1
-    for (u32 chunk = begin; chunk < end; chunk += CHUNK) {
-        u8* at = ring + slot * Ring<BITS>::chunk_bytes;
-        u32 tiles = min(CHUNK, end - chunk);
-        wait_chunk<BITS>(barriers + slot * 8, round);
-        const u32* words = (const u32*)(at + half * Format<BITS>::tile_bytes) + row;
-        const i8* subs = (const i8*)at + Ring<BITS>::sub_scales + half * TILE_ROWS + row;
-        for (u32 left = tiles; left > 0;) {
-            u32 run = min(left, p.groups - group);
-            const u8* x = codes + (group + half) * GROUP;
-            const int2* of_groups = groups + group + half;
-            left -= run;
-            group += run;
-#pragma unroll 2
-            for (; run >= 2; run -= 2) {
-                add_tile<BITS, VECTORS, SPLIT>(levels, words, *subs, half, x, of_groups, group_stride, acc);
-                words += 2 * Format<BITS>::tile_bytes / 4, subs += 2 * TILE_ROWS, x += 2 * GROUP, of_groups += 2;
-            }
-            if (run) {
-                // One tile: half of the warp would meet the next row's.
-                if (half == 0) add_tile<BITS, VECTORS, SPLIT>(levels, words, *subs, half, x, of_groups, group_stride, acc);
-                words += Format<BITS>::tile_bytes / 4, subs += TILE_ROWS;
-            }
-            bool complete = group == p.groups;
-            if (!complete && (left > 0 || chunk + CHUNK < end)) continue;
-            bool whole = complete && !foreign;
+    for (u32 first = 0; first < tiles; first += 4) {
+        i32 d[4][4];
 #pragma unroll
-            for (int v = 0; v < VECTORS; v++) {
-                float sum = acc[v] + __shfl_xor_sync(FULL, acc[v], 16);
-                acc[v] = 0.0f;
-                if (half) continue;
-                u32 local = tile_row * TILE_ROWS + row, out_row = first_row + local;
-                if (!whole) slots[((complete ? 0 : 1) * VECTORS + v) * TILE_ROWS + row] = sum;
-                else if (out_row < product.rows)
-                    product.out[(u64)v * product.out_stride + out_row] = base[v * base_stride + local] + product.scale * (sum * row_scales[local]);
-            }
-            if (complete) {
-                foreign = false;
-                group = 0;
-                tile_row++;
+        for (u32 i = 0; i < 4; i++)
+            sums_of<BITS, SPLIT>(d[i], levels, words + (first + i) * (Format<BITS>::tile_bytes / 4), quarter, *(const uint2*)(codes + (group + i) * GROUP));
+        if (ONE) {
+            // All four lanes of a row have its sums; each finishes another tile.
+            i32 low = quarter & 1 ? d[1][0] : d[0][0], high = quarter & 1 ? d[3][0] : d[2][0];
+            i32 low2 = quarter & 1 ? d[1][2] : d[0][2], high2 = quarter & 1 ? d[3][2] : d[2][2];
+            u32 tile = first + quarter, sub = subs[tile * (TILE_ROWS / 2)];
+            int2 of_group = x.groups[group + quarter];
+            float2 terms = make_float2(term_of<BITS>(quarter & 2 ? high : low, (i8)sub, of_group), term_of<BITS>(quarter & 2 ? high2 : low2, (i8)(sub >> 8), of_group));
+            if (tile < tiles) *(float2*)(to + tile * TILE_ROWS + 2 * pair) = terms;
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) {
+                u32 tile = first + i, sub = subs[tile * (TILE_ROWS / 2)];
+#pragma unroll
+                for (u32 j = 0; j < 2; j++) {
+                    u32 vector = 2 * quarter + j;
+                    if (vector >= vectors || tile >= tiles) continue;
+                    int2 of_group = x.groups[vector * x.stride + group + i];
+                    *(float2*)(to + vector * to_stride + tile * TILE_ROWS + 2 * pair) =
+                        make_float2(term_of<BITS>(d[i][j], (i8)sub, of_group), term_of<BITS>(d[i][2 + j], (i8)(sub >> 8), of_group));
+                }
             }
         }
-        __syncwarp();
-        u32 next = chunk + CHUNK * Ring<BITS>::chunks;
-        if (next < end && (!BULK_COPIES || lane == 0))
-            start_chunk<BITS>(p, first_tile + next, min(CHUNK, end - next), shared_address(at), barriers + slot * 8, lane);
-#if !BULK_COPIES
-        copies_commit();
-#endif
-        slot++;
-        if (slot == Ring<BITS>::chunks) slot = 0, round++;
+        for (group += 4; group >= groups;) group -= groups;
     }
 }
 
-template <int BITS, int VECTORS, int KIND>
-static __device__ __forceinline__ void matvec(const Product& product, const Entering& in, u32 max_tile_rows) {
-    extern __shared__ uint4 shared[];
-    let_next_start();
-    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = (blockDim.x >> 5) - 1, threads = warps * 32;
-    Planes p = planes_of<BITS>(product.matrix, product.rows, product.cols);
-    // Even, so that a half of a warp that has no tile finds zeros.
-    u32 group_stride = (p.groups + 1) & ~1u, row_stride = max_tile_rows * TILE_ROWS;
-    // Shared memory: the rings of all warps and their barriers, the vectors' codes, their scales and offsets, what warps leave of rows that others
-    // share, the rows' scales, what is added to the products, where warps begin, and room for the norm.
-    const u32 ring_bytes = Ring<BITS>::chunks * Ring<BITS>::chunk_bytes;
-    u8* ring = (u8*)shared + warp * ring_bytes;
-    u32 barriers = shared_address((u8*)shared + warps * ring_bytes + warp * (8 * Ring<BITS>::chunks));
-    u8* codes = (u8*)shared + warps * (ring_bytes + 8 * Ring<BITS>::chunks + 8);
-    int2* groups = (int2*)(codes + VECTORS * group_stride * GROUP);
-    float* all_slots = (float*)(groups + VECTORS * group_stride);
-    float* row_scales = all_slots + warps * (2 * VECTORS * TILE_ROWS);
-    float* base = row_scales + row_stride;
-    u32* begins = (u32*)(base + VECTORS * row_stride);
-    float* norm_sums = (float*)(begins + warps);
-    float* slots = all_slots + warp * (2 * VECTORS * TILE_ROWS);
+// What a row needs beside its terms.
+struct RowBase {
+    float row_scale, bias, residual;
+    float conv_bias, conv_weights[MAX_TAPS], conv_state[MAX_TAPS - 1];
+};
 
-    u32 first_tile_row = (u64)p.tile_rows * blockIdx.x / gridDim.x, end_tile_row = (u64)p.tile_rows * (blockIdx.x + 1) / gridDim.x;
-    u32 tile_rows = end_tile_row - first_tile_row, tiles = tile_rows * p.groups, first_row = first_tile_row * TILE_ROWS;
-    u32 first_tile = first_tile_row * p.groups;
-    // Warps begin at every second tile, so that pairs of an even number of groups stay together.
-    u32 pairs = (tiles + 1) / 2, begin = min(pairs * warp / warps * 2, tiles), end = min(pairs * (warp + 1) / warps * 2, tiles);
-#if BULK_COPIES
-    if (lane == 0 && warp < warps) {
+static __device__ __forceinline__ bool is_convolved(const After& after, u32 row) { return row - after.conv_first < after.conv_channels; }
+
+static __device__ __forceinline__ float* window_of(const After& after, u32 vector, u32 row) {
+    return (float*)(after.conv_state + vector * after.conv_state_stride) + (row - after.conv_first);
+}
+
+static __device__ __forceinline__ RowBase read_row(const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+    RowBase base;
+    base.row_scale = __ldg(p.row_scales + row);
+    base.bias = product.bias ? __ldg(product.bias + row) : 0.0f;
+    base.residual = product.residual ? product.residual[(u64)vector * product.residual_stride + row] : 0.0f;
+    if (!is_convolved(after, row)) return base;
+    u32 channel = row - after.conv_first;
+    base.conv_bias = after.conv_bias ? __ldg(after.conv_bias + channel) : 0.0f;
+    const float* window = window_of(after, vector, row);
 #pragma unroll
-        for (u32 c = 0; c < Ring<BITS>::chunks; c++) barrier_init(barriers + c * 8);
+    for (u32 tap = 0; tap < MAX_TAPS; tap++) {
+        if (tap >= after.taps) continue;
+        base.conv_weights[tap] = __ldg(after.conv_weight + (u64)tap * after.conv_channels + channel);
+        if (tap + 1 < after.taps && tap < MAX_TAPS - 1) base.conv_state[tap] = window[(u64)tap * after.conv_channels];
+    }
+    return base;
+}
+
+// Has what no kernel of this step writes but this one come into the cache.
+static __device__ __forceinline__ void prefetch_row(const Product& product, const After& after, const Planes& p, u32 vector, u32 row) {
+    prefetch(p.row_scales + row);
+    if (product.bias) prefetch(product.bias + row);
+    if (!is_convolved(after, row)) return;
+    u32 channel = row - after.conv_first;
+    if (after.conv_bias) prefetch(after.conv_bias + channel);
+#pragma unroll 1
+    for (u32 tap = 0; tap < after.taps; tap++) {
+        prefetch(after.conv_weight + (u64)tap * after.conv_channels + channel);
+        if (tap + 1 < after.taps) prefetch(window_of(after, vector, row) + (u64)tap * after.conv_channels);
+    }
+}
+
+static __device__ __forceinline__ void finish_row(const RowBase& base, const Product& product, const After& after, u32 vector, u32 row, float sum) {
+    float y = sum * base.row_scale;
+    if (product.bias) y += base.bias;
+    y *= product.scale;
+    if (after.cap > 0.0f) y = after.cap * tanh_of(y / after.cap);
+    if (is_convolved(after, row)) {
+        // A step of kernels/src/portable/conv.rs.
+        float* state = window_of(after, vector, row);
+        float acc = after.conv_bias ? base.conv_bias : 0.0f;
+#pragma unroll
+        for (u32 tap = 0; tap < MAX_TAPS; tap++) {
+            if (tap + 1 < after.taps && tap < MAX_TAPS - 1) {
+                acc += base.conv_weights[tap] * base.conv_state[tap];
+                if (tap > 0) state[(u64)(tap - 1) * after.conv_channels] = base.conv_state[tap];
+            } else if (tap + 1 == after.taps) {
+                acc += base.conv_weights[tap] * y;
+                if (tap > 0) state[(u64)(tap - 1) * after.conv_channels] = y;
+            }
+        }
+        y = after.has_silu ? silu_of(acc) : acc;
+    }
+    if (product.residual) y = base.residual + y;
+    product.out[(u64)vector * product.out_stride + row] = y;
+}
+
+template <int BITS, bool ONE>
+static __device__ __forceinline__ void matvec(const Product& product, const Entering& in, const After& after, u32 vectors, u32 pass_tile_rows) {
+    extern __shared__ uint4 shared[];
+    if (ONE) vectors = 1;
+    u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    Planes p = planes_of<BITS>(product.matrix, product.rows, product.cols);
+    // Shared memory: the rings of all warps and their barriers, the vectors' codes, their scales and offsets, the norm's factors, and what is first room
+    // for a vector's values and then for the terms of a pass.
+    const u32 ring_bytes = CHUNKS * Ring<BITS>::chunk_bytes;
+    u8* ring = (u8*)shared + warp * ring_bytes;
+    u8* all_barriers = (u8*)shared + WARPS * ring_bytes;
+    u32 barriers = shared_address(all_barriers) + warp * (8 * CHUNKS), stride = (p.groups + 4) & ~1u;
+    u8* codes = all_barriers + WARPS * 8 * CHUNKS;
+    int2* groups = (int2*)(codes + vectors * stride * GROUP);
+    float* inverses = (float*)(groups + vectors * stride);
+    float* terms = inverses + MAX_NORM_GROUPS;
+    Values values(terms, product.cols);
+
+    u32 each = p.tile_rows / gridDim.x, more = p.tile_rows % gridDim.x; // The first `more` blocks have a tile row more.
+    u32 first_tile_row = blockIdx.x * each + min(blockIdx.x, more), end_tile_row = first_tile_row + each + (blockIdx.x < more);
+    u32 first_tile = first_tile_row * p.groups, first_row = first_tile_row * TILE_ROWS;
+    Walk coming(end_tile_row - first_tile_row, pass_tile_rows, p.groups, warp), walk = coming;
+#if BULK_COPIES
+    if (lane == 0) {
+#pragma unroll
+        for (u32 c = 0; c < CHUNKS; c++) barrier_init(barriers + c * 8);
         fence_bulk();
     }
-    __syncthreads();
+    __syncwarp();
 #endif
-    if (lane == 0 && warp < warps) begins[warp] = begin;
-    // The last warp has the first chunks copied, for each of the others by a lane: one after the other, so that not so much is on its way at once
-    // that what others wait for would queue behind it.
-    if (warp == warps) {
-#if BULK_COPIES
-        if (lane < warps) {
-            u32 of_lane = shared_address((u8*)shared + warps * ring_bytes + lane * (8 * Ring<BITS>::chunks));
-            u32 to = shared_address((u8*)shared + lane * ring_bytes);
-            u32 at = min(pairs * lane / warps * 2, tiles), to_end = min(pairs * (lane + 1) / warps * 2, tiles);
-            for (u32 c = 0; c < Ring<BITS>::chunks && at < to_end; c++) {
-                // Not for ever: by then the chunk may have been used, and its room be waiting for another.
-                for (u32 tries = 0; c > 0 && tries < 64 && !barrier_passed(of_lane + (c - 1) * 8, 0); tries++) {}
-                start_chunk<BITS>(p, first_tile + at, min(Ring<BITS>::chunk_tiles, to_end - at), to + c * Ring<BITS>::chunk_bytes, of_lane + c * 8, 0);
-                at += Ring<BITS>::chunk_tiles;
-            }
+    auto start_next = [&](u32 slot) {
+        if (coming.has_pass() && coming.settle()) {
+            u32 tiles = min(Ring<BITS>::chunk_tiles, coming.end - coming.at);
+            start_chunk<BITS>(p, first_tile + coming.first() + coming.at, tiles, shared_address(ring + slot * Ring<BITS>::chunk_bytes), barriers + slot * 8, lane);
+            coming.at += tiles;
         }
-#endif
-        wait_for_previous();
-        return;
-    }
 #if !BULK_COPIES
-#pragma unroll
-    for (u32 c = 0; c < Ring<BITS>::chunks; c++) {
-        u32 at = begin + c * Ring<BITS>::chunk_tiles;
-        if (at < end)
-            start_chunk<BITS>(p, first_tile + at, min(Ring<BITS>::chunk_tiles, end - at), shared_address(ring + c * Ring<BITS>::chunk_bytes), 0, lane);
         copies_commit();
-    }
 #endif
+    };
+#pragma unroll
+    for (u32 c = 0; c < CHUNKS; c++) start_next(c);
+
     Levels<BITS> levels = load_levels<BITS>(p);
-    u32 rows = tile_rows * TILE_ROWS;
-    for (u32 i = threadIdx.x; i < rows; i += threads) {
-        row_scales[i] = __ldg(p.row_scales + first_row + i);
-        for (int v = 0; v < VECTORS; v++)
-            base[v * row_stride + i] = product.bias && first_row + i < product.rows ? product.scale * __ldg(product.bias + first_row + i) : 0.0f;
+    KeptWeights kept = keep_weights(in, product.cols);
+    // Threads finish the rows of a pass, those of the second vector after those of the first.
+    u32 pass_rows = walk.rows_of_pass() * TILE_ROWS;
+    for (u32 i = threadIdx.x; i < pass_rows * vectors; i += blockDim.x) {
+        u32 row = first_row + (ONE ? i : i % pass_rows);
+        if (row < product.rows) prefetch_row(product, after, p, ONE ? 0 : i / pass_rows, row);
     }
-    KeptWeights weights;
-    if (KIND == RMS || KIND == GATED_RMS) weights = load_weights<true>(in, product.cols, threads);
     wait_for_previous();
     if (product.gate && *product.gate == 0) return;
 
-    // The residual's first numbers come while the vectors are made.
-    float residual = 0.0f;
-    if (product.residual && threadIdx.x < rows && first_row + threadIdx.x < product.rows) residual = product.residual[first_row + threadIdx.x];
-    for (int v = 0; v < VECTORS; v++) {
-        u8* to = codes + v * group_stride * GROUP;
-        int2* of_groups = groups + v * group_stride;
+    for (u32 v = 0; v < vectors; v++) {
+        if (in.kind != ROUNDED) make_values(in, v, product.cols, values, inverses);
+        // Not earlier: what the next kernel has copied ahead would stand in the way of the vectors.
+        if (v == 0) let_next_start();
+        u8* to = codes + v * stride * GROUP;
+        int2* of_groups = groups + v * stride;
         i32 shift = levels.shift;
-        round_vector<KIND, true, true>(in, v, product.cols, threads, weights, norm_sums, nullptr, [=](u32 group, u32 quad, u32 four, float scale, i32 sum) {
+        round_values(in, v, product.cols, kept, values, inverses, [=](u32 group, u32 eight, uint2 codes, float scale, i32 sum) {
+            // Formats with a table have their columns in the order of nibbles.
             const bool ordered = BITS == 8 || BITS == 2;
-            if (!ordered) {
-                u32 other = __shfl_xor_sync(FULL, four, 1);
-                four = permute(quad & 1 ? other : four, quad & 1 ? four : other, quad & 1 ? 0x7362 : 0x5140);
+            if (!ordered) codes = make_uint2(permute(codes.x, codes.y, 0x5140), permute(codes.x, codes.y, 0x7362));
+            u32 end = p.groups;
+            for (u32 at = group; group < end && at < end + 3; at += end) {
+                *(uint2*)(to + at * GROUP + eight * 8) = codes;
+                if (eight == 0) of_groups[at] = make_int2(__float_as_int(scale), BITS == 2 ? -sum : shift * sum);
             }
-            if (group >= group_stride) return;
-            *(u32*)(to + group * GROUP + quad * 4) = four;
-            if (quad == 0) of_groups[group] = make_int2(__float_as_int(scale), BITS == 2 ? -sum : shift * sum);
         });
+        __syncthreads();
     }
-    if (product.residual) {
-        // By the threads that wrote `base`.
-        for (u32 i = threadIdx.x; i < rows && first_row + i < product.rows; i += threads) {
-            base[i] += i == threadIdx.x ? residual : product.residual[first_row + i];
-            for (int v = 1; v < VECTORS; v++) base[v * row_stride + i] += product.residual[(u64)v * product.residual_stride + first_row + i];
-        }
-    }
-    sync_threads(threads);
-
     bool split = false;
-    if constexpr (BITS == 4 && VECTORS == 1) {
+    if constexpr (BITS == 4) {
         split = splits(levels.words);
-        if (split) {
-            Levels<BITS> up = levels;
-            up.words[2] += 0x01010101u;
-            up.words[3] += 0x01010101u;
-            walk_tiles<BITS, VECTORS, true>(product, p, up, first_tile, begin, end, first_row, ring, barriers, codes, groups, group_stride, row_scales, base,
-                                            row_stride, slots);
-        }
+        if (split) levels.words[2] += 0x01010101u, levels.words[3] += 0x01010101u;
     }
-    if (!split)
-        walk_tiles<BITS, VECTORS, false>(product, p, levels, first_tile, begin, end, first_row, ring, barriers, codes, groups, group_stride, row_scales, base,
-                                         row_stride, slots);
-    sync_threads(threads);
-
-    // A row that ends here but began before: this warp's part lies in slot 0, those of the warps before it in their slot 1.
-    u32 from = begin / p.groups, row_begin = from * p.groups;
-    if (begin == end || begin == row_begin || row_begin + p.groups > end || lane >= TILE_ROWS) return;
-    u32 first = warp - 1;
-    while (begins[first] > row_begin) first--;
-    u32 local = from * TILE_ROWS + lane;
-    if (first_row + local >= product.rows) return;
-    for (int v = 0; v < VECTORS; v++) {
-        float sum = 0.0f;
-        for (u32 w = first; w < warp; w++)
-            if (begins[w] < begins[w + 1]) sum += all_slots[((w * 2 + 1) * VECTORS + v) * TILE_ROWS + lane];
-        sum += slots[v * TILE_ROWS + lane];
-        product.out[(u64)v * product.out_stride + first_row + local] = base[v * row_stride + local] + product.scale * (sum * row_scales[local]);
+    Rounded x = {codes, groups, p.groups, stride};
+    u32 slot = 0, round = 0;
+    for (u32 pass = 0; pass * pass_tile_rows < end_tile_row - first_tile_row; pass++) {
+        u32 rows = min(pass_tile_rows, end_tile_row - first_tile_row - pass * pass_tile_rows), terms_stride = rows * p.groups * TILE_ROWS;
+        u32 group = walk.at % p.groups;
+        while (walk.pass == pass && walk.at < walk.end) {
+            u32 tiles = min(Ring<BITS>::chunk_tiles, walk.end - walk.at);
+#if BULK_COPIES
+            barrier_wait(barriers + slot * 8, round & 1);
+#else
+            copies_wait<CHUNKS - 1>();
+            __syncwarp();
+#endif
+            const u8* chunk = ring + slot * Ring<BITS>::chunk_bytes;
+            float* to = terms + walk.at * TILE_ROWS;
+            if (BITS == 4 && split) multiply_chunk<BITS, ONE, BITS == 4>(levels, chunk, tiles, group, vectors, x, to, terms_stride);
+            else multiply_chunk<BITS, ONE, false>(levels, chunk, tiles, group, vectors, x, to, terms_stride);
+            __syncwarp();
+            start_next(slot);
+            if (++slot == CHUNKS) slot = 0, round++;
+            walk.at += tiles;
+            for (group += tiles; group >= p.groups;) group -= p.groups;
+        }
+        rows *= TILE_ROWS;
+        u32 of_vector = ONE ? 0 : threadIdx.x / rows, local = threadIdx.x - of_vector * rows, pass_row = first_row + pass * pass_tile_rows * TILE_ROWS;
+        RowBase base;
+        // Under way while others still multiply and while terms are added.
+        if (of_vector < vectors && local < rows && pass_row + local < product.rows) base = read_row(product, after, p, of_vector, pass_row + local);
+        __syncthreads();
+#pragma unroll 1
+        for (u32 i = threadIdx.x; i < rows * vectors; i += blockDim.x) {
+            u32 v = ONE ? 0 : i / rows, local = i - v * rows, row = pass_row + local;
+            if (row >= product.rows) continue;
+            if (i >= blockDim.x) base = read_row(product, after, p, v, row);
+            const float* of_row = terms + v * terms_stride + local / TILE_ROWS * p.groups * TILE_ROWS + local % TILE_ROWS;
+            float sum = 0.0f;
+#pragma unroll 1
+            for (u32 g = 0; g < p.groups; g += 16) {
+                // Loads come ahead of the sums, which wait for each other; a zero more changes none.
+                float term[16];
+#pragma unroll
+                for (u32 k = 0; k < 16; k++) term[k] = g + k < p.groups ? of_row[(g + k) * TILE_ROWS] : 0.0f;
+#pragma unroll
+                for (u32 k = 0; k < 16; k++) sum += term[k];
+            }
+            finish_row(base, product, after, v, row, sum);
+        }
+        __syncthreads();
+        walk.settle();
     }
 }
 
-// out (vectors, rows) from vectors of `cols` numbers, rounded before, or one made and rounded here.
+// out (vectors, rows) from vectors of `cols` numbers.
 //
-// Grid: as many blocks as multiprocessors, or as tile rows if those are fewer; `max_tile_rows` is what the largest gets, tile_rows / blocks rounded
-// up. Block: whole warps, 16 where there is room. Shared memory: see `matvec`; targets/cuda/src/launch/matvec.rs computes it.
-#define MATVEC(bits, name, vectors, kind)                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(512, vectors == 1 ? 2 : 1)                                                                \
-        matvec_##bits##_##name(Product product, Entering in, u32 max_tile_rows) {                                                         \
-        matvec<bits, vectors, kind>(product, in, max_tile_rows);                                                                          \
+// Grid: as many blocks as multiprocessors, or as tile rows if those are fewer; block 32 * WARPS. Shared memory: see `matvec`; targets/cuda/src/launch/matvec.rs
+// computes it, and how many tile rows make a pass.
+#define MATVEC(bits, name, one)                                                                                                           \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, one ? 2 : 1)                                                                         \
+        matvec_##bits##_##name(Product product, Entering in, After after, u32 vectors, u32 pass_tile_rows) {                              \
+        matvec<bits, one>(product, in, after, vectors, pass_tile_rows);                                                                   \
     }
-#define MATVECS(bits)                                                                                                                     \
-    MATVEC(bits, rounded_1, 1, ROUNDED)                                                                                                   \
-    MATVEC(bits, rounded_2, 2, ROUNDED)                                                                                                   \
-    MATVEC(bits, rounded_4, 4, ROUNDED)                                                                                                   \
-    MATVEC(bits, rounded_8, 8, ROUNDED)                                                                                                   \
-    MATVEC(bits, plain, 1, PLAIN)                                                                                                         \
-    MATVEC(bits, rms, 1, RMS)                                                                                                             \
-    MATVEC(bits, gated_rms, 1, GATED_RMS)                                                                                                 \
-    MATVEC(bits, silu_multiply, 1, SILU_MULTIPLY)
+#define MATVECS(bits) MATVEC(bits, one, true) MATVEC(bits, some, false)
 MATVECS(2)
 MATVECS(3)
 MATVECS(4)

@@ -13,24 +13,52 @@ struct Rounded {
 
 // Rounds vectors to int8 per group of 32, the very bits of the CPU: x is (rows, picks, cols) with the strides given in numbers.
 //
-// Grid (ceil(groups / 8), rows, picks), block 256: a warp for each group.
-extern "C" __global__ void round_vectors(Batch b, const float* x, u64 row_stride, u64 pick_stride, u32 cols, Rounded to) {
+// A thread has four columns, eight threads a group; where ALIGNED, all vectors begin on boundaries of 16 bytes.
+//
+// Grid (ceil(groups / 16), rows, picks), block 128.
+template <bool ALIGNED>
+static __device__ __forceinline__ void round_four(const Batch& b, const float* x, u64 row_stride, u64 pick_stride, u32 cols, const Rounded& to) {
     if (is_shut(b)) return;
-    u32 groups = (cols + 31) / 32, group = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x & 31;
-    if (group >= groups) return;
+    u32 groups = (cols + 31) / 32, group = blockIdx.x * 16 + threadIdx.x / 8, part = threadIdx.x & 7;
     u64 vector = (u64)blockIdx.y * gridDim.z + blockIdx.z;
-    u32 col = group * 32 + lane;
-    float v = col < cols ? x[blockIdx.y * row_stride + blockIdx.z * pick_stride + col] : 0.0f;
-    float largest = warp_max(fabsf(v));
+    u32 col = group * 32 + 4 * part;
+    const float* from = x + blockIdx.y * row_stride + blockIdx.z * pick_stride + col;
+    float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (ALIGNED && col + 4 <= cols) {
+        float4 all = *(const float4*)from;
+        v[0] = all.x, v[1] = all.y, v[2] = all.z, v[3] = all.w;
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++)
+            if (col + i < cols) v[i] = from[i];
+    }
+    float largest = fmaxf(fmaxf(fabsf(v[0]), fabsf(v[1])), fmaxf(fabsf(v[2]), fabsf(v[3])));
+    for (int by = 4; by > 0; by >>= 1) largest = fmaxf(largest, __shfl_xor_sync(FULL, largest, by));
     bool silent = largest < 1.0e-30f; // its reciprocal would overflow
     float inverse = silent ? 0.0f : 127.0f / largest;
-    i32 code = (i32)(i8)__float2int_rn(v * inverse);
-    i32 sum = warp_sum_int(code);
-    to.codes[vector * groups * 32 + col] = (i8)code;
-    if (lane == 0) {
+    u32 codes = 0;
+    i32 sum = 0;
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+        i32 code = (i32)(i8)__float2int_rn(v[i] * inverse);
+        sum += code;
+        codes |= ((u32)code & 255) << (8 * i);
+    }
+    for (int by = 4; by > 0; by >>= 1) sum += __shfl_xor_sync(FULL, sum, by);
+    if (group >= groups) return;
+    ((u32*)to.codes)[(vector * groups + group) * 8 + part] = codes;
+    if (part == 0) {
         to.scales[vector * groups + group] = silent ? 0.0f : largest / 127.0f;
         to.sums[vector * groups + group] = sum;
     }
+}
+
+extern "C" __global__ void round_vectors(Batch b, const float* x, u64 row_stride, u64 pick_stride, u32 cols, Rounded to) {
+    round_four<false>(b, x, row_stride, pick_stride, cols, to);
+}
+
+extern "C" __global__ void round_aligned(Batch b, const float* x, u64 row_stride, u64 pick_stride, u32 cols, Rounded to) {
+    round_four<true>(b, x, row_stride, pick_stride, cols, to);
 }
 
 // Groups whose terms wait in shared memory.

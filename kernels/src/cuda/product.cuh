@@ -13,3 +13,18 @@ struct Product {
     u32 out_stride, residual_stride;
     float scale;
 };
+
+// Taps of a convolution that a product's rows can go through.
+#define MAX_TAPS 4
+
+// What a step of one token does to a product's rows before they are stored. The Rust side has the same struct (targets/cuda/src/launch/product.rs).
+struct After {
+    const float* conv_weight; // (taps, conv_channels)
+    const float* conv_bias;   // (conv_channels), or null
+    u8* conv_state;           // (taps - 1, conv_channels) of each stream, oldest first
+    u64 conv_state_stride;    // bytes from stream to stream
+    u32 conv_first;           // row of the first channel
+    u32 conv_channels;        // 0: no convolution
+    u32 taps, has_silu;
+    float cap; // if above 0, outputs are bounded softly by it
+};

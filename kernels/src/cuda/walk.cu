@@ -1,6 +1,7 @@
 // Compiled with --fmad=false: the bits of the CPU.
-// Recurrences of any shape, token by token: the general road; common shapes have faster ones.
-#include "exact.cuh"
+// Recurrences of any shape, token by token: the general road. Common shapes have faster ones, of the same bits: exact_conv.cu, exact_scan.cu and
+// exact_ssd.cu.
+#include "walk.cuh"
 
 // Causal depthwise convolution in place: kernels/src/portable/conv.rs. Weight (taps, channels), slot (taps - 1, channels), oldest first.
 //
@@ -23,26 +24,6 @@ extern "C" __global__ void walk_conv1d(Batch b, u32 x_at, u32 channels, u32 taps
 
 // Numbers of a state that are loaded before the first of them is stored: the compiler cannot know that they are not the same.
 #define AHEAD 16
-
-// A number of a recurrent state, f32 or f16.
-static __device__ __forceinline__ float read_state(const u8* state, u64 at, u32 is_half) {
-    return is_half ? half_to_float(((const u16*)state)[at]) : ((const float*)state)[at];
-}
-
-static __device__ __forceinline__ void write_state(u8* state, u64 at, u32 is_half, float x) {
-    if (is_half) ((u16*)state)[at] = float_to_half(x);
-    else ((float*)state)[at] = x;
-}
-
-// Operands of a selective scan; places in a frame.
-struct ScanShape {
-    u32 x, dt, b, c, z, out; // (channels), (channels), (heads, d_state), (heads, d_state), (channels), (channels)
-    u32 has_z, channels, d_state, heads, is_half;
-    const float* a;       // (d_state, channels)
-    const float* d;       // (channels)
-    const float* dt_bias; // (channels)
-    u64 slot;             // (d_state, channels)
-};
 
 // Selective scan (Mamba): kernels/src/portable/scan.rs. Grid (ceil(channels / 64), streams), block 64; a thread walks its channel's tokens.
 extern "C" __global__ void walk_scan(Batch b, ScanShape s) {
@@ -81,17 +62,6 @@ extern "C" __global__ void walk_scan(Batch b, ScanShape s) {
     }
 }
 
-// Operands of a state-space dual recurrence; places in a frame.
-struct SsdShape {
-    u32 x, dt, b, c, out; // (heads, head_dim), (heads), (groups, d_state), (groups, d_state), (heads, head_dim)
-    u32 heads, head_dim, groups, d_state, is_half;
-    float dt_lo, dt_hi;
-    const float* a;       // (heads)
-    const float* d;       // (heads)
-    const float* dt_bias; // (heads)
-    u64 slot;             // (heads, d_state, head_dim)
-};
-
 // State-space dual recurrence (Mamba-2): kernels/src/portable/ssd.rs. Grid (heads, streams), block: head_dim rounded up to whole warps, or 256
 // for more; a thread walks its channels' tokens.
 extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
@@ -125,20 +95,12 @@ extern "C" __global__ void walk_ssd(Batch b, SsdShape s) {
                     write_state(state, ((u64)head * s.d_state + n + i) * s.head_dim + p, s.is_half, h[i]);
                 }
             }
-            frame[s.out + head * s.head_dim + p] = sum + s.d[head] * x;
+            sum += s.d[head] * x;
+            if (s.has_gate) sum *= silu_of(frame[s.z + head * s.head_dim + p]);
+            frame[s.out + head * s.head_dim + p] = sum;
         }
     }
 }
-
-// Operands of a gated delta rule; places in a frame.
-struct DeltaShape {
-    u32 q, k, v, a, b, out; // (key_heads, key_dim) twice, (heads, value_dim), (heads) twice, (heads, value_dim)
-    u32 heads, key_heads, key_dim, value_dim, is_half;
-    float scale, beta_scale, eps;
-    const float* decay;   // (heads)
-    const float* dt_bias; // (heads)
-    u64 slot;             // (heads, key_dim, value_dim)
-};
 
 // Gated delta rule: kernels/src/portable/gated_delta.rs. Grid (heads, streams), block: whole warps. A thread walks its value channels'
 // tokens.
@@ -168,21 +130,4 @@ extern "C" __global__ void walk_gated_delta(Batch b, DeltaShape s) {
             frame[s.out + head * s.value_dim + p] = sum * q_factor;
         }
     }
-}
-
-// Real-gated linear recurrent unit, x becomes the state: kernels/src/portable/rg_lru.rs. Slot (width). Grid (ceil(width / 128), streams), block 128.
-extern "C" __global__ void walk_rg_lru(Batch b, u32 x_at, u32 input_gate, u32 recurrence_gate, u32 width, const float* decay, u64 slot) {
-    u32 i = blockIdx.x * blockDim.x + threadIdx.x, stream = blockIdx.y;
-    if (i >= width || is_shut(b)) return;
-    float* state = (float*)(state_of(b, stream) + slot) + i;
-    float h = *state;
-    for (u32 t = 0; t < b.tokens; t++) {
-        float* frame = frame_of(b, stream * b.tokens + t);
-        float log_a = decay[i] * sigmoid_of(frame[recurrence_gate + i]);
-        float fade = tanh_of(-log_a);
-        float share = position_of(b, stream, t) == 0 ? 1.0f : sqrtf(2.0f * fade / (1.0f + fade));
-        h = exp_of(log_a) * h + share * (sigmoid_of(frame[input_gate + i]) * frame[x_at + i]);
-        frame[x_at + i] = h;
-    }
-    *state = h;
 }

@@ -47,6 +47,53 @@ pub(super) unsafe fn exp_inside<const K: usize>(x: [__m512; K]) -> [__m512; K] {
         let n = each!(i < K: _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(x[i], all!(LOG2_E))));
         // The product is exact, so that it does not matter that this rounds once.
         let r = each!(i < K: _mm512_fnmadd_ps(n[i], all!(0.693_359_4), x[i]));
+        exp_of_rest(n, r)
+    }
+}
+
+/// Up to here [`decays`] need no bounds: a whole number of doublings times the high part of ln 2 is exact.
+const SHORT: f32 = 10_000.0;
+
+/// Whether all numbers are from 0 to [`SHORT`].
+///
+/// # Safety
+/// As for [`exp_inside`].
+#[inline(always)]
+pub(super) unsafe fn are_short<const K: usize>(y: &[__m512; K]) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Numbers below zero and NaN are large as unsigned integers.
+        let mut largest = _mm512_setzero_si512();
+        for i in 0..K {
+            largest = _mm512_max_epu32(largest, _mm512_castps_si512(y[i]));
+        }
+        _mm512_cmpgt_epu32_mask(largest, _mm512_set1_epi32(SHORT.to_bits() as i32)) == 0
+    }
+}
+
+/// [`exp`] of `-y`, where [`are_short`] says yes: the decays of a recurrence, for which `y` is a step size times a rate. Nothing is held to bounds:
+/// what lies below those of [`exp`] becomes 0 all the same.
+///
+/// # Safety
+/// As for [`exp_inside`].
+#[inline(always)]
+pub(super) unsafe fn decays<const K: usize>(y: [__m512; K]) -> [__m512; K] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let n = each!(i < K: _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(_mm512_mul_ps(y[i], all!(-LOG2_E))));
+        let r = each!(i < K: _mm512_fnmsub_ps(n[i], all!(0.693_359_4), y[i]));
+        exp_of_rest(n, r)
+    }
+}
+
+/// What [`exp`] makes of the nearest whole number of doublings and what is left but for their low part.
+///
+/// # Safety
+/// As for [`exp_inside`].
+#[inline(always)]
+unsafe fn exp_of_rest<const K: usize>(n: [__m512; K], r: [__m512; K]) -> [__m512; K] {
+    // SAFETY: the caller's promise.
+    unsafe {
         let r = each!(i < K: _mm512_sub_ps(r[i], _mm512_mul_ps(n[i], all!(-2.121_944_4e-4))));
         let mut p = [all!(1.987_569_1e-4); K];
         for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
@@ -94,7 +141,14 @@ pub(super) fn log1p<const K: usize>(u: [__m512; K]) -> [__m512; K] {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn softplus<const K: usize>(x: [__m512; K]) -> [__m512; K] {
-    let y = log1p(exp(x));
+    softplus_of(x, exp(x))
+}
+
+/// [`softplus`] of numbers whose exponentials are there.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+pub(super) fn softplus_of<const K: usize>(x: [__m512; K], exp_x: [__m512; K]) -> [__m512; K] {
+    let y = log1p(exp_x);
     each!(i < K: _mm512_mask_mov_ps(y[i], _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x[i], all!(20.0)), x[i]))
 }
 
@@ -160,6 +214,33 @@ mod tests {
             // SAFETY: the test has asked for the features.
             (stringify!($name), act::$name as fn(f32) -> f32, (|x| unsafe { of_array(x) }) as fn([f32; LANES]) -> [f32; LANES])
         }};
+    }
+
+    #[test]
+    fn decays_are_exponentials_to_the_bit() {
+        if !std::is_x86_feature_detected!("avx512dq") {
+            return;
+        }
+        #[target_feature(enable = "avx512f,avx512dq")]
+        fn of_array(x: [f32; LANES]) -> [f32; LANES] {
+            let mut y = [0.0; LANES];
+            // SAFETY: the features are there.
+            unsafe {
+                let x: [__m512; 1] = [load(&x)];
+                let [of_one] = if are_short(&x) { decays(x) } else { exp([_mm512_xor_ps(x[0], all!(-0.0))]) };
+                store(&mut y, of_one);
+            }
+            y
+        }
+        // Neighbours have one sign, so that registers are far, near, and at the bound between.
+        for first in (0..=u32::MAX).step_by(1_021 * LANES).chain((SHORT.to_bits() - 4_096..SHORT.to_bits() + 4_096).step_by(1)) {
+            let x: [f32; LANES] = core::array::from_fn(|i| f32::from_bits(first.wrapping_add(61 * i as u32)));
+            // SAFETY: the features were asked for.
+            for (x, y) in x.into_iter().zip(unsafe { of_array(x) }) {
+                let want = act::exp(-x);
+                assert!(y.to_bits() == want.to_bits() || (y.is_nan() && want.is_nan()), "decay({x:e}) = {y:e}, portable {want:e}");
+            }
+        }
     }
 
     #[test]

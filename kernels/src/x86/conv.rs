@@ -115,7 +115,9 @@ pub(super) fn streams(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut Ro
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn several<const KEPT: usize>(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
     let channels = x.width();
-    for (block, states) in states.chunks_mut(STREAMS).enumerate() {
+    for block in 0..states.len().div_ceil(STREAMS) {
+        let states = &mut states[block * STREAMS..];
+        let (states, behind) = states.split_at_mut(STREAMS.min(states.len()));
         let mut rows = [[core::ptr::null_mut::<f32>(); KEPT]; STREAMS];
         let mut inputs = [core::ptr::null_mut::<f32>(); STREAMS];
         for i in 0..STREAMS {
@@ -126,7 +128,17 @@ fn several<const KEPT: usize>(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x:
                 rows[i] = core::array::from_fn(|tap| state.row_mut(tap).as_mut_ptr());
             }
         }
+        // What the streams to come have: nobody foresees where their states lie.
+        let mut next = [[core::ptr::null::<f32>(); KEPT]; STREAMS];
+        for (next, state) in next.iter_mut().zip(behind.iter()) {
+            if let StateMut::F32(state) = state {
+                *next = core::array::from_fn(|tap| state.row(tap).as_ptr());
+            }
+        }
         for at in (0..channels).step_by(LANES) {
+            for next in next.as_flattened() {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at).cast());
+            }
             let mask = mask(channels - at);
             // SAFETY: every row was seen to be as wide as x, and the mask lets no channel beyond that through.
             let load = |x: *const f32| unsafe { _mm512_maskz_loadu_ps(mask, x.add(at)) };

@@ -21,6 +21,7 @@ mod round_rows;
 mod scan;
 mod scan_one;
 mod ssd;
+mod ssd_narrow;
 mod stored;
 mod vnni;
 

@@ -3,6 +3,7 @@
 
 use super::act::{each, exp, softplus};
 use super::lanes::{self, LANES, TOGETHER, load_part};
+use super::ssd_narrow;
 use super::stored::Cell;
 use crate::portable;
 use crate::rows::RowsMut;
@@ -100,6 +101,7 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
         for first_head in (0..heads).step_by(LANES) {
             let count = LANES.min(heads - first_head);
             arrive_all(ssd, first_head, first..first + states.len(), &mut dt, &mut decay);
+            let group = one_group(ssd, shape, first_head..first_head + count);
             for i in 0..states.len() {
                 let (state, behind) = match &mut states[i..] {
                     [state, behind, ..] => (state, Some(&*behind)),
@@ -111,6 +113,15 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
                     _mm_prefetch::<_MM_HINT_T0>(ssd.x.row(first + i + 1).as_ptr().wrapping_add(line).cast());
                 }
                 let behind_bytes = behind.map_or(0, |behind| distance(state, behind, ssd.a.len() * shape[0] * shape[1]));
+                if let Some(group) = group.clone() {
+                    let of_heads = i * count..(i + 1) * count;
+                    let (dt, decay) = (&dt[of_heads.clone()], &decay[of_heads]);
+                    let (b, c) = (&ssd.b.row(first + i)[group.clone()], &ssd.c.row(first + i)[group]);
+                    if ssd_narrow::step(ssd, ssd_narrow::Token { t: first + i, head: first_head, dt, decay, b, c, behind_bytes }, state, y)
+                    {
+                        continue;
+                    }
+                }
                 let passing = Passing { first: first + i, dt: &dt[i * count..], decay: &decay[i * count..], heads: count, behind_bytes };
                 match state {
                     StateMut::F32(state) => lone(ssd, passing, shape, first_head, state, y),
@@ -121,12 +132,17 @@ fn streams(ssd: &Ssd<'_>, shape: [usize; 2], states: &mut [StateMut<'_>], y: &mu
     }
 }
 
+/// The numbers of b and c for some heads of sixteen channels; `None` if they are wider or narrower, or not all of one group.
+fn one_group(ssd: &Ssd<'_>, [head_dim, d_state]: [usize; 2], heads: Range<usize>) -> Option<Range<usize>> {
+    let group = |head: usize| (ssd.first_head + head) / ssd.heads_per_group.max(1);
+    let at = group(heads.start) * d_state;
+    (head_dim == LANES && group(heads.end - 1) == group(heads.start)).then_some(at..at + d_state)
+}
+
 /// Bytes from a stream's state to the next stream's, if they are so small that both are near; 0 otherwise.
 fn distance(state: &StateMut<'_>, behind: &StateMut<'_>, numbers: usize) -> usize {
     match (state, behind) {
-        (StateMut::F32(state), StateMut::F32(behind)) if numbers <= NEAR => {
-            (behind.row(0).as_ptr() as usize).wrapping_sub(state.row(0).as_ptr() as usize)
-        }
+        (StateMut::F32(_), StateMut::F32(_)) if numbers <= NEAR => state.bytes_to(behind),
         _ => 0,
     }
 }
@@ -411,14 +427,21 @@ impl<'a> Head<'a> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn some<const C: usize, const R: usize, const FULL: bool, T: Cell>(&self, at: usize, state: &mut [T], y: &mut RowsMut<'_>) -> usize {
         let mut sums = [[_mm512_setzero_ps(); C]; TOKENS];
+        // Every block of rows takes the same inputs.
+        let mut dx = [[_mm512_setzero_ps(); C]; TOKENS];
+        for (i, dx) in dx.iter_mut().enumerate().take(self.passing.dt.len() / self.passing.heads) {
+            let dt = _mm512_set1_ps(self.passing.dt[i * self.passing.heads + self.lane]);
+            let x = self.x::<C, FULL>(self.passing.first + i, at);
+            *dx = each!(c < C: _mm512_mul_ps(dt, x[c]));
+        }
         let mut blocks = state.chunks_exact_mut(R * self.head_dim);
         let mut n = 0;
         for rows in &mut blocks {
-            self.pass::<C, R, FULL, T>(n, at, rows, &mut sums);
+            self.pass::<C, R, FULL, T>(n, at, rows, &dx, &mut sums);
             n += R;
         }
         for row in blocks.into_remainder().chunks_exact_mut(self.head_dim) {
-            self.pass::<C, 1, FULL, T>(n, at, row, &mut sums);
+            self.pass::<C, 1, FULL, T>(n, at, row, &dx, &mut sums);
             n += 1;
         }
         for i in 0..self.passing.dt.len() / self.passing.heads {
@@ -435,6 +458,7 @@ impl<'a> Head<'a> {
         n: usize,
         at: usize,
         rows: &mut [T],
+        dx: &[[__m512; C]; TOKENS],
         sums: &mut [[__m512; C]; TOKENS],
     ) {
         let mask = lanes::mask(self.head_dim - at);
@@ -444,19 +468,19 @@ impl<'a> Head<'a> {
             for c in 0..C {
                 // SAFETY: there are `R` rows, and `C` whole registers left of each, or a part of one.
                 s[r][c] = unsafe { T::load::<FULL>(rows.as_ptr().add(r * self.head_dim + at + c * LANES), mask) };
+                // While all tokens pass, memory has time for the next rows.
+                _mm_prefetch::<_MM_HINT_T0>(rows.as_ptr().wrapping_add((R + r) * self.head_dim + at + c * LANES).cast());
             }
         }
-        for i in 0..self.passing.dt.len() / self.passing.heads {
-            let (t, at_head) = (self.passing.first + i, i * self.passing.heads + self.lane);
-            let (b, c) = (self.of_group(self.ssd.b.row(t), n), self.of_group(self.ssd.c.row(t), n));
-            let (decay, dt) = (_mm512_set1_ps(self.passing.decay[at_head]), _mm512_set1_ps(self.passing.dt[at_head]));
-            let mut dx = self.x::<C, FULL>(t, at);
-            for dx in &mut dx {
-                *dx = _mm512_mul_ps(dt, *dx);
-            }
-            let mut sum = sums[i];
+        let (b, c) = (self.of_group(self.ssd.b.row(self.passing.first), n), self.of_group(self.ssd.c.row(self.passing.first), n));
+        let (b_stride, c_stride) = (self.ssd.b.stride(), self.ssd.c.stride());
+        let decays = self.passing.decay.chunks_exact(self.passing.heads);
+        for (i, ((decay, &dx), sums)) in decays.zip(dx).zip(sums).enumerate() {
+            let mut sum = *sums;
+            let decay = _mm512_set1_ps(decay[self.lane]);
+            let (b, c) = (b.wrapping_add(i * b_stride), c.wrapping_add(i * c_stride));
             for r in 0..R {
-                // SAFETY: the group has these `R` numbers, as there are as many rows.
+                // SAFETY: there are so many tokens, and the group has these `R` numbers, as there are as many rows.
                 let (b, c) = unsafe { (_mm512_set1_ps(*b.add(r)), _mm512_set1_ps(*c.add(r))) };
                 for i in 0..C {
                     s[r][i] = _mm512_add_ps(_mm512_mul_ps(decay, s[r][i]), _mm512_mul_ps(dx[i], b));
@@ -465,7 +489,7 @@ impl<'a> Head<'a> {
                     s[r][i] = unsafe { T::found(s[r][i]) };
                 }
             }
-            sums[i] = sum;
+            *sums = sum;
         }
         for r in 0..R {
             for c in 0..C {

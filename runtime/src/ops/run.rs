@@ -14,7 +14,7 @@ use core::ops::Range;
 /// Channels that kernels handle together: parts end where they do.
 pub(crate) const LANES: usize = 16;
 /// Streams whose states a recurrence gets at once: these views lie on the stack.
-const STREAMS: usize = if cfg!(feature = "std") { 16 } else { 1 };
+const STREAMS: usize = if cfg!(feature = "std") { 32 } else { 1 };
 /// Numbers below which waking another thread takes longer than the work.
 pub(crate) const WORTH_SHARING: usize = 4096;
 

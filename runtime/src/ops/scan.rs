@@ -85,9 +85,13 @@ impl Scan {
                 frames.columns([self.x.range(), self.dt.range(), self.b.range(), self.c.range(), z, self.out.range()])?;
             let all = [x, dt, b, c, z].map(RowsMut::into_rows);
             let tokens = out.rows().checked_div(states.len())?;
-            for (stream, h) in states.iter_mut().enumerate() {
+            let (mut stream, mut rest) = (0, states);
+            while let Some((h, after)) = rest.split_first_mut() {
                 let rows = stream * tokens..(stream + 1) * tokens;
                 let [Some(x), Some(dt), Some(b), Some(c), Some(z)] = all.map(|all| all.some_rows(rows.clone())) else { return None };
+                // Before the states of a stream are used up, those of the next are on their way.
+                let behind_bytes = if cfg!(feature = "std") { after.first().map_or(0, |behind| h.bytes_to(behind)) } else { 0 };
+                (stream, rest) = (stream + 1, after);
                 let (mut h, mut y) = (h.reborrow(), out.take_rows(tokens)?);
                 let parts = shares(units, team.size()).map(|part| {
                     let range = part.start * unit..channels.min(part.end * unit);
@@ -103,6 +107,7 @@ impl Scan {
                         z: if self.z.is_some() { Some(z.columns(range.clone())?) } else { None },
                         heads: if heads > 1 { part.len() } else { 1 },
                         gap,
+                        behind_bytes,
                     };
                     Some((scan, h.take_columns(range.len())?, y.take_columns(range.len())?))
                 });

@@ -37,6 +37,33 @@ pub(crate) fn ready<T>(made: Result<T, brooklet_cuda::Error>) -> Option<T> {
     .ok()
 }
 
+/// A model on the GPU that was asked for, or none: then the CPU goes on.
+#[cfg(feature = "cuda")]
+pub(crate) fn on_gpu<'m>(target: Target, model: &brooklet::Model<'m>) -> Option<brooklet_cuda::CudaModel<'m>> {
+    let device = gpu(target)?;
+    ready(brooklet_cuda::CudaModel::with(&device, model, target.arithmetic()))
+}
+
+/// The runtime's own errors as they are: some are no failures.
+#[cfg(feature = "cuda")]
+pub(crate) fn plain(error: brooklet_cuda::Error) -> anyhow::Error {
+    match error {
+        brooklet_cuda::Error::Model(error) => error.into(),
+        error => error.into(),
+    }
+}
+
+/// Whether a stream on a GPU has failed, not its input.
+pub(crate) fn is_lost(error: &anyhow::Error) -> bool {
+    #[cfg(feature = "cuda")]
+    return error.chain().any(|cause| cause.is::<brooklet_cuda::Error>());
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 impl Target {
     /// How it adds up.
     #[cfg(feature = "cuda")]

@@ -31,6 +31,7 @@ mod sampler;
 #[cfg(unix)]
 mod serve;
 mod sheet;
+mod stepper;
 mod stream;
 mod term;
 mod verify;

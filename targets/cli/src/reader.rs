@@ -29,19 +29,10 @@ impl Reader for brooklet_cuda::CudaSession<'_, '_> {
             [token] => self.step(brooklet::Input::Token(*token)),
             tokens => self.prefill_tokens(0, tokens),
         };
-        outputs.map_err(plain)
+        outputs.map_err(crate::device::plain)
     }
 
     fn read_each(&mut self, tokens: &[u32], each: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
-        self.prefill_tokens_each(0, tokens, each).map_err(plain)
-    }
-}
-
-/// The runtime's own errors as they are: some are no failures.
-#[cfg(feature = "cuda")]
-fn plain(error: brooklet_cuda::Error) -> anyhow::Error {
-    match error {
-        brooklet_cuda::Error::Model(error) => error.into(),
-        error => error.into(),
+        self.prefill_tokens_each(0, tokens, each).map_err(crate::device::plain)
     }
 }

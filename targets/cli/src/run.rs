@@ -107,8 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let limits = Limits { tokens: args.tokens, time: None, at_eos: !args.ignore_eos, stop: &stop };
     #[cfg(feature = "cuda")]
     let on_gpu = {
-        let device = crate::device::gpu(args.device);
-        let gpu = device.and_then(|device| ready(brooklet_cuda::CudaModel::with(&device, &model, args.device.arithmetic())));
+        let gpu = crate::device::on_gpu(args.device, &model);
         let session = gpu.as_ref().and_then(|gpu| ready(brooklet_cuda::CudaSession::new(gpu, brooklet_cuda::Options::default())));
         session
             .map(|mut session| {

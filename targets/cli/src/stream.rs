@@ -2,14 +2,16 @@
 
 use crate::answers::{Given, Step};
 use crate::classes::{best, class_in, class_names, gives_values, most_voted, probabilities};
+use crate::device::Target;
 use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::output::write_file;
+use crate::stepper::Stepper;
 use crate::term;
 use anyhow::{Context, Result, bail};
 use brooklet::artifact::InputSpec;
-use brooklet::{Line, Model, Session, State, snapshot_bytes};
+use brooklet::{Line, Model, Session, State};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -23,7 +25,8 @@ Examples:
   brooklet stream watch.brook recording.csv --json --rate 50
   brooklet stream events.brook events.csv --time-column t
   brooklet stream watch.brook first.csv --save-state now.state
-  brooklet stream watch.brook second.csv --load-state now.state";
+  brooklet stream watch.brook second.csv --load-state now.state
+  brooklet stream large.brook recording.csv --device cuda";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -59,6 +62,9 @@ pub(crate) struct Args {
     /// Keep the model's pages in memory
     #[arg(long)]
     lock: bool,
+    /// Where the model runs
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
+    device: Target,
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -78,30 +84,60 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let channels = channel_names(&model, &file.name())?;
     let names = class_names(&model);
     let label = label(args, &names)?;
-    let mut memory = Memory::new(&model, 1)?;
-    let mut state = match &args.load_state {
-        Some(path) => {
-            let snapshot = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-            State::restore(&model, &snapshot, Line::bytes_mut(&mut memory.state)).with_context(|| path.display().to_string())?
+    let begun = args.load_state.as_deref().map(Begun::read).transpose()?;
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = crate::device::on_gpu(args.device, &model)
+        && let Some(mut session) = crate::device::ready(brooklet_cuda::CudaSession::new(&gpu, crate::stepper::lone_stream()))
+    {
+        if let Some(begun) = &begun {
+            session.restore(0, &begun.snapshot).map_err(crate::device::plain).with_context(|| begun.name())?;
         }
+        return judge(args, &model, channels, &mut session, &names, label);
+    }
+    #[cfg(not(feature = "cuda"))]
+    crate::device::told_without_gpu(args.device);
+    let mut memory = Memory::new(&model, 1)?;
+    let mut state = match &begun {
+        Some(begun) => State::restore(&model, &begun.snapshot, Line::bytes_mut(&mut memory.state)).with_context(|| begun.name())?,
         None => State::new(&model, Line::bytes_mut(&mut memory.state))?,
     };
     let mut session = Session::new(&model, kernels, &mut state, Line::bytes_mut(&mut memory.scratch))?;
+    judge(args, &model, channels, &mut session, &names, label)
+}
+
+/// The file that a stream goes on from.
+struct Begun<'a> {
+    path: &'a Path,
+    snapshot: Vec<u8>,
+}
+
+impl<'a> Begun<'a> {
+    fn read(path: &'a Path) -> Result<Self> {
+        let snapshot = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        Ok(Begun { path, snapshot })
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+/// Feeds the samples to the stream, wherever it runs, and saves its state if that is wanted.
+fn judge(args: &Args, model: &Model<'_>, channels: &str, session: &mut dyn Stepper, names: &[String], label: Option<usize>) -> Result<()> {
     let input: (String, Box<dyn BufRead>) = if args.file == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {
         let opened = File::open(&args.file).with_context(|| format!("{}: cannot be opened", args.file.display()))?;
         (args.file.display().to_string(), Box::new(BufReader::new(opened)))
     };
-    let mut frames = Frames::new(input.0, input.1, Wanted::of(&model, channels, args.time_column.as_deref()));
-    if gives_values(&model) {
-        follow(args, &mut session, &mut frames, &names)?;
+    let mut frames = Frames::new(input.0, input.1, Wanted::of(model, channels, args.time_column.as_deref()));
+    if gives_values(model) {
+        follow(args, session, &mut frames, names)?;
     } else {
-        listen(args, &mut session, &mut frames, &names, label)?;
+        listen(args, session, &mut frames, names, label)?;
     }
     if let Some(path) = &args.save_state {
-        let mut bytes = vec![0; snapshot_bytes(&model)];
-        session.state().snapshot(&mut bytes)?;
+        let bytes = session.snapshot()?;
         write_file(path, |out| Ok(out.write_all(&bytes)?))?;
     }
     Ok(())
@@ -139,7 +175,7 @@ fn no_samples<R: BufRead>(frames: &Frames<R>) -> anyhow::Error {
 }
 
 /// Feeds every frame and prints the values that the model gives.
-fn follow<R: BufRead>(args: &Args, session: &mut Session<'_, '_, '_>, frames: &mut Frames<R>, names: &[String]) -> Result<()> {
+fn follow<R: BufRead>(args: &Args, session: &mut dyn Stepper, frames: &mut Frames<R>, names: &[String]) -> Result<()> {
     let mut out = io::stdout().lock();
     let stop = on_ctrl_c()?;
     let start = Instant::now();
@@ -150,11 +186,11 @@ fn follow<R: BufRead>(args: &Args, session: &mut Session<'_, '_, '_>, frames: &m
         wait(args, start, steps);
         session.step(sample.input()).with_context(|| frames.place())?;
         steps += 1;
-        let step = session.state().position();
-        if step % args.every != 0 {
+        let step = session.position();
+        if !step.is_multiple_of(args.every) {
             continue;
         }
-        let values = &*session.output_mut();
+        let values = session.output();
         if args.json {
             Given::new(step, names, values).write(&mut out)?;
         } else {
@@ -168,7 +204,7 @@ fn follow<R: BufRead>(args: &Args, session: &mut Session<'_, '_, '_>, frames: &m
 /// Feeds every frame and prints what the model thinks.
 fn listen<R: BufRead>(
     args: &Args,
-    session: &mut Session<'_, '_, '_>,
+    session: &mut dyn Stepper,
     frames: &mut Frames<R>,
     names: &[String],
     label: Option<usize>,
@@ -190,8 +226,8 @@ fn listen<R: BufRead>(
         if let Some(votes) = votes.get_mut(class) {
             *votes += 1;
         }
-        let step = session.state().position();
-        if step % args.every != 0 {
+        let step = session.position();
+        if !step.is_multiple_of(args.every) {
             continue;
         }
         if args.json {

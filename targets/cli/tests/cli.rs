@@ -629,3 +629,30 @@ fn without_a_gpu_one_line_says_so_and_the_cpu_writes() {
     assert!(auto.ok && auto.out == on_cpu.out && auto.err.is_empty(), "{}", auto.err);
     assert!(asked.err.is_empty() || asked.err.lines().count() == 1 && asked.err.ends_with("this runs on the CPU\n"), "{}", asked.err);
 }
+
+/// With a GPU a stream can change places at any step: its state is the CPU's too.
+#[test]
+fn a_stream_on_a_device_has_the_answers_and_the_state_of_one_on_the_cpu() {
+    let dir = folder("devices");
+    let lines = frame_lines();
+    let (first, second) = lines.split_at(lines.len() / 2);
+    let first = write(&dir, "first.csv", first.join("\n"));
+    let second = write(&dir, "second.csv", second.join("\n"));
+    let state = |device: &str| dir.join(format!("{device}.state")).to_str().expect("a plain path").to_owned();
+    let listen = |file: &str, device: &str| ["stream", sensor(), file, "--json", "--device", device].map(str::to_owned);
+    let run_all = |args: &[String]| run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let on_cpu = ok(&["stream", sensor(), &frames(), "--json"]);
+    for device in ["cpu", "cuda", "auto"] {
+        let ran = run_all(&[&listen(&first, device)[..], &["--save-state".to_owned(), state(device)]].concat());
+        // The verdict is the last line.
+        let said: Vec<&str> = ran.err.lines().filter(|line| !line.starts_with("last step")).collect();
+        assert!(ran.ok && said.len() <= usize::from(device == "cuda"), "{}", ran.err);
+        assert!(said.iter().all(|line| line.ends_with("this runs on the CPU")), "{}", ran.err);
+        // The other half runs on the other device.
+        let other = if device == "cpu" { "cuda" } else { "cpu" };
+        let rest = run_all(&[&listen(&second, other)[..], &["--load-state".to_owned(), state(device)]].concat());
+        assert!(rest.ok && ran.out + &rest.out == on_cpu, "{device}: {}", rest.err);
+    }
+    let saved = |device: &str| std::fs::read(state(device)).expect("a state");
+    assert!(saved("cpu") == saved("cuda") && saved("cpu") == saved("auto"));
+}

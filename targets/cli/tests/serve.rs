@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/models");
 const RECORDING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/recordings/subject03_ER_left_01.csv");
@@ -35,22 +35,46 @@ struct Serving(Child);
 impl Serving {
     /// Starts it and waits until it has said that it listens at `places` places.
     fn start(args: &[&str], places: usize) -> Self {
-        let mut child = brooklet(&["serve", &watch()]).args(args).spawn().expect("the service starts");
-        let mut journal = BufReader::new(child.stderr.take().expect("piped"));
+        let (serving, mut journal) = Self::begin(args);
         for _ in 0..places {
             let mut line = String::new();
             journal.read_line(&mut line).expect("a journal");
             assert!(line.starts_with("listening on"), "{line}");
         }
-        // Whatever else it says goes nowhere, but must not fill the pipe.
-        std::thread::spawn(move || std::io::copy(&mut journal, &mut std::io::sink()));
-        Serving(child)
+        go_on_unheard(journal);
+        serving
+    }
+
+    /// Starts it, and returns what it says before it listens at its one place.
+    fn on_device(args: &[&str]) -> (Self, Vec<String>) {
+        let (serving, mut journal) = Self::begin(args);
+        let mut said = Vec::new();
+        loop {
+            let mut line = String::new();
+            assert!(journal.read_line(&mut line).expect("a journal") > 0, "it ended: {said:?}");
+            if line.starts_with("listening on") {
+                go_on_unheard(journal);
+                return (serving, said);
+            }
+            said.push(line);
+        }
+    }
+
+    fn begin(args: &[&str]) -> (Self, BufReader<ChildStderr>) {
+        let mut child = brooklet(&["serve", &watch()]).args(args).spawn().expect("the service starts");
+        let journal = BufReader::new(child.stderr.take().expect("piped"));
+        (Serving(child), journal)
     }
 
     fn ask_to_end(&mut self) -> bool {
         use rustix::process::{Pid, Signal, kill_process};
         kill_process(Pid::from_child(&self.0), Signal::TERM).is_ok() && self.0.wait().is_ok_and(|status| status.success())
     }
+}
+
+/// Whatever else it says goes nowhere, but must not fill the pipe.
+fn go_on_unheard(mut journal: BufReader<ChildStderr>) {
+    std::thread::spawn(move || std::io::copy(&mut journal, &mut std::io::sink()));
 }
 
 impl Drop for Serving {
@@ -79,16 +103,10 @@ fn unix(path: &Path) -> UnixStream {
     UnixStream::connect(path).expect("the service listens")
 }
 
-#[test]
-fn every_sender_has_a_stream_of_its_own_with_the_answers_of_stream() {
-    let dir = folder("streams");
-    let socket = dir.join("watch.sock");
-    let address = format!("unix:{}", socket.display());
-    let mut serving = Serving::start(&["--listen", &address, "--listen", "tcp:127.0.0.1:0"], 2);
-    let expected = streamed();
-    assert!(expected.len() > 100);
+/// So many senders send the recording at once, and each is answered as expected.
+fn assert_all_are_answered(socket: &Path, senders: usize, expected: &[String]) {
     let send = || {
-        let mut sender = unix(&socket);
+        let mut sender = unix(socket);
         let mut input = sender.try_clone().expect("two ends");
         let writing = std::thread::spawn(move || {
             input.write_all(recording().as_bytes()).expect("the service reads");
@@ -99,13 +117,40 @@ fn every_sender_has_a_stream_of_its_own_with_the_answers_of_stream() {
         answers
     };
     std::thread::scope(|scope| {
-        let senders: Vec<_> = (0..3).map(|_| scope.spawn(send)).collect();
+        let senders: Vec<_> = (0..senders).map(|_| scope.spawn(send)).collect();
         for sender in senders {
             assert_eq!(sender.join().expect("answers"), expected);
         }
     });
+}
+
+#[test]
+fn every_sender_has_a_stream_of_its_own_with_the_answers_of_stream() {
+    let dir = folder("streams");
+    let socket = dir.join("watch.sock");
+    let address = format!("unix:{}", socket.display());
+    let mut serving = Serving::start(&["--listen", &address, "--listen", "tcp:127.0.0.1:0"], 2);
+    let expected = streamed();
+    assert!(expected.len() > 100);
+    assert_all_are_answered(&socket, 3, &expected);
     assert!(serving.ask_to_end());
     assert!(!socket.exists(), "the socket is left behind");
+}
+
+/// With a GPU the answers are the same as well: it has the CPU's bits.
+#[test]
+fn without_a_gpu_one_line_says_so_and_the_cpu_serves() {
+    let dir = folder("devices");
+    let expected = streamed();
+    for device in ["cuda", "auto"] {
+        let socket = dir.join(format!("{device}.sock"));
+        let address = format!("unix:{}", socket.display());
+        let (mut serving, said) = Serving::on_device(&["--listen", &address, "--device", device]);
+        assert!(said.len() <= usize::from(device == "cuda"), "{said:?}");
+        assert!(said.iter().all(|line| line.ends_with("this runs on the CPU\n")), "{said:?}");
+        assert_all_are_answered(&socket, 3, &expected);
+        assert!(serving.ask_to_end());
+    }
 }
 
 #[test]

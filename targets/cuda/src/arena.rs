@@ -42,7 +42,7 @@ impl Layout {
     }
 }
 
-/// An address on the GPU, or none: what kernels get. Only an [`Arena`] makes them.
+/// An address on the GPU, or none: what kernels get. Only an [`Arena`] makes them, and a file that is read where it lies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Address(u64);
@@ -50,6 +50,11 @@ pub struct Address(u64);
 impl Address {
     /// No address.
     pub const NULL: Address = Address(0);
+
+    /// An address that the driver gave.
+    pub(crate) fn on_gpu(number: u64) -> Address {
+        Address(number)
+    }
 
     /// `bytes` further on; still inside what it points to.
     pub fn plus(self, bytes: u64) -> Address {

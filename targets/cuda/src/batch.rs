@@ -88,6 +88,12 @@ impl Batch {
         }
     }
 
+    /// Whether these operands, and all states, begin on multiples of 16 bytes.
+    pub(crate) fn is_in_fours(&self, operands: &[u32]) -> bool {
+        let are_frames = self.rows() == 1 || self.stride.is_multiple_of(4);
+        are_frames && self.state_stride.is_multiple_of(16) && operands.iter().all(|&at| self.operand(at).number().is_multiple_of(16))
+    }
+
     /// Where an operand begins in the first frame.
     pub fn operand(&self, at: u32) -> Address {
         self.frames.plus(4 * u64::from(at))

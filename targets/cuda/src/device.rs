@@ -61,6 +61,22 @@ impl Device {
         self.processors
     }
 
+    /// Whether it shares the processor's memory (Jetson).
+    pub fn is_integrated(&self) -> bool {
+        self.context.attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_INTEGRATED).is_ok_and(|integrated| integrated != 0)
+    }
+
+    /// Its name among all GPUs in the world, as `nvidia-smi -L` prints it.
+    pub fn uuid(&self) -> Result<String, Error> {
+        let uuid = self.context.uuid().map_err(Error::driver("asking for the GPU's number"))?;
+        let mut text = String::from("GPU-");
+        for (at, byte) in uuid.bytes.iter().enumerate() {
+            text += if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+            text += &format!("{:02x}", byte.to_ne_bytes()[0]);
+        }
+        Ok(text)
+    }
+
     /// Free and total bytes of its memory.
     pub fn memory_bytes(&self) -> Result<(u64, u64), Error> {
         let (free, total) = self.context.mem_get_info().map_err(Error::driver("asking for free memory"))?;

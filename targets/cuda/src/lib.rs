@@ -15,9 +15,11 @@ pub mod batch;
 mod cubins;
 mod device;
 mod error;
+mod fuse;
 mod input;
 pub mod launch;
 mod model;
+mod registered;
 mod session;
 mod tensors;
 
@@ -26,5 +28,5 @@ pub use cudarc;
 pub use device::{Device, Module};
 pub use error::Error;
 pub use model::{Arithmetic, CudaModel};
-pub use session::{CudaSession, Options};
+pub use session::{CudaSession, Options, Timed};
 pub use tensors::{Matrix, format_number};

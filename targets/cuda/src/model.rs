@@ -4,15 +4,17 @@ use crate::arena::Address;
 use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
+use crate::fuse::{Before, Behind, Fused};
 use crate::launch::{
-    Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, GATE_AT, Gates, Gating,
-    Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome, Pairwise, Product, Rounded, Route,
-    RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk, Which,
+    After, Attention, AttentionShape, Conv, ConvShape, DeltaShape, DiagShape, DiagSsm, ENTRY_BYTES, Elementwise, Entering, EnteringKind,
+    GATE_AT, Gates, Gating, Input, MAX_EXPERTS, MAX_HEAD_DIM, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, NormShape, Outcome,
+    Pairwise, Product, Round, Rounded, Route, RouterShape, ScanShape, SelectiveScan, SsdShape, StandIn, StateSpaceDual, Vectors, Walk,
+    Which,
 };
 use crate::tensors::{Tensor, Tensors};
 use brooklet::Model;
-use brooklet::artifact::{Keep, Slot, SlotKind};
-use brooklet::ops::{self, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
+use brooklet::artifact::{InputSpec, Keep, Slot, SlotKind};
+use brooklet::ops::{self, Linear, NormKind, Op, Policy, PoolKind, Router, Span, Stepping};
 
 /// Which of two kernels runs where there are two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,10 +47,14 @@ pub(crate) struct Kernels {
     elementwise: Elementwise,
     gates: Gates,
     input: Input,
+    matmul: Matmul,
+    matmul_float: MatmulFloat,
+    matvec: Matvec,
     memory: Memory,
     moe: Moe,
     multiply: Multiply,
     norm: Norm,
+    round: Round,
     pub(crate) route: Route,
     walk: Walk,
     /// For [`Arithmetic::Fast`] alone.
@@ -59,21 +65,13 @@ pub(crate) struct Kernels {
 #[derive(Debug)]
 struct Fast {
     conv: Conv,
-    matmul: Matmul,
-    matvec: Matvec,
     scan: SelectiveScan,
     ssd: StateSpaceDual,
 }
 
 impl Fast {
     fn load(device: &Device) -> Result<Self, Error> {
-        Ok(Fast {
-            conv: Conv::load(device)?,
-            matmul: Matmul::load(device)?,
-            matvec: Matvec::load(device)?,
-            scan: SelectiveScan::load(device)?,
-            ssd: StateSpaceDual::load(device)?,
-        })
+        Ok(Fast { conv: Conv::load(device)?, scan: SelectiveScan::load(device)?, ssd: StateSpaceDual::load(device)? })
     }
 }
 
@@ -82,6 +80,8 @@ impl Fast {
 pub(crate) enum Node {
     /// One operation and its number.
     One(u32, Op),
+    /// Neighbours that a step of one token runs in one launch, the first one's number; and one by one.
+    Fused(u32, Fused, Vec<Op>),
     /// A block that each token enters by its score.
     Routed(u32, ops::Route, Vec<Op>),
     /// A block with a rate of its own.
@@ -109,6 +109,8 @@ pub(crate) struct Room {
     /// (output rows, outputs)
     pub(crate) output: Address,
     pub(crate) rounded: Rounded,
+    /// Levels of a matrix, and its bytes.
+    pub(crate) spread: (Address, u64),
     /// Scores of attention.
     pub(crate) attention: Address,
     /// (rows, 32)
@@ -142,8 +144,17 @@ impl<'m> CudaModel<'m> {
         Self::with(device, model, Arithmetic::Exact)
     }
 
-    /// Uploads a model.
+    /// Uploads a model. A GPU that shares the processor's memory reads the weights where they lie, if its driver can.
     pub fn with(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, device.is_integrated())
+    }
+
+    /// The same with the weights read where they lie on any GPU that can: slower wherever the bus is. [`CudaModel::is_in_place`] tells.
+    pub fn in_place(device: &Device, model: &Model<'m>, arithmetic: Arithmetic) -> Result<Self, Error> {
+        Self::placed(device, model, arithmetic, true)
+    }
+
+    fn placed(device: &Device, model: &Model<'m>, arithmetic: Arithmetic, in_place: bool) -> Result<Self, Error> {
         let device = device.clone();
         let header = model.header();
         let kernels = Kernels {
@@ -152,10 +163,14 @@ impl<'m> CudaModel<'m> {
             elementwise: Elementwise::load(&device)?,
             gates: Gates::load(&device)?,
             input: Input::load(&device)?,
+            matmul: Matmul::load(&device)?,
+            matmul_float: MatmulFloat::load(&device)?,
+            matvec: Matvec::load(&device)?,
             memory: Memory::load(&device)?,
             moe: Moe::load(&device)?,
             multiply: Multiply::load(&device)?,
             norm: Norm::load(&device)?,
+            round: Round::load(&device)?,
             route: Route::load(&device)?,
             walk: Walk::load(&device)?,
             fast: if arithmetic == Arithmetic::Fast { Some(Fast::load(&device)?) } else { None },
@@ -163,13 +178,10 @@ impl<'m> CudaModel<'m> {
         // The header was checked when the model was loaded: every record can be decoded.
         let ops: Vec<Op> = header.program.iter().flatten().collect();
         let slots = (0..header.slots.count).filter_map(|slot| header.slots.get(slot)).collect();
-        let tensors = Tensors::upload(&device, model)?;
+        let tensors = Tensors::new(&device, model, in_place)?;
         let mut needs = Needs::default();
         for (index, op) in (0..).zip(&ops) {
             needs.add(index, op, &tensors)?;
-            if op.is_in_pieces(model.artifact()) {
-                return Err(Error::Unsupported { index, what: "a matrix whose rows are in several sections" });
-            }
         }
         let mut program = Vec::new();
         let mut at = 0;
@@ -179,11 +191,15 @@ impl<'m> CudaModel<'m> {
             let node = match *op {
                 Op::Route(route) => Node::Routed(number, route, block(route.ops)),
                 Op::Every(every) => Node::Every(number, every, block(every.ops)),
-                op => Node::One(number, op),
+                op => match Fused::at(&ops, at, |linear| tensors.format(linear.w).is_quantized()) {
+                    Some(fused) => Node::Fused(number, fused, ops[at..at + fused.len()].to_vec()),
+                    None => Node::One(number, op),
+                },
             };
-            at += 1 + match &node {
-                Node::One(..) => 0,
-                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.len(),
+            at += match &node {
+                Node::One(..) => 1,
+                Node::Fused(_, _, ops) => ops.len(),
+                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => 1 + ops.len(),
             };
             program.push(node);
         }
@@ -205,6 +221,11 @@ impl<'m> CudaModel<'m> {
         &self.device
     }
 
+    /// Whether the GPU reads the weights where they lie in the processor's memory.
+    pub fn is_in_place(&self) -> bool {
+        self.tensors.are_in_place()
+    }
+
     /// Bytes of weights on the GPU.
     pub fn weights_bytes(&self) -> u64 {
         self.tensors.bytes()
@@ -218,7 +239,24 @@ impl<'m> CudaModel<'m> {
         };
         let of_node = |node: &Node| match node {
             Node::One(_, op) => of(op),
-            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+            Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
+        };
+        self.program.iter().map(of_node).max().unwrap_or(0)
+    }
+
+    /// Bytes of working space for products, in batches of up to `rows` rows.
+    pub(crate) fn spread_bytes(&self, rows: u32) -> u64 {
+        let of = |op: &Op| match op {
+            Op::Linear(op) if self.tensors.format(op.w).is_quantized() => {
+                let matrix = self.tensors.get(op.w);
+                Matmul::spread_bytes(rows, matrix.rows, matrix.cols)
+            }
+            _ => 0,
+        };
+        let of_node = |node: &Node| match node {
+            Node::One(_, op) => of(op),
+            Node::Routed(..) => 0,
+            Node::Fused(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
         };
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
@@ -244,6 +282,31 @@ impl<'m> CudaModel<'m> {
                 Node::One(number, op) => {
                     self.op(op, context)?;
                     done(*number, op.name())?;
+                }
+                Node::Fused(number, fused, ops) => {
+                    let recurrence = u32::from(fused.recurrence.is_some());
+                    if batch.tokens == 1 && self.takes(fused, batch) {
+                        if let Some(ssd) = &fused.recurrence {
+                            self.gated_ssd(ssd, fused, batch)?;
+                            done(*number, "Ssd")?;
+                        }
+                        self.fused(fused, batch)?;
+                        done(number + recurrence, fused.name())?;
+                        continue;
+                    }
+                    if let Some(ssd) = fused.recurrence {
+                        self.op(&Op::Ssd(ssd), context)?;
+                        done(*number, "Ssd")?;
+                    }
+                    let number = number + recurrence;
+                    if self.fused_rows(fused, context)? {
+                        done(number, fused.name())?;
+                        continue;
+                    }
+                    for (index, op) in (number..).zip(&ops[recurrence as usize..]) {
+                        self.op(op, context)?;
+                        done(index, op.name())?;
+                    }
                 }
                 Node::Every(number, every, ops) => {
                     for stream in 0..batch.streams {
@@ -298,7 +361,7 @@ impl<'m> CudaModel<'m> {
         for node in &self.program {
             match node {
                 Node::One(_, op) => add(op),
-                Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
+                Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
             }
         }
         most
@@ -317,7 +380,7 @@ impl<'m> CudaModel<'m> {
             _ => return Ok(()),
         };
         let x = Vectors { at: first.plus(4 * u64::from(head.x.at)), row_stride, pick_stride: 0, picks: 1 };
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             out: room.output,
             bias: self.tensors.maybe(head.bias),
             row_stride: self.model.outputs() as u64,
@@ -325,7 +388,16 @@ impl<'m> CudaModel<'m> {
             scale: head.scale,
             cap,
         };
-        self.product(batch, room, rows, head.w, Address::NULL, &x, &outcome)
+        // Each section makes some of the outputs.
+        for piece in head.pieces(self.model.artifact()) {
+            self.product(batch, room, rows, piece, Address::NULL, &x, &outcome)?;
+            let bytes = 4 * u64::from(self.tensors.get(piece).rows);
+            outcome.out = outcome.out.plus(bytes);
+            if outcome.bias != Address::NULL {
+                outcome.bias = outcome.bias.plus(bytes);
+            }
+        }
+        Ok(())
     }
 
     fn slot(&self, id: u32) -> Slot {
@@ -338,29 +410,133 @@ impl<'m> CudaModel<'m> {
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
     fn product(&self, batch: &Batch, room: &Room, rows: u32, id: u32, chosen: Address, x: &Vectors, to: &Outcome) -> Result<(), Error> {
-        let matrix = self.tensors.get(id);
+        let (matrix, format) = (self.tensors.get(id), self.tensors.format(id));
+        let one_matrix = quantized_product(batch, matrix, chosen, x, to).filter(|_| format.is_quantized());
+        // What the kernels of one matrix do not take, the general kernel does.
+        if let (Some(product), true) = (&one_matrix, rows <= Matvec::MOST_VECTORS) {
+            let from = Entering { x: x.at, stride: product.x_stride, ..Entering::default() };
+            let after = After { cap: to.cap, ..After::default() };
+            let queued = self.kernels.matvec.run(&self.device, format, rows, &from, &product.product, &after);
+            if !matches!(queued, Err(Error::Launch { .. })) {
+                return queued;
+            }
+        }
         // Experts may differ in format: then the rounded vectors are there for those that take them.
-        if chosen != Address::NULL || self.tensors.format(id).is_quantized() {
+        if chosen != Address::NULL || format.is_quantized() {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
-        let format = self.tensors.format(id);
-        if let Some(fast) = self.fast(batch).filter(|_| format.is_quantized())
-            && let Some(product) = quantized_product(batch, matrix, chosen, x, to)
-        {
+        if let Some(product) = one_matrix.filter(|_| to.cap == 0.0) {
             let Rounded { codes, scales, sums } = room.rounded;
-            let from = Entering { codes, scales, sums, ..Entering::default() };
-            let queued = if Matvec::takes(rows) {
-                fast.matvec.run_rounded(&self.device, format, rows, &from, &product)
-            } else {
-                fast.matmul.run(&self.device, format, rows, &from, &product)
-            };
-            // What they do not take, the general kernel does.
+            let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
+            let queued = self.kernels.matmul.run(&self.device, format, rows, &from, &product.product, room.spread);
             if !matches!(queued, Err(Error::Launch { .. })) {
                 return queued;
             }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
+        let queued = self.kernels.matmul_float.run(&self.device, batch, rows, format, &which, x, to);
+        if !matches!(queued, Err(Error::Launch { .. })) {
+            return queued;
+        }
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
+    }
+
+    /// What enters the product of neighbours, and where it goes; what a convolution behind it does is not in it.
+    fn parts(&self, fused: &Fused, batch: &Batch) -> (Entering, Product) {
+        let (matrix, Linear { bias, x, out, .. }) = (self.tensors.get(fused.linear.w), fused.linear);
+        let mut from = Entering { x: batch.operand(x.at), stride: batch.stride, z_stride: batch.stride, ..Entering::default() };
+        match &fused.before {
+            Before::Nothing => {}
+            Before::SiluMultiply(silu) => (from.kind, from.z) = (EnteringKind::SiluMultiply, batch.operand(silu.y.at)),
+            Before::Norm(norm) => {
+                from.x = batch.operand(norm.x.at);
+                (from.kind, from.z) = match norm.gate {
+                    Some(gate) => (EnteringKind::GatedRms, batch.operand(gate.z.at)),
+                    None => (EnteringKind::Rms, Address::NULL),
+                };
+                (from.weight, from.norm_groups, from.eps) = (self.tensors.maybe(norm.weight), norm.groups, norm.eps);
+                from.eps_outside = u32::from(norm.kind == NormKind::RmsEpsOutside);
+            }
+        }
+        let mut product = Product {
+            matrix: matrix.address,
+            bias: self.tensors.maybe(bias),
+            residual: Address::NULL,
+            out: batch.operand(out.at),
+            gate: batch.gate,
+            rows: matrix.rows,
+            cols: matrix.cols,
+            out_stride: batch.stride,
+            residual_stride: batch.stride,
+            scale: 1.0,
+        };
+        if let Behind::Add(add) = &fused.behind {
+            (product.out, product.residual, product.scale) = (batch.operand(add.x.at), batch.operand(add.x.at), add.scale);
+        }
+        (from, product)
+    }
+
+    /// Whether a kernel takes neighbours in one launch, on the one token of each stream.
+    fn takes(&self, fused: &Fused, batch: &Batch) -> bool {
+        let (from, product) = self.parts(fused, batch);
+        self.kernels.matvec.takes(&self.device, self.tensors.format(fused.linear.w), batch.streams, &from, &product)
+    }
+
+    /// Queues the recurrence before the neighbours, with the gate of their norm.
+    fn gated_ssd(&self, ssd: &ops::Ssd, fused: &Fused, batch: &Batch) -> Result<(), Error> {
+        let mut shape = self.ssd(ssd);
+        if let Before::Norm(norm) = &fused.before {
+            (shape.z, shape.has_gate) = (norm.gate.map_or(0, |gate| gate.z.at), u32::from(norm.gate.is_some()));
+        }
+        self.kernels.walk.ssd(&self.device, batch, &shape)
+    }
+
+    /// Queues neighbours in one launch, on the one token of each stream; a recurrence before them has run already, with the gate.
+    fn fused(&self, fused: &Fused, batch: &Batch) -> Result<(), Error> {
+        let (mut from, product) = self.parts(fused, batch);
+        if fused.recurrence.is_some() {
+            from.kind = EnteringKind::Rms;
+        }
+        let after = match &fused.behind {
+            Behind::Nothing | Behind::Add(_) => After::default(),
+            Behind::Conv1d(op) => {
+                let shape = self.conv(op);
+                After {
+                    conv_weight: shape.weight,
+                    conv_bias: shape.bias,
+                    conv_state: batch.state.plus(shape.slot),
+                    conv_state_stride: batch.state_stride,
+                    conv_first: shape.x - fused.linear.out.at,
+                    conv_channels: shape.channels,
+                    taps: shape.taps,
+                    has_silu: u32::from(shape.silu),
+                    cap: 0.0,
+                }
+            }
+        };
+        self.kernels.matvec.run(&self.device, self.tensors.format(fused.linear.w), batch.streams, &from, &product, &after)
+    }
+
+    /// Queues neighbours for many rows: what enters is made and rounded in one launch, what the product is added to in another. `false` if they must
+    /// run one by one.
+    fn fused_rows(&self, fused: &Fused, context: &Context<'_>) -> Result<bool, Error> {
+        let Context { batch, room, .. } = context;
+        let (rows, format) = (batch.rows(), self.tensors.format(fused.linear.w));
+        if rows <= Matvec::MOST_VECTORS {
+            return Ok(false);
+        }
+        let (from, product) = self.parts(fused, batch);
+        match self.kernels.round.run(&self.device, rows, &from, product.cols, room.rounded, batch.gate) {
+            Err(Error::Launch { .. }) => return Ok(false),
+            queued => queued?,
+        }
+        let Rounded { codes, scales, sums } = room.rounded;
+        let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
+        self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread)?;
+        if let Behind::Conv1d(op) = &fused.behind {
+            self.op(&Op::Conv1d(*op), context)?;
+        }
+        Ok(true)
     }
 
     /// Queues `out <- w * x + bias` on all rows of the batch.
@@ -398,6 +574,8 @@ impl<'m> CudaModel<'m> {
             groups: op.groups,
             d_state: op.b.len / op.groups.max(1),
             is_half: self.is_half(op.state),
+            z: 0,
+            has_gate: 0,
             dt_lo: op.dt_lo,
             dt_hi: op.dt_hi,
             a: tensors.address(op.a),
@@ -438,7 +616,8 @@ impl<'m> CudaModel<'m> {
         let (device, kernels, tensors, Context { batch, room, .. }) = (&self.device, &self.kernels, &self.tensors, context);
         match op {
             Op::Embed(op) => {
-                let table = (tensors.matrices(), op.table);
+                let InputSpec::Tokens { vocab, .. } = self.model.header().input else { return Ok(()) };
+                let table = (tensors.matrices(), self.model.artifact().pieces(op.table, vocab));
                 kernels.input.embed(device, batch, table, room.input, (op.out.at, op.out.len), op.scale)
             }
             Op::Frame(op) => {
@@ -695,10 +874,16 @@ impl Needs {
 /// Bytes of a route's decision.
 pub(crate) const ROUTE_BYTES: u64 = ENTRY_BYTES;
 
-/// A product for the kernels of one quantized matrix: not where rows choose theirs, nor where a cap follows.
-fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<Product> {
-    let is_plain = chosen == Address::NULL && x.picks == 1 && to.cap == 0.0;
-    is_plain.then_some(Product {
+/// A product of one matrix for all rows.
+struct OneMatrix {
+    product: Product,
+    /// Numbers from one vector to the next.
+    x_stride: u32,
+}
+
+/// A product for the kernels of one quantized matrix: not where rows choose theirs.
+fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors, to: &Outcome) -> Option<OneMatrix> {
+    let product = Product {
         matrix: matrix.address,
         bias: to.bias,
         residual: Address::NULL,
@@ -709,5 +894,7 @@ fn quantized_product(batch: &Batch, matrix: Tensor, chosen: Address, x: &Vectors
         out_stride: u32::try_from(to.row_stride).ok()?,
         residual_stride: 0,
         scale: to.scale,
-    })
+    };
+    let x_stride = u32::try_from(x.row_stride).ok()?;
+    (chosen == Address::NULL && x.picks == 1).then_some(OneMatrix { product, x_stride })
 }

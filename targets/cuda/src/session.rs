@@ -3,7 +3,7 @@
 use crate::arena::{Address, Arena, Layout, Place};
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::input::{Inputs, check_context, gaps};
+use crate::input::{Inputs, gaps};
 use crate::launch::Rounded;
 use crate::model::{Context, CudaModel, ROUTE_BYTES, Room};
 use brooklet::{Input, Line, State, snapshot_bytes};
@@ -32,9 +32,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { streams: 1, batch: 256, graphs: true }
+        Options { streams: 1, batch: 512, graphs: true }
     }
 }
+
+/// An operation's number and name, and the seconds that it took.
+pub type Timed = (u32, &'static str, f64);
 
 /// A model at work on a GPU.
 pub struct CudaSession<'s, 'm> {
@@ -113,6 +116,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         };
         let codes = layout.add(rows_u64 * needs.rounded);
         let [scales, sums] = [(); 2].map(|()| layout.add(rows_u64 * needs.rounded / 32 * 4));
+        let spread = layout.add(gpu.spread_bytes(rows));
         let attention = layout.add(gpu.attention_bytes(rows));
         let [chosen, weights] = [(); 2].map(|()| layout.add(picks));
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
@@ -124,6 +128,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
             input: arena.address(places.input),
             output: arena.address(places.output),
             rounded: Rounded { codes: arena.address(codes), scales: arena.address(scales), sums: arena.address(sums) },
+            spread: (arena.address(spread), spread.bytes()),
             attention: arena.address(attention),
             chosen: arena.address(chosen),
             weights: arena.address(weights),
@@ -241,7 +246,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     pub fn greedy(&mut self, first: u32, count: usize) -> Result<Vec<u32>, Error> {
         let total = Inputs::Tokens(&[first]).check(self.gpu.model())?;
         self.check_streams(total)?;
-        check_context(self.gpu.model(), self.positions[0], count)?;
+        self.gpu.model().check_context(self.positions[0], count)?;
         self.arena.upload(self.places.input, &[first])?;
         let mut drawn = Vec::with_capacity(count);
         let mut log = vec![0u32; LOG_LEN as usize];
@@ -297,22 +302,34 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     }
 
     /// Seconds that each operation of a step of all streams took, by number and name, the head last. The streams move on by that step.
-    pub fn profile(&mut self, tokens: &[u32]) -> Result<Vec<(u32, &'static str, f64)>, Error> {
+    pub fn profile(&mut self, tokens: &[u32]) -> Result<Vec<Timed>, Error> {
         let total = Inputs::Tokens(tokens).check(self.gpu.model())?;
         self.check_streams(total)?;
+        self.profile_batch(tokens, 0..self.options.streams, 1)
+    }
+
+    /// The same of a prefill of the first stream, as many tokens as it handles at once.
+    pub fn profile_prefill(&mut self, tokens: &[u32]) -> Result<Vec<Timed>, Error> {
+        let tokens = &tokens[..tokens.len().min(self.options.batch as usize)];
+        let total = Inputs::Tokens(tokens).check(self.gpu.model())?;
+        self.gpu.model().check_context(self.positions[0], total)?;
+        self.profile_batch(tokens, 0..1, total as u32)
+    }
+
+    fn profile_batch(&mut self, tokens: &[u32], streams: Range<u32>, tokens_each: u32) -> Result<Vec<Timed>, Error> {
         self.arena.upload(self.places.input, tokens)?;
         let device = self.gpu.device().clone();
         let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let mark = || device.stream().record_event(flags).map_err(Error::driver("recording an event"));
         let mut marks = vec![(0, "start", mark()?)];
-        let batch = self.batch(0..self.options.streams, 1);
-        self.gpu.run(&self.context(batch, 0), |index, name| {
+        let batch = self.batch(streams.clone(), tokens_each);
+        self.gpu.run(&self.context(batch, streams.start), |index, name| {
             marks.push((index, name, mark()?));
             Ok(())
         })?;
         self.last_outputs(&batch)?;
         marks.push((self.gpu.program.len() as u32, "Head", mark()?));
-        self.advance(0..self.options.streams, 1)?;
+        self.advance(streams, tokens_each)?;
         device.wait()?;
         let between = |pair: &[(u32, &'static str, cudarc::driver::CudaEvent)]| {
             let milliseconds = pair[0].2.elapsed_ms(&pair[1].2).map_err(Error::driver("reading a timer"))?;
@@ -330,7 +347,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         let total = inputs.check(self.gpu.model())?;
         self.check_streams(total)?;
         for &position in &self.positions {
-            check_context(self.gpu.model(), position, 1)?;
+            self.gpu.model().check_context(position, 1)?;
         }
         let gaps = seconds.map(|seconds| gaps(self.gpu.model(), seconds, total)).transpose()?;
         self.enter(inputs, gaps.as_deref())?;
@@ -350,7 +367,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     ) -> Result<&[f32], Error> {
         let model = *self.gpu.model();
         let total = inputs.check(&model)?;
-        check_context(&model, self.positions[stream], total)?;
+        model.check_context(self.positions[stream], total)?;
         let gaps = seconds.map(|seconds| gaps(&model, seconds, total)).transpose()?;
         let mut done = 0;
         while done < total {

@@ -1,8 +1,9 @@
-//! A model's tensors on the GPU: the file's sections as they are, and a table of its matrices.
+//! A model's tensors on the GPU: the file's sections as they are, uploaded or read where they lie, and a table of its matrices.
 
 use crate::arena::{Address, Arena, Layout};
 use crate::device::Device;
 use crate::error::Error;
+use crate::registered::Registered;
 use brooklet::Model;
 use brooklet::artifact::Content;
 use brooklet::kernels::quant::{Format, GROUP};
@@ -57,20 +58,26 @@ pub(crate) struct Tensor {
 pub(crate) struct Tensors {
     /// Keeps the memory.
     arena: Arena,
+    /// Keeps the file's bytes, if they are read where they lie.
+    registered: Option<Registered>,
     tensors: Vec<Tensor>,
     matrices: Address,
 }
 
 impl Tensors {
-    /// Uploads everything but the tokenizer.
-    pub(crate) fn upload(device: &Device, model: &Model<'_>) -> Result<Self, Error> {
+    /// Uploads everything but the tokenizer, or has the GPU read the file where it lies, if that is wanted and can be.
+    pub(crate) fn new(device: &Device, model: &Model<'_>, in_place: bool) -> Result<Self, Error> {
+        let registered = if in_place { Registered::new(device, model).ok() } else { None };
         let artifact = model.artifact();
         let sections: Vec<_> = (0..model.header().sections.count).filter_map(|id| artifact.section(id)).collect();
         let mut layout = Layout::default();
         let bytes_of = |section| artifact.bytes_of(section).unwrap_or_default();
         let places: Vec<_> = sections
             .iter()
-            .map(|section| layout.add(if section.content.is_tokenizer() { 0 } else { bytes_of(section).len() as u64 }))
+            .map(|section| {
+                let stays = registered.is_some() || section.content.is_tokenizer();
+                layout.add(if stays { 0 } else { bytes_of(section).len() as u64 })
+            })
             .collect();
         let table = layout.add((size_of::<Matrix>() * sections.len().max(1)) as u64);
         let mut arena = Arena::new(device, &layout)?;
@@ -80,7 +87,8 @@ impl Tensors {
             if place.bytes() > 0 {
                 arena.upload(place, bytes_of(section))?;
             }
-            let tensor = Tensor { address: arena.address(place), rows: section.rows, cols: section.cols, content: section.content };
+            let address = registered.as_ref().map_or(arena.address(place), |registered| registered.address(bytes_of(section)));
+            let tensor = Tensor { address, rows: section.rows, cols: section.cols, content: section.content };
             tensors.push(tensor);
             matrices.push(match section.content.format() {
                 Some(format) => Matrix {
@@ -98,7 +106,12 @@ impl Tensors {
         }
         device.wait()?;
         let matrices = arena.address(table);
-        Ok(Tensors { arena, tensors, matrices })
+        Ok(Tensors { arena, registered, tensors, matrices })
+    }
+
+    /// Whether the GPU reads the file where it lies.
+    pub(crate) fn are_in_place(&self) -> bool {
+        self.registered.is_some()
     }
 
     /// Bytes on the GPU.

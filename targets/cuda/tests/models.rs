@@ -4,6 +4,7 @@
 
 mod rig;
 
+use brooklet::artifact::InputSpec;
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
@@ -119,6 +120,107 @@ fn every_family_gives_the_cpus_bits() {
     }
     println!("{equal} streams have the CPU's bits");
     assert!(missed.is_empty(), "{} have not:\n{}", missed.len(), missed.join("\n"));
+}
+
+/// Embedding and head cut into sections of every format: the formats' kernels meet in one operation, at offsets of any number of rows.
+#[test]
+fn matrices_in_pieces_give_the_cpus_bits() {
+    let Some(device) = gpu("pieces") else { return };
+    let (mut missed, mut cut, mut equal) = (Vec::new(), 0, 0);
+    for dir in family_fixtures() {
+        let file = File::in_pieces(&dir, &Recipe { format: Format::Q4, ..FLOAT });
+        let model = file.model();
+        if !model.header().program.iter().flatten().any(|op| op.is_in_pieces(model.artifact())) {
+            continue;
+        }
+        cut += 1;
+        let name = dir.file_name().unwrap().to_string_lossy().into_owned();
+        let Sequence::Tokens(few) = Sequence::open(&dir) else { panic!("{name} has an embedding") };
+        // Every row of the table, too.
+        let InputSpec::Tokens { vocab, .. } = model.header().input else { panic!("{name} has an embedding") };
+        let room = model.plan().context.map_or(usize::MAX, |context| context as usize);
+        let input = Sequence::Tokens(few.into_iter().chain((0..vocab).rev()).take(room.min(400)).collect());
+        let want = stream(&model, kernels::detect(), &input, 16);
+        let on_gpu = CudaModel::new(&device, &model).unwrap();
+        let mut session = CudaSession::new(&on_gpu, Options { batch: 64, ..Options::default() }).unwrap();
+        let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        for (how, got) in ["whole", "stepping", "in parts"].into_iter().zip(in_three_ways(&mut session, &input)) {
+            if bits(&got) == bits(&want) {
+                equal += 1;
+                continue;
+            }
+            missed.push(format!("{name} {how}: {:e} of the largest output", differences(&got, &want, model.outputs()).last().unwrap()));
+        }
+    }
+    println!("{equal} streams of {cut} models in pieces have the CPU's bits");
+    assert!(cut >= 10 && missed.is_empty(), "{} of {cut} have not:\n{}", missed.len(), missed.join("\n"));
+}
+
+/// A file's bytes in the processor's memory, as a Jetson reads them: in memory of this program's, and in a mapped file, whose pages cannot be written.
+#[test]
+fn weights_that_stay_where_they_are_give_the_cpus_bits() {
+    let Some(device) = gpu("weights in place") else { return };
+    let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let folder = tempfile::tempdir().unwrap();
+    for (number, dir) in family_fixtures().iter().enumerate().filter(|(number, _)| number % 8 == 0) {
+        let file = File::quantized(dir, &Recipe { format: Format::Q4, ..FLOAT });
+        let path = folder.path().join(format!("{number}.brook"));
+        std::fs::write(&path, file.bytes()).unwrap();
+        let mapped = MappedFile::open(&path).unwrap();
+        for (what, model) in [("memory", file.model()), ("a mapped file", Model::from_bytes(mapped.bytes()).unwrap())] {
+            let input = Sequence::open(dir);
+            let want = stream(&model, kernels::detect(), &input, 16);
+            let on_gpu = CudaModel::in_place(&device, &model, Arithmetic::Exact).unwrap();
+            let uploaded = CudaModel::new(&device, &model).unwrap();
+            println!(
+                "{} in {what}: in place {}, {} bytes on the GPU, else {}",
+                dir.display(),
+                on_gpu.is_in_place(),
+                on_gpu.weights_bytes(),
+                uploaded.weights_bytes()
+            );
+            let mut session = CudaSession::new(&on_gpu, Options::default()).unwrap();
+            for got in in_three_ways(&mut session, &input) {
+                assert!(bits(&got) == bits(&want), "{} in {what}", dir.display());
+            }
+            // A driver may refuse files; memory it takes.
+            assert!(on_gpu.is_in_place() || what != "memory", "{} is not read in place", dir.display());
+            assert!(!on_gpu.is_in_place() || on_gpu.weights_bytes() < uploaded.weights_bytes());
+        }
+    }
+}
+
+/// As `brooklet serve` uses a GPU: a session for each sender, in a thread of its own, over one model; whoever has the lock may touch the GPU.
+#[test]
+fn sessions_of_several_threads_take_turns() {
+    let Some(device) = gpu("turns") else { return };
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("sensor-mamba2-last")).unwrap();
+    let file = File::quantized(&dir, &FLOAT);
+    let model = file.model();
+    let on_gpu = CudaModel::new(&device, &model).unwrap();
+    let turn = std::sync::Mutex::new(());
+    let sender = |seed: u64| {
+        let input = Sequence::noise(&model, 50, seed);
+        let want = stream(&model, kernels::detect(), &input, 1);
+        let options = Options { streams: 1, batch: 1, graphs: true };
+        let mut session = {
+            let _turn = turn.lock().unwrap();
+            CudaSession::new(&on_gpu, options).unwrap()
+        };
+        let mut got = Vec::new();
+        for at in 0..input.steps() {
+            let _turn = turn.lock().unwrap();
+            got.extend_from_slice(session.step(input_at(&input, at)).unwrap());
+        }
+        let _turn = turn.lock().unwrap();
+        drop(session);
+        assert!(got.iter().map(|x| x.to_bits()).eq(want.iter().map(|x| x.to_bits())), "sender {seed}");
+    };
+    std::thread::scope(|scope| {
+        for seed in 1..9 {
+            scope.spawn(move || sender(seed));
+        }
+    });
 }
 
 #[test]
@@ -308,4 +410,45 @@ fn ten_thousand_steps_are_a_fresh_prefill() {
         assert!(difference <= 1e-2, "{}: {difference:e}", path.display());
         assert_eq!(before, after, "memory on the GPU is not flat");
     }
+}
+
+/// Memory stays flat over many steps that the host takes no part in, and the state is the CPU's at the end; `BROOKLET_GPU_STEPS` says how many
+/// (a million take about a minute).
+#[test]
+fn very_many_steps_are_the_cpus() {
+    let Some(device) = gpu("very many steps") else { return };
+    let steps: usize = std::env::var("BROOKLET_GPU_STEPS").ok().and_then(|steps| steps.parse().ok()).unwrap_or(50_000);
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("mamba2-g1")).expect("the fixture mamba2-g1");
+    let file = File::quantized(&dir, &Recipe { format: Format::Q4, ..FLOAT });
+    let model = file.model();
+    let on_gpu = CudaModel::new(&device, &model).unwrap();
+    let mut session = CudaSession::new(&on_gpu, Options { batch: 512, ..Options::default() }).unwrap();
+    let mut tokens = vec![Random::fresh("very many steps").below(model.outputs() as u32)];
+    let mut go_on = |session: &mut CudaSession<'_, '_>, count: usize| {
+        let drawn = session.greedy(*tokens.last().unwrap(), count).unwrap();
+        tokens.extend(drawn);
+        tokens[..tokens.len() - 1].to_vec()
+    };
+    // A prefill of what the first steps took leads to the same state.
+    let taken = go_on(&mut session, 10_000);
+    let early = session.snapshot(0).unwrap();
+    let mut fresh = CudaSession::new(&on_gpu, Options { batch: 512, ..Options::default() }).unwrap();
+    fresh.prefill_tokens(0, &taken).unwrap();
+    assert!(fresh.snapshot(0).unwrap() == early, "the state after 10000 steps is not that of a prefill");
+    let before = device.memory_bytes().unwrap().0;
+    let start = std::time::Instant::now();
+    let taken = go_on(&mut session, steps - 10_000);
+    let seconds = start.elapsed().as_secs_f64();
+    let after = device.memory_bytes().unwrap().0;
+    println!("{steps} steps, {:.0} a second; free memory {before} and {after} bytes", (steps - 10_000) as f64 / seconds);
+    assert_eq!(before, after, "memory on the GPU is not flat");
+    let mut buffers = Buffers::new(&model, 64);
+    let mut state = State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap();
+    let mut cpu = Session::new(&model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).unwrap();
+    for part in taken.chunks(64) {
+        cpu.prefill_tokens(part).unwrap();
+    }
+    let mut want = vec![0; snapshot_bytes(&model)];
+    state.snapshot(&mut want).unwrap();
+    assert!(session.snapshot(0).unwrap() == want, "the state after {steps} steps is not the CPU's");
 }

@@ -307,6 +307,8 @@ fn recurrences_are_those_of_the_oracle() {
                 groups: groups as u32,
                 d_state: d_state as u32,
                 is_half: 0,
+                z: 0,
+                has_gate: 0,
                 dt_lo: 0.1,
                 dt_hi: 1.5,
                 a: arrays[0],
@@ -497,5 +499,74 @@ fn attention_is_that_of_the_oracle() {
         }
         let distance = off(&out, &want);
         assert!(distance < bound, "case {case}: kind {kind}, {heads}/{kv_heads} heads of {head_dim}, {capacity} positions: {distance:e}");
+    }
+}
+
+#[test]
+fn attention_of_many_tokens_has_the_bits_of_steps() {
+    let Some(device) = gpu("attention of many tokens") else { return };
+    let kernels = Attention::load(&device).unwrap();
+    let mut random = Random::fresh("attention of many tokens");
+    for case in 0..28u32 {
+        let head_dim = [32, 64, 96, 128][case as usize % 4];
+        let kv_heads = 1 + random.below(3) as usize;
+        let heads = kv_heads * (1 + random.below(4) as usize);
+        let capacity = 16 + random.below(if case < 16 { 150 } else { 700 }) as usize;
+        let tokens = 16 + random.below(capacity as u32 - 15) as usize;
+        let before = random.below((capacity - tokens) as u32 + 1) as usize;
+        let (q_len, k_len) = (heads * head_dim, kv_heads * head_dim);
+        let state_bytes = 2 * ((4 * kv_heads * capacity).next_multiple_of(16) + kv_heads * capacity * head_dim);
+        let shape = AttentionShape {
+            q: 0,
+            k: q_len as u32,
+            v: (q_len + k_len) as u32,
+            out: (q_len + 2 * k_len) as u32,
+            heads: heads as u32,
+            kv_heads: kv_heads as u32,
+            head_dim: head_dim as u32,
+            half: 0,
+            kind: 1,
+            capacity: capacity as u32,
+            sink: 0,
+            slides: 0,
+            turns: Address::NULL,
+            slot: 0,
+            scale: random.uniform(0.5, 4.0) / (head_dim as f32).sqrt(),
+        };
+        let stride = 2 * q_len + 2 * k_len + 4;
+        let mut all = random.normals((before + tokens) * stride);
+        // Queries, keys and values of nothing; a token among the others that is far larger.
+        for token in all.chunks_exact_mut(stride) {
+            match random.below(12) {
+                0 => token.fill(0.0),
+                1 => token.iter_mut().for_each(|x| *x *= 30.0),
+                _ => {}
+            }
+        }
+        let room = Attention::room_bytes(tokens as u32, &shape);
+        // The same state, then all tokens at once, or few enough at a time that the general kernels take them.
+        let run = |parts: &[usize]| {
+            let mut stage = Stage { frames: Vec::new(), stride, tokens: 0, state: vec![0; state_bytes] };
+            let (mut out, mut at) = (Vec::new(), 0);
+            for &count in parts {
+                stage.tokens = count;
+                stage.frames = all[at * stride..(at + count) * stride].to_vec();
+                stage.run(&device, at as u64, room, &[], &[0], |batch, _, _, room| kernels.run(&device, batch, &shape, room).unwrap());
+                for t in 0..count {
+                    out.extend(stage.at(t, shape.out)[..q_len].iter().map(|y| y.to_bits()));
+                }
+                at += count;
+            }
+            (out, stage.state)
+        };
+        let few: Vec<usize> = (0..before + tokens).step_by(15).map(|at| (before + tokens - at).min(15)).collect();
+        let mut parts = vec![before; usize::from(before > 0)];
+        parts.push(tokens);
+        let (want, got) = (run(&few), run(&parts));
+        let differ = got.0.iter().zip(&want.0).filter(|(a, b)| a != b).count();
+        assert!(
+            differ == 0 && got.1 == want.1,
+            "case {case}: {heads}/{kv_heads} heads of {head_dim}, {before} + {tokens} of {capacity}: {differ} differ"
+        );
     }
 }

@@ -1,14 +1,17 @@
-//! Products of quantized matrices against an oracle in f64, and what enters them against the CPU's rounding.
+//! Products of quantized matrices against an oracle in f64, and with what comes before and behind them against the CPU, bit for bit.
 
 mod rig;
 
 use brooklet::kernels::quant::{Format, GROUP, Matrix};
-use brooklet::kernels::{Activations, RowsMut};
+use brooklet::kernels::{Activations, Conv1d, Norm, NormKind, Rows, RowsMut, portable::act::tanh};
 use brooklet_cuda::arena::Address;
-use brooklet_cuda::launch::{Entering, EnteringKind, Matmul, Matvec, Product, Round, Rounded};
+use brooklet_cuda::launch::{After, Entering, EnteringKind, Matmul, Matvec, Product};
 use rig::{Bench, Random, gpu};
 
 const FORMATS: [Format; 6] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8];
+
+/// No working space.
+const NO_ROOM: (Address, u64) = (Address::NULL, 0);
 
 /// Rows and columns, most of them odd.
 const SHAPES: [(usize, usize); 24] = [
@@ -128,15 +131,14 @@ fn error_of(
     worst
 }
 
-/// One product on the GPU against the oracle, and where the kernel promises that, against the CPU bit for bit.
+/// One product on the GPU, unless `run` says that it takes none, against the oracle, and against the CPU bit for bit.
 fn check(
     random: &mut Random,
     device: &brooklet_cuda::Device,
-    run: impl Fn(&Entering, &Product),
+    run: impl Fn(&Entering, &Product) -> bool,
     format: Format,
     shape: (usize, usize),
     vectors: usize,
-    has_cpus_bits: bool,
 ) {
     let (rows, cols) = shape;
     let bytes = matrix(random, format, rows, cols);
@@ -163,15 +165,14 @@ fn check(
         residual_stride: rows as u32,
         scale,
     };
-    run(&Entering { codes, scales, sums, ..Entering::default() }, &product);
+    if !run(&Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() }, &product) {
+        return;
+    }
     let mut got = vec![0.0f32; vectors * stride];
     arena.download(out, &mut got).unwrap();
     let (bias, residual) = (has_bias.then_some(&bias[..]), has_residual.then_some(&residual[..]));
     let error = error_of(format, &bytes, shape, &from, bias, residual, scale, &got);
     assert!(error < 1e-6, "{format:?} {rows} x {cols}, {vectors} vectors: {error:e}");
-    if !has_cpus_bits {
-        return;
-    }
     let aligned = aligned(&bytes);
     let matrix = Matrix::from_bytes(format, rows, cols, &aligned).unwrap();
     let mut want = vec![0.0f32; vectors * rows];
@@ -179,10 +180,13 @@ fn check(
     brooklet::kernels::detect().matmul(&matrix, x, RowsMut::new(&mut want, vectors, rows, rows).unwrap());
     for (v, want) in want.chunks_exact_mut(rows).enumerate() {
         for (row, y) in want.iter_mut().enumerate() {
-            *y = (*y + bias.map_or(0.0, |bias| bias[row])) * scale;
-            *y += residual.map_or(0.0, |residual| residual[v * rows + row]);
+            *y = bias.map_or(*y, |bias| *y + bias[row]) * scale;
+            *y = residual.map_or(*y, |residual| residual[v * rows + row] + *y);
             let got = got[v * stride + row];
-            assert!(*y == got, "{format:?} {rows} x {cols}, vector {v} of {vectors}, row {row}: {got} instead of the CPU's {y}");
+            assert!(
+                y.to_bits() == got.to_bits(),
+                "{format:?} {rows} x {cols}, vector {v} of {vectors}, row {row}: {got} instead of the CPU's {y}"
+            );
         }
     }
 }
@@ -202,9 +206,15 @@ fn steps_are_those_of_the_oracle() {
     let mut random = Random::fresh("products of few vectors");
     for format in FORMATS {
         for shape in SHAPES {
-            for vectors in [1, 2, 4, 8] {
-                let run = |from: &Entering, product: &Product| kernels.run_rounded(&device, format, vectors, from, product).unwrap();
-                check(&mut random, &device, run, format, shape, vectors as usize, false);
+            for vectors in [1, 2, 3, 8] {
+                // So wide, there is no room for the terms of many.
+                let takes = shape.1 * vectors <= 20_000;
+                let run = |from: &Entering, product: &Product| {
+                    let queued = kernels.run(&device, format, vectors as u32, from, product, &After::default());
+                    assert!(queued.is_ok() == takes || !takes, "{format:?} {shape:?} {vectors}: {queued:?}");
+                    queued.is_ok()
+                };
+                check(&mut random, &device, run, format, shape, vectors);
             }
         }
     }
@@ -220,120 +230,217 @@ fn prefills_are_those_of_the_oracle() {
             // Fewer vectors of the larger ones: the oracle is slow.
             let most = (3_000_000 / (rows * cols)).clamp(20, 300) as u32;
             let vectors = 1 + random.below(most);
-            let run = |from: &Entering, product: &Product| kernels.run(&device, format, vectors, from, product).unwrap();
-            check(&mut random, &device, run, format, (rows, cols), vectors as usize, true);
+            let run = |from: &Entering, product: &Product| kernels.run(&device, format, vectors, from, product, NO_ROOM).is_ok();
+            check(&mut random, &device, run, format, (rows, cols), vectors as usize);
         }
     }
     // So many that the larger tiles are taken.
     for (shape, vectors) in [((4100, 40), 530), ((2500, 33), 1000), ((700, 64), 1500)] {
-        let run = |from: &Entering, product: &Product| kernels.run(&device, Format::Q4, vectors, from, product).unwrap();
-        check(&mut random, &device, run, Format::Q4, shape, vectors as usize, true);
+        let run = |from: &Entering, product: &Product| kernels.run(&device, Format::Q4, vectors, from, product, NO_ROOM).is_ok();
+        check(&mut random, &device, run, Format::Q4, shape, vectors as usize);
     }
-}
-
-/// What enters, in f64.
-fn entering(kind: EnteringKind, x: &[f32], z: &[f32], weight: &[f32], norms: usize, eps: f64) -> Vec<f32> {
-    let silu = |x: f64| x / (1.0 + (-x).exp());
-    let z: Vec<f64> = z.iter().map(|&z| f64::from(z)).collect();
-    let mut v: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-    for (v, &z) in v.iter_mut().zip(&z) {
-        match kind {
-            EnteringKind::GatedRms => *v *= silu(z),
-            EnteringKind::SiluMultiply => *v = silu(*v) * z,
-            _ => {}
-        }
-    }
-    if matches!(kind, EnteringKind::Rms | EnteringKind::GatedRms | EnteringKind::RmsGated) {
-        let width = v.len() / norms;
-        for group in v.chunks_exact_mut(width) {
-            let inverse = 1.0 / (group.iter().map(|v| v * v).sum::<f64>() / width as f64 + eps).sqrt();
-            group.iter_mut().for_each(|v| *v *= inverse);
-        }
-        for (v, &w) in v.iter_mut().zip(weight) {
-            *v *= f64::from(w);
-        }
-    }
-    if kind == EnteringKind::RmsGated {
-        v.iter_mut().zip(&z).for_each(|(v, &z)| *v *= silu(z));
-    }
-    v.iter().map(|&v| v as f32).collect()
 }
 
 #[test]
-fn what_enters_is_rounded_as_on_the_cpu() {
-    let Some(device) = gpu("rounding") else { return };
-    let (round, matvec) = (Round::load(&device).unwrap(), Matvec::load(&device).unwrap());
-    let mut random = Random::fresh("rounding");
-    for cols in [1usize, 5, 32, 33, 64, 96, 100, 129, 320, 768, 1000, 1536, 2560, 4096, 5120, 7168, 8200] {
-        for kind in EnteringKind::ALL {
-            let (vectors, rows) = (1 + random.below(4) as usize, 100);
-            let is_normed = !matches!(kind, EnteringKind::Plain | EnteringKind::SiluMultiply);
-            let norms = if is_normed && cols % 128 == 0 && random.below(2) == 0 { 4 } else { 1 };
-            let stride = cols.next_multiple_of(4) + 4 * random.below(3) as usize;
-            let (x, z, weight) = (random.normals(vectors * stride), random.normals(vectors * stride), random.normals(cols));
-            let made: Vec<f32> = (0..vectors)
-                .flat_map(|v| entering(kind, &x[v * stride..][..cols], &z[v * stride..][..cols], &weight, norms, 1e-5))
-                .collect();
-            let want = rounded(&made, cols);
-            let bytes = matrix(&mut random, Format::Q4, rows, cols);
+fn prefills_by_way_of_levels_have_the_cpus_bits() {
+    let Some(device) = gpu("products of many vectors, levels first") else { return };
+    let kernels = Matmul::load(&device).unwrap();
+    let mut random = Random::fresh("products of many vectors, levels first");
+    for format in FORMATS {
+        for (rows, cols) in [
+            (1, 1),
+            (17, 33),
+            (16, 32),
+            (100, 100),
+            (129, 65),
+            (300, 320),
+            (128, 256),
+            (255, 31),
+            (513, 97),
+            (64, 1000),
+            (2049, 40),
+            (40, 160),
+        ] {
+            let vectors = 384 + random.below(200);
+            let bytes = Matmul::spread_bytes(vectors, rows as u32, cols as u32);
             let mut bench = Bench::new(&device);
-            let [x_at, z_at, weight_at] = [bench.put(&x), bench.put(&z), bench.put(&weight)];
-            let to =
-                [bench.put(&vec![85i8; want.codes.len()]), bench.poisoned(want.scales.len()), bench.put(&vec![-1i32; want.sums.len()])];
-            let (matrix_at, out) = (bench.put(&bytes), bench.poisoned(rows));
+            // What was there before must not matter.
+            let room = bench.poisoned(bytes as usize / 4);
             let arena = bench.arena();
-            let [codes, scales, sums] = to.map(|place| arena.address(place));
+            let run = |from: &Entering, product: &Product| {
+                kernels.run(&device, format, vectors, from, product, (arena.address(room), bytes)).is_ok()
+            };
+            check(&mut random, &device, run, format, (rows, cols), vectors as usize);
+        }
+    }
+}
+
+/// Everything that a step does around a product, by the CPU.
+#[derive(Debug)]
+struct Step {
+    format: Format,
+    rows: usize,
+    cols: usize,
+    kind: EnteringKind,
+    norm_groups: usize,
+    eps_outside: bool,
+    scale: f32,
+    cap: f32,
+    behind: Behind,
+}
+
+/// What happens to a product's rows.
+#[derive(Debug)]
+enum Behind {
+    Nothing,
+    Added,
+    /// Taps, first row, channels, whether SiLU follows.
+    Convolved(usize, usize, usize, bool),
+}
+
+impl Step {
+    fn fresh(random: &mut Random, format: Format, (rows, cols): (usize, usize)) -> Self {
+        let kinds = [EnteringKind::Plain, EnteringKind::Rms, EnteringKind::GatedRms, EnteringKind::SiluMultiply];
+        let first = random.below(rows as u32) as usize;
+        let behind = match random.below(4) {
+            0 => Behind::Nothing,
+            1 => Behind::Added,
+            _ => {
+                let channels = 1 + random.below((rows - first) as u32) as usize;
+                Behind::Convolved(1 + random.below(4) as usize, first, channels, random.below(2) == 0)
+            }
+        };
+        let caps = matches!(behind, Behind::Nothing) && random.below(2) == 0;
+        Step {
+            format,
+            rows,
+            cols,
+            kind: kinds[random.below(4) as usize],
+            norm_groups: if cols.is_multiple_of(256) && random.below(2) == 0 { 4 } else { 1 },
+            eps_outside: random.below(2) == 0,
+            scale: if matches!(behind, Behind::Convolved(..)) { 1.0 } else { 0.7 },
+            cap: if caps { 3.0 } else { 0.0 },
+            behind,
+        }
+    }
+
+    /// The vector that enters, on the CPU.
+    fn made(&self, x: &[f32], z: &[f32], weight: Option<&[f32]>) -> Vec<f32> {
+        let (cpu, mut x) = (brooklet::kernels::detect(), x.to_vec());
+        let kind = if self.eps_outside { NormKind::RmsEpsOutside } else { NormKind::Rms };
+        let gate = (self.kind == EnteringKind::GatedRms).then_some(z);
+        let norm = Norm { kind, weight, bias: None, groups: self.norm_groups, eps: 1e-5, gate, gate_first: true };
+        match self.kind {
+            EnteringKind::Rms | EnteringKind::GatedRms => cpu.norm(&norm, &mut x),
+            EnteringKind::SiluMultiply => cpu.silu_multiply(&mut x, z),
+            EnteringKind::Plain | EnteringKind::Rounded => {}
+        }
+        x
+    }
+}
+
+#[test]
+fn what_comes_before_and_behind_a_product_has_the_cpus_bits() {
+    let Some(device) = gpu("steps around products") else { return };
+    let matvec = Matvec::load(&device).unwrap();
+    let cpu = brooklet::kernels::detect();
+    let mut random = Random::fresh("steps around products");
+    for (case, shape) in SHAPES.into_iter().chain([(3352, 768), (900, 2000), (2560, 512)]).enumerate() {
+        for vectors in [1usize, 1, 2, 7] {
+            let step = Step::fresh(&mut random, FORMATS[case % FORMATS.len()], shape);
+            let Step { rows, cols, .. } = step;
+            let bytes = matrix(&mut random, step.format, rows, cols);
+            // Frames: x, the gate, the product's rows; after each some numbers that nothing touches.
+            let (z_at, out_at) = (cols + 3, 2 * cols + 5);
+            let stride = out_at + rows + 2;
+            let frames = random.normals(vectors * stride);
+            let (weight, bias) = (random.normals(cols), random.normals(rows));
+            let (has_weight, has_bias) = (random.below(2) == 0, random.below(2) == 0);
+            let (taps, first, channels, silu) = if let Behind::Convolved(taps, first, channels, silu) = step.behind {
+                (taps, first, channels, silu)
+            } else {
+                (1, 0, 0, false)
+            };
+            let (conv_weight, conv_bias) = (random.normals(taps * channels), random.normals(channels));
+            let state_numbers = (taps - 1) * channels + 4;
+            let states = random.normals(vectors * state_numbers);
+            let mut bench = Bench::new(&device);
+            let places = [&frames, &weight, &bias, &conv_weight, &conv_bias, &states].map(|numbers| bench.put(numbers));
+            let matrix_at = bench.put(&bytes);
+            let arena = bench.arena();
+            let [frames_at, weight_at, bias_at, conv_weight_at, conv_bias_at, states_at] = places.map(|place| arena.address(place));
+            let at = |address, is_there: bool| if is_there { address } else { Address::NULL };
             let from = Entering {
-                x: arena.address(x_at),
-                z: arena.address(z_at),
-                weight: arena.address(weight_at),
+                x: frames_at,
+                z: frames_at.plus(4 * z_at as u64),
+                weight: at(weight_at, has_weight),
                 stride: stride as u32,
                 z_stride: stride as u32,
-                norm_groups: norms as u32,
+                kind: step.kind,
+                norm_groups: step.norm_groups as u32,
+                eps_outside: u32::from(step.eps_outside),
                 eps: 1e-5,
                 ..Entering::default()
             };
-            round.run(&device, vectors as u32, kind, &from, cols as u32, Rounded { codes, scales, sums }, Address::NULL).unwrap();
-            let mut got = Codes { codes: vec![0; want.codes.len()], scales: vec![0.0; want.scales.len()], sums: vec![0; want.sums.len()] };
-            arena.download(to[0], &mut got.codes).unwrap();
-            arena.download(to[1], &mut got.scales).unwrap();
-            arena.download(to[2], &mut got.sums).unwrap();
-            // A number that hardly differs may round to the neighbour where it lies halfway between two.
-            let others = got.codes.iter().zip(&want.codes).filter(|(a, b)| a != b).count();
-            assert!(got.codes.iter().zip(&want.codes).all(|(a, b)| a.abs_diff(*b) <= 1), "{kind:?} {cols}");
-            assert!(others <= 3 + want.codes.len() / 500, "{kind:?} {cols}: {others} codes differ");
-            assert!(kind != EnteringKind::Plain || (others == 0 && got.scales == want.scales && got.sums == want.sums), "{cols}");
-            for (group, (scale, want)) in got.scales.iter().zip(&want.scales).enumerate() {
-                assert!((scale - want).abs() <= 1e-5 * want, "{kind:?} {cols}: scale {scale} for {want}");
-                let sum: i32 = got.codes[group * GROUP..][..GROUP].iter().map(|&c| i32::from(c)).sum();
-                assert_eq!(sum, got.sums[group]);
-            }
-            if !Matvec::makes(kind, &from, cols as u32) {
-                continue;
-            }
+            let out = frames_at.plus(4 * out_at as u64);
             let product = Product {
                 matrix: arena.address(matrix_at),
-                bias: Address::NULL,
-                residual: Address::NULL,
-                out: arena.address(out),
+                bias: at(bias_at, has_bias),
+                residual: at(out, matches!(step.behind, Behind::Added)),
+                out,
                 gate: Address::NULL,
                 rows: rows as u32,
                 cols: cols as u32,
-                out_stride: rows as u32,
-                residual_stride: 0,
-                scale: 1.0,
+                out_stride: stride as u32,
+                residual_stride: stride as u32,
+                scale: step.scale,
             };
-            matvec.run(&device, Format::Q4, kind, &from, &product).unwrap();
-            let mut y = vec![0.0f32; rows];
-            arena.download(out, &mut y).unwrap();
-            // The codes of the first vector, as the other kernel made them from the same sums.
-            let groups = cols.div_ceil(GROUP);
-            let first = Codes { codes: got.codes[..groups * GROUP].to_vec(), scales: got.scales[..groups].to_vec(), sums: vec![] };
-            let error = error_of(Format::Q4, &bytes, (rows, cols), &first, None, None, 1.0, &y);
-            assert!(
-                error < 1e-5 + 3e-3 * f64::from(u8::from(is_normed || kind == EnteringKind::SiluMultiply)),
-                "{kind:?} {cols}: {error:e}"
-            );
+            let after = After {
+                conv_weight: conv_weight_at,
+                conv_bias: conv_bias_at,
+                conv_state: states_at,
+                conv_state_stride: 4 * state_numbers as u64,
+                conv_first: first as u32,
+                conv_channels: channels as u32,
+                taps: taps as u32,
+                has_silu: u32::from(silu),
+                cap: step.cap,
+            };
+            if matvec.run(&device, step.format, vectors as u32, &from, &product, &after).is_err() {
+                assert!(vectors * cols > 20_000, "{step:?}");
+                continue;
+            }
+            let (mut got, mut got_states) = (vec![0.0f32; frames.len()], vec![0.0f32; states.len()]);
+            arena.download(places[0], &mut got).unwrap();
+            arena.download(places[5], &mut got_states).unwrap();
+
+            let (mut want, mut want_states) = (frames.clone(), states.clone());
+            let copy = aligned(&bytes);
+            let matrix = Matrix::from_bytes(step.format, rows, cols, &copy).unwrap();
+            for (frame, state) in want.chunks_exact_mut(stride).zip(want_states.chunks_exact_mut(state_numbers)) {
+                let from = rounded(&step.made(&frame[..cols], &frame[z_at..][..cols], has_weight.then_some(&weight)), cols);
+                let mut y = vec![0.0f32; rows];
+                let x = Activations::Int8 { codes: &from.codes, scales: &from.scales, sums: &from.sums };
+                cpu.matmul(&matrix, x, RowsMut::new(&mut y, 1, rows, rows).unwrap());
+                for (row, y) in y.iter_mut().enumerate() {
+                    *y = if has_bias { *y + bias[row] } else { *y } * step.scale;
+                }
+                match step.behind {
+                    Behind::Nothing if step.cap > 0.0 => y.iter_mut().for_each(|y| *y = step.cap * tanh(*y / step.cap)),
+                    Behind::Nothing => {}
+                    Behind::Added => y.iter_mut().zip(&frame[out_at..]).for_each(|(y, x)| *y += x),
+                    Behind::Convolved(..) => {
+                        let weight = Rows::new(&conv_weight, taps, channels, channels).unwrap();
+                        let conv = Conv1d { weight, bias: Some(&conv_bias), taps, silu };
+                        let window = RowsMut::new(&mut state[..(taps - 1) * channels], taps - 1, channels, channels).unwrap();
+                        cpu.conv1d(&conv, window, RowsMut::new(&mut y[first..first + channels], 1, channels, channels).unwrap());
+                    }
+                }
+                frame[out_at..out_at + rows].copy_from_slice(&y);
+            }
+            let same = |got: &[f32], want: &[f32]| got.iter().zip(want).all(|(got, want)| got.to_bits() == want.to_bits());
+            assert!(same(&got, &want), "{step:?}, {vectors} vectors");
+            assert!(same(&got_states, &want_states), "{step:?}, {vectors} vectors: the window");
         }
     }
 }

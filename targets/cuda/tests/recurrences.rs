@@ -234,6 +234,8 @@ fn dual_recurrences_are_those_of_the_oracle() {
                 groups,
                 d_state,
                 is_half: is_half.into(),
+                z: 0,
+                has_gate: 0,
                 dt_lo,
                 dt_hi,
                 a: Default::default(),

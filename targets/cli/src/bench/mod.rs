@@ -4,6 +4,8 @@ mod bandwidth;
 mod cold;
 mod context;
 #[cfg(feature = "cuda")]
+mod energy;
+#[cfg(feature = "cuda")]
 mod gpu;
 mod inputs;
 mod ops;
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let work = gpu::Work {
             steps: args.tokens.map(|tokens| tokens as usize),
             prompt: args.prompt as usize,
-            batch: args.batch,
+            batch: args.batch_on_gpu(),
             runs: args.runs,
             with_operations: args.ops,
             arithmetic: args.device.arithmetic(),
@@ -107,7 +109,7 @@ fn compare_contexts(args: &Args, engine: &Engine, folder: &Path) -> Result<Compa
     positions.sort_unstable();
     positions.dedup();
     let steps = args.tokens.map_or(context::STEPS, |tokens| tokens as usize);
-    let work = context::Work { positions: &positions, steps, runs: args.runs, batch: args.batch as usize };
+    let work = context::Work { positions: &positions, steps, runs: args.runs, batch: args.batch() };
     let deepest = positions.last().copied().unwrap_or(0);
     let measure = |name: String, path: &Path| {
         let file = open(args, path)?;
@@ -149,7 +151,7 @@ fn time_steps(args: &Args, file: &ModelFile, name: String, engines: &[Engine]) -
     let mut positions = if args.depth.is_empty() { vec![0] } else { args.depth.clone() };
     positions.sort_unstable();
     positions.dedup();
-    let batch = args.batch as usize;
+    let batch = args.batch();
     let mut stream = Stream::new(&model, batch, engines.iter().map(Engine::threads).max().unwrap_or(1))?;
     let most = room(&model, positions.last().copied().unwrap_or(0))?;
     let places = stream.places(&positions, best)?;

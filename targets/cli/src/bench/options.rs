@@ -63,9 +63,9 @@ pub(crate) struct Args {
     /// Tokens or frames of one prefill
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub(super) prompt: u32,
-    /// Tokens that a prefill handles at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub(super) batch: u32,
+    /// Tokens that a prefill handles at once [default: 64; on a GPU 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    batch: Option<u32>,
     /// Runs of each kind, after one to warm up: figures are their medians
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) runs: u32,
@@ -130,6 +130,17 @@ impl Args {
             state: self.state,
             cache: Cache { format: self.cache, ..usual.cache },
         }
+    }
+
+    /// Tokens that a prefill handles at once on the CPU.
+    pub(super) fn batch(&self) -> usize {
+        self.batch.unwrap_or(64) as usize
+    }
+
+    /// The same on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) fn batch_on_gpu(&self) -> u32 {
+        self.batch.unwrap_or(brooklet_cuda::Options::default().batch)
     }
 
     /// What a file of random weights is called.

@@ -1,13 +1,17 @@
 //! `brooklet serve`: a sensor model as a service. Every connection is a stream of its own; all of them share one mapped file.
 
+#[cfg(feature = "cuda")]
+mod gpu;
 mod listen;
 mod serial;
 
 use crate::answers::{Given, Refused, Step};
 use crate::classes::{class_names, gives_values, probabilities};
+use crate::device::{Target, is_lost};
 use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c_or_term;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
+use crate::stepper::Stepper;
 use crate::stream::channel_names;
 use anyhow::{Context, Result, bail};
 use brooklet::Model;
@@ -24,6 +28,7 @@ Examples:
   brooklet serve watch.brook --listen unix:/run/brooklet/watch.sock
   brooklet serve watch.brook --listen tcp:127.0.0.1:7070 --every 25
   brooklet serve watch.brook --serial /dev/ttyTHS1 --baud 115200
+  brooklet serve large.brook --listen unix:/run/brooklet/large.sock --device auto
   socat - UNIX-CONNECT:/run/brooklet/watch.sock < recording.csv
 
 A sender writes samples as CSV lines, with or without a line of column names, and reads one JSON object per step. A line that is no sample is
@@ -56,12 +61,18 @@ pub(crate) struct Args {
     /// Keep the model's pages in memory
     #[arg(long)]
     lock: bool,
+    /// Where the model runs: on a GPU the streams share its weights there and take turns, step by step
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
+    device: Target,
 }
 
 /// What all streams share. It lives as long as the program: threads that wait for a sender are not waited for.
 struct Service {
     model: Model<'static>,
     kernels: &'static KernelTable,
+    /// The model on a GPU, if that was asked for and is there.
+    #[cfg(feature = "cuda")]
+    gpu: Option<gpu::Shared>,
     channels: &'static str,
     names: Vec<String>,
     every: u64,
@@ -79,12 +90,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let service: &'static Service = Box::leak(Box::new(Service {
         channels: channel_names(&model, &file.name())?,
         names: class_names(&model),
+        #[cfg(feature = "cuda")]
+        gpu: gpu::Shared::of(args.device, &model),
         model,
         kernels,
         every: args.every,
         most: args.streams as usize,
         open: AtomicUsize::new(0),
     }));
+    #[cfg(not(feature = "cuda"))]
+    crate::device::told_without_gpu(args.device);
     let stop = on_ctrl_c_or_term()?;
     // Only a serial line can end: senders come and go.
     let (ended, ends) = mpsc::channel();
@@ -150,32 +165,45 @@ impl Service {
             Refused { error: &error }.write(&mut out)?;
             bail!(error);
         };
-        Memory::new(&self.model, 1)?.with_session(&self.model, self.kernels, |session| {
-            let mut frames = Frames::new(name, BufReader::new(input), Wanted::of(&self.model, self.channels, None));
-            let mut probs = Vec::new();
-            loop {
-                let stepped = match frames.advance() {
-                    Ok(None) => return Ok(session.state().position()),
-                    Ok(Some(sample)) => session.step(sample.input()).map(|_| ()).with_context(|| frames.place()),
-                    // Nothing more comes from a sender that cannot be read.
-                    Err(error) if error.chain().any(|cause| cause.is::<io::Error>()) => return Err(error),
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = stepped {
-                    Refused { error: &format!("{error:#}") }.write(&mut out)?;
-                    continue;
+        #[cfg(feature = "cuda")]
+        if let Some(gpu) = &self.gpu
+            && let Some(session) = gpu.session()
+        {
+            return gpu.take_turns(session, |session| self.answer(session, name, input, out));
+        }
+        Memory::new(&self.model, 1)?.with_session(&self.model, self.kernels, |session| self.answer(session, name, input, out))
+    }
+
+    /// Answers a sender's samples, wherever its stream runs.
+    fn answer(&self, session: &mut dyn Stepper, name: &str, input: impl Read, mut out: impl Write) -> Result<u64> {
+        let mut frames = Frames::new(name, BufReader::new(input), Wanted::of(&self.model, self.channels, None));
+        let mut probs = Vec::new();
+        loop {
+            let stepped = match frames.advance() {
+                Ok(None) => return Ok(session.position()),
+                Ok(Some(sample)) => session.step(sample.input()).map(|_| ()).with_context(|| frames.place()),
+                // Nothing more comes from a sender that cannot be read.
+                Err(error) if error.chain().any(|cause| cause.is::<io::Error>()) => return Err(error),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = stepped {
+                Refused { error: &format!("{error:#}") }.write(&mut out)?;
+                // A bad sample changes nothing; a GPU that fails takes the stream's state with it.
+                if is_lost(&error) {
+                    return Err(error);
                 }
-                let step = session.state().position();
-                if !step.is_multiple_of(self.every) {
-                    continue;
-                }
-                if gives_values(&self.model) {
-                    Given::new(step, &self.names, session.output()).write(&mut out)?;
-                } else {
-                    probabilities(session.output(), &mut probs);
-                    Step::new(step, &self.names, &probs).write(&mut out)?;
-                }
+                continue;
             }
-        })
+            let step = session.position();
+            if !step.is_multiple_of(self.every) {
+                continue;
+            }
+            if gives_values(&self.model) {
+                Given::new(step, &self.names, session.output()).write(&mut out)?;
+            } else {
+                probabilities(session.output(), &mut probs);
+                Step::new(step, &self.names, &probs).write(&mut out)?;
+            }
+        }
     }
 }

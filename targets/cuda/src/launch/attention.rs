@@ -1,4 +1,4 @@
-//! `attention.cu`: attention over a bounded cache.
+//! `attention.cu`, `attend.cu`: attention over a bounded cache.
 
 use super::launch;
 use crate::arena::Address;
@@ -23,7 +23,15 @@ pub struct Attention {
     score: CudaFunction,
     weigh: CudaFunction,
     gather: CudaFunction,
+    /// Of many tokens, in the order of [`DIMS`].
+    attend: Vec<CudaFunction>,
 }
+
+/// Head dimensions for which many tokens have a kernel.
+const DIMS: [u32; 4] = [32, 64, 96, 128];
+/// Fewest tokens that it is for, and most that one block takes.
+const MANY_TOKENS: u32 = 16;
+const BLOCK_TOKENS: u32 = 64;
 
 /// Operands: `struct AttentionShape` of the kernels.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +89,14 @@ impl Attention {
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/attention.bin"))?;
         let function = |name| module.function(name);
-        Ok(Attention { remember: function("remember")?, score: function("score")?, weigh: function("weigh")?, gather: function("gather")? })
+        let many = device.load(include_bytes!("../cubins/attend.bin"))?;
+        Ok(Attention {
+            remember: function("remember")?,
+            score: function("score")?,
+            weigh: function("weigh")?,
+            gather: function("gather")?,
+            attend: DIMS.iter().map(|dim| many.function(&format!("attend_{dim}"))).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Bytes of working space for batches of up to `rows` rows.
@@ -94,6 +109,12 @@ impl Attention {
     pub fn run(&self, device: &Device, batch: &Batch, shape: &AttentionShape, room: Address) -> Result<(), Error> {
         let rows = batch.rows();
         launch!(device, &self.remember, (shape.kv_heads + shape.heads, rows, 1), 32, 0, *batch, *shape)?;
+        if let Some(attend) = self.of_many(batch, shape) {
+            let grid = (shape.heads, batch.tokens.div_ceil(BLOCK_TOKENS), batch.streams);
+            // Two stages of keys, values and their scales.
+            let shared_bytes = 2 * WEIGHT_GROUP as u32 * (2 * (shape.head_dim + 16) + 8);
+            return launch!(device, attend, grid, 128, shared_bytes, *batch, *shape);
+        }
         let at_once = shape.rows_at_once(rows);
         let mut end = room;
         let [scores, codes, scales, totals] = shape.row_bytes().map(|bytes| {
@@ -112,5 +133,13 @@ impl Attention {
             launch!(device, &self.gather, (shape.heads, rows, 1), teams * team, 4 * teams * team, *batch, *shape, room, first, team)?;
         }
         Ok(())
+    }
+
+    /// The kernel of many tokens, if there is one for these.
+    fn of_many(&self, batch: &Batch, shape: &AttentionShape) -> Option<&CudaFunction> {
+        let is_aligned = [shape.q, shape.out, batch.stride].iter().all(|at| at.is_multiple_of(4))
+            && [batch.frames.number(), batch.state.number(), batch.state_stride, shape.slot].iter().all(|at| at.is_multiple_of(16));
+        let of_dim = DIMS.iter().position(|&dim| dim == shape.head_dim)?;
+        self.attend.get(of_dim).filter(|_| shape.kind == 1 && batch.tokens >= MANY_TOKENS && is_aligned)
     }
 }

@@ -11,6 +11,7 @@ use cudarc::driver::CudaFunction;
 #[derive(Clone, Debug)]
 pub struct Elementwise {
     pairwise: CudaFunction,
+    pairwise_by_four: CudaFunction,
     activate: CudaFunction,
     hadamard: CudaFunction,
 }
@@ -54,7 +55,12 @@ impl Elementwise {
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/elementwise.bin"))?;
         let function = |name| module.function(name);
-        Ok(Elementwise { pairwise: function("pairwise")?, activate: function("activate")?, hadamard: function("hadamard")? })
+        Ok(Elementwise {
+            pairwise: function("pairwise")?,
+            pairwise_by_four: function("pairwise_by_four")?,
+            activate: function("activate")?,
+            hadamard: function("hadamard")?,
+        })
     }
 
     /// Changes operand `x`.
@@ -67,6 +73,12 @@ impl Elementwise {
             Pairwise::ScaleBy(y) => (4, y, 0.0),
             Pairwise::Fill(value) => (5, x, value),
         };
+        let is_aligned =
+            [x.at, x.len, y.at, batch.stride].iter().all(|at| at.is_multiple_of(4)) && batch.frames.number().is_multiple_of(16);
+        if is_aligned && kind != 4 {
+            let grid = (x.len.div_ceil(512), batch.rows(), 1);
+            return launch!(device, &self.pairwise_by_four, grid, 128, 0, *batch, kind, x.at, y.at, x.len, scale);
+        }
         let width = (x.len / y.len.max(1)).max(1);
         let grid = (x.len.div_ceil(256), batch.rows(), 1);
         launch!(device, &self.pairwise, grid, 256, 0, *batch, kind, x.at, y.at, x.len, width, scale)

@@ -6,6 +6,7 @@ use crate::batch::Batch;
 use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::CudaFunction;
+use std::ops::Range;
 
 /// What enters a step.
 #[derive(Clone, Debug)]
@@ -32,18 +33,18 @@ impl Input {
         Ok(Input { embed: function("embed")?, normalise: function("normalise")?, missing: function("missing")? })
     }
 
-    /// Row `tokens[row]` of matrix `table`, (rows of `width`), to operand `out`.
+    /// Row `tokens[row]` of the matrix in sections `table`, (rows of `width`), to operand `out`.
     pub fn embed(
         &self,
         device: &Device,
         batch: &Batch,
-        (matrices, table): (Address, u32),
+        (matrices, table): (Address, Range<u32>),
         tokens: Address,
         (out, width): (u32, u32),
         scale: f32,
     ) -> Result<(), Error> {
         let grid = (width.div_ceil(256), batch.rows(), 1);
-        launch!(device, &self.embed, grid, 256, 0, *batch, matrices, table, tokens, out, scale)
+        launch!(device, &self.embed, grid, 256, 0, *batch, matrices, table.start, table.end - table.start, tokens, out, scale)
     }
 
     /// `(sample - mean) * inv_std` of samples (rows, channels) to operand `out`.

@@ -1,28 +1,24 @@
-//! `matvec.cu`: quantized matrix times one to eight vectors.
+//! `matvec.cu`: quantized matrix times one to eight vectors, with what comes before and after it in a step.
 
 use super::entering::{Entering, EnteringKind};
 use super::overlap::{allow_shared, overlapping};
-use super::product::{CODED, Product, of_format};
+use super::product::{After, CODED, Product, of_format};
 use crate::device::Device;
 use crate::error::Error;
 use brooklet::kernels::quant::{Format, GROUP, TILE_ROWS};
 use cudarc::driver::CudaFunction;
 
-/// How many vectors a kernel takes.
-const VECTORS: [u32; 4] = [1, 2, 4, 8];
-/// What one vector may be made of, in the kernel itself.
-const MADE: [EnteringKind; 4] = [EnteringKind::Plain, EnteringKind::Rms, EnteringKind::GatedRms, EnteringKind::SiluMultiply];
-/// Warps of a block, one of which only has tiles copied.
-const MOST_WARPS: u32 = 16;
+/// Warps of a block.
+const WARPS: u32 = 16;
+/// Chunks of tiles in a warp's ring.
+const CHUNKS: u32 = 2;
 
 /// The kernels of one format.
 #[derive(Clone, Debug)]
 struct Kernels {
     bits: u32,
-    /// In the order of [`VECTORS`].
-    rounded: Vec<CudaFunction>,
-    /// In the order of [`MADE`].
-    made: Vec<CudaFunction>,
+    one: CudaFunction,
+    some: CudaFunction,
 }
 
 /// Products of few vectors.
@@ -34,6 +30,9 @@ pub struct Matvec {
 }
 
 impl Matvec {
+    /// Most vectors of a launch.
+    pub const MOST_VECTORS: u32 = 8;
+
     /// Loads the kernels.
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/matvec.bin"))?;
@@ -41,80 +40,81 @@ impl Matvec {
         let mut load = |name: String| {
             let function = module.function(&name)?;
             most_shared_bytes = allow_shared(device, &function)?;
-            Ok(function)
+            Ok::<_, Error>(function)
         };
         let mut formats = Vec::new();
         for (_, bits) in CODED {
-            let rounded = VECTORS.iter().map(|vectors| load(format!("matvec_{bits}_rounded_{vectors}"))).collect::<Result<_, Error>>()?;
-            let made = MADE.iter().map(|kind| load(format!("matvec_{bits}_{}", kind.name()))).collect::<Result<_, Error>>()?;
-            formats.push(Kernels { bits, rounded, made });
+            let (one, some) = (load(format!("matvec_{bits}_one"))?, load(format!("matvec_{bits}_some"))?);
+            formats.push(Kernels { bits, one, some });
         }
         Ok(Matvec { formats, most_shared_bytes })
     }
 
-    /// Whether one launch takes so many vectors.
-    pub fn takes(vectors: u32) -> bool {
-        VECTORS.contains(&vectors)
-    }
-
-    /// Whether one vector of this kind can be made and rounded in the product's own launch: its operands begin at multiples of 16 bytes, `cols` is
-    /// a multiple of four, and there is one norm.
-    pub fn makes(kind: EnteringKind, from: &Entering, cols: u32) -> bool {
-        let aligned = [from.x, from.z, from.weight].iter().all(|address| address.number().is_multiple_of(16));
-        MADE.contains(&kind) && aligned && cols.is_multiple_of(4) && from.norm_groups == 1
-    }
-
-    /// Multiplies `vectors` rounded vectors; [`Matvec::takes`] says how many there may be.
-    pub fn run_rounded(&self, device: &Device, format: Format, vectors: u32, from: &Entering, product: &Product) -> Result<(), Error> {
-        let kernels = of_format(&self.formats, format)?;
-        let at = VECTORS.iter().position(|&v| v == vectors);
-        let kernel = at.and_then(|at| kernels.rounded.get(at)).ok_or(Error::Launch { what: "this many vectors" })?;
-        self.queue(device, kernel, kernels.bits, vectors, from, product)
-    }
-
-    /// Makes one vector, rounds it and multiplies it; [`Matvec::makes`] must allow it.
-    pub fn run(&self, device: &Device, format: Format, kind: EnteringKind, from: &Entering, product: &Product) -> Result<(), Error> {
-        let kernels = of_format(&self.formats, format)?;
-        let at = MADE.iter().position(|&made| made == kind).filter(|_| Self::makes(kind, from, product.cols));
-        let kernel = at.and_then(|at| kernels.made.get(at)).ok_or(Error::Launch { what: "a vector of this kind" })?;
-        self.queue(device, kernel, kernels.bits, 1, from, product)
-    }
-
-    fn queue(
+    /// Makes `vectors` vectors, rounds and multiplies them: up to [`Matvec::MOST_VECTORS`], of as many numbers as there is room for.
+    pub fn run(
         &self,
         device: &Device,
-        kernel: &CudaFunction,
-        bits: u32,
+        format: Format,
         vectors: u32,
         from: &Entering,
         product: &Product,
+        after: &After,
     ) -> Result<(), Error> {
+        let kernels = of_format(&self.formats, format)?;
+        let too_much = Error::Launch { what: "a product of this many vectors, or this wide," };
+        let (blocks, pass_tile_rows, shared_bytes) = self.cut(device, kernels, vectors, from, product).ok_or(too_much)?;
+        let kernel = if vectors == 1 { &kernels.one } else { &kernels.some };
+        overlapping!(device, kernel, (blocks, 1), 32 * WARPS, shared_bytes, *product, *from, *after, vectors, pass_tile_rows)
+    }
+
+    /// Whether [`Matvec::run`] takes it.
+    pub fn takes(&self, device: &Device, format: Format, vectors: u32, from: &Entering, product: &Product) -> bool {
+        of_format(&self.formats, format).is_ok_and(|kernels| self.cut(device, kernels, vectors, from, product).is_some())
+    }
+
+    /// Blocks, tile rows of a pass, bytes of shared memory.
+    fn cut(&self, device: &Device, kernels: &Kernels, vectors: u32, from: &Entering, product: &Product) -> Option<(u32, u32, u32)> {
         let tile_rows = product.rows.div_ceil(TILE_ROWS as u32);
-        let blocks = device.processors().min(tile_rows).max(1);
-        let max_tile_rows = tile_rows.div_ceil(blocks);
-        // As many warps as there is room for: each has a ring of its own.
-        let fitting = (2..=MOST_WARPS).rev().find(|&warps| {
-            let bytes = shared_bytes(bits, warps - 1, vectors, product.cols, max_tile_rows);
-            bytes.is_some_and(|bytes| bytes <= self.most_shared_bytes)
-        });
-        let (Some(warps), true) = (fitting, tile_rows > 0) else { return Err(Error::Launch { what: "a product this wide" }) };
-        let shared = shared_bytes(bits, warps - 1, vectors, product.cols, max_tile_rows).unwrap_or_default();
-        overlapping!(device, kernel, (blocks, 1), warps * 32, shared, *product, *from, max_tile_rows)
+        let blocks = Some(device.processors().min(tile_rows)).filter(|&blocks| blocks > 0)?;
+        let room = Room::new(kernels.bits, vectors, product.cols, from.kind != EnteringKind::Rounded);
+        let room = room.filter(|_| (1..=Self::MOST_VECTORS).contains(&vectors))?;
+        let (pass_tile_rows, shared_bytes) = room.fit(tile_rows.div_ceil(blocks), self.most_shared_bytes)?;
+        Some((blocks, pass_tile_rows, shared_bytes))
     }
 }
 
-/// Shared memory of a block, in the order in which `matvec` of the kernels lays it out; `None` when that overflows.
-fn shared_bytes(bits: u32, warps: u32, vectors: u32, cols: u32, max_tile_rows: u32) -> Option<u32> {
-    let chunk_tiles = match bits {
-        3 => 10,
-        5 => 6,
-        6 => 4,
-        bits => 32 / bits,
-    };
-    let ring = 3 * chunk_tiles * (bits * 64 + 16) + 3 * 8 + 8;
-    let groups = cols.div_ceil(GROUP as u32).checked_next_multiple_of(2)?;
-    let vector = groups.checked_mul(32 + 8)?;
-    let rows = max_tile_rows.checked_mul(64)?;
-    let total = (warps * (ring + vectors * 128 + 4)).checked_add(vectors.checked_mul(vector)?)?;
-    total.checked_add(rows.checked_mul(1 + vectors)?)?.checked_add(4 * groups)
+/// Shared memory of a block, in bytes, as `matvec` of the kernels lays it out.
+struct Room {
+    /// Rings, codes, scales, factors.
+    fixed: u32,
+    /// A vector's values, before there are terms.
+    values: u32,
+    /// The terms of a tile row.
+    tile_row: u32,
+}
+
+impl Room {
+    fn new(bits: u32, vectors: u32, cols: u32, is_made: bool) -> Option<Self> {
+        let chunk_tiles = match bits {
+            2 => 16,
+            3 | 4 => 8,
+            _ => 4,
+        };
+        let rings = WARPS * CHUNKS * (chunk_tiles * (bits * 64 + 16) + 8);
+        let groups = cols.div_ceil(GROUP as u32);
+        let vector = ((groups + 4) & !1).checked_mul(GROUP as u32 + 8)?;
+        let fixed = vectors.checked_mul(vector)?.checked_add(rings + 4 * Entering::MOST_NORMS)?;
+        let tile_row = groups.checked_mul(vectors)?.checked_mul(4 * TILE_ROWS as u32)?;
+        let values = if is_made { Entering::values_bytes(cols)? } else { 0 };
+        Some(Room { fixed, values, tile_row })
+    }
+
+    /// How many of `tile_rows` tile rows make a pass, and the bytes that it takes, of so many that there are.
+    fn fit(&self, tile_rows: u32, most_bytes: u32) -> Option<(u32, u32)> {
+        let left = most_bytes.checked_sub(self.fixed).filter(|&left| left >= self.values)?;
+        let most_rows = (left / self.tile_row.max(1)).min(tile_rows);
+        let passes = tile_rows.div_ceil(Some(most_rows).filter(|&rows| rows > 0)?);
+        let pass_tile_rows = tile_rows.div_ceil(passes);
+        Some((pass_tile_rows, self.fixed + self.values.max(self.tile_row * pass_tile_rows)))
+    }
 }

@@ -11,6 +11,7 @@ use cudarc::driver::{CudaFunction, DeviceRepr};
 #[derive(Clone, Debug)]
 pub struct Multiply {
     round_vectors: CudaFunction,
+    round_aligned: CudaFunction,
     multiply: CudaFunction,
 }
 
@@ -80,14 +81,20 @@ impl Multiply {
     /// Loads the kernels.
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/multiply.bin"))?;
-        Ok(Multiply { round_vectors: module.function("round_vectors")?, multiply: module.function("multiply")? })
+        Ok(Multiply {
+            round_vectors: module.function("round_vectors")?,
+            round_aligned: module.function("round_aligned")?,
+            multiply: module.function("multiply")?,
+        })
     }
 
     /// Rounds the vectors of `rows` rows, (cols) each.
     pub fn round(&self, device: &Device, batch: &Batch, rows: u32, x: &Vectors, cols: u32, to: Rounded) -> Result<(), Error> {
         let picks = if x.pick_stride == 0 { 1 } else { x.picks };
-        let grid = (cols.div_ceil(32).div_ceil(8), rows, picks);
-        launch!(device, &self.round_vectors, grid, 256, 0, *batch, x.at, x.row_stride, x.pick_stride, cols, to)
+        let grid = (cols.div_ceil(32).div_ceil(16), rows, picks);
+        let is_aligned = [x.at.number(), 4 * x.row_stride, 4 * x.pick_stride].iter().all(|at| at.is_multiple_of(16));
+        let kernel = if is_aligned { &self.round_aligned } else { &self.round_vectors };
+        launch!(device, kernel, grid, 128, 0, *batch, x.at, x.row_stride, x.pick_stride, cols, to)
     }
 
     /// Multiplies a matrix with the vectors of `rows` rows.

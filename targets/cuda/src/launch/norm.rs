@@ -10,8 +10,16 @@ use cudarc::driver::CudaFunction;
 /// Norms by groups.
 #[derive(Clone, Debug)]
 pub struct Norm {
-    norm_groups: CudaFunction,
+    /// Numbers wait in shared memory.
+    kept: CudaFunction,
+    /// They wait where they will be.
+    in_place: CudaFunction,
 }
+
+/// Widest norm whose numbers are kept in shared memory: what a block has without asking for more, but for a sum.
+const MOST_KEPT: u32 = (48 << 10) / 4 - 32;
+/// Threads of a block: small enough that one's sum, which few threads add up, leaves room for others' loads.
+const THREADS: u32 = 256;
 
 /// Where the gate comes, `silu(z)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +59,7 @@ impl Norm {
     /// Loads the kernel.
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/norm.bin"))?;
-        Ok(Norm { norm_groups: module.function("norm_groups")? })
+        Ok(Norm { kept: module.function("norm_kept")?, in_place: module.function("norm_in_place")? })
     }
 
     /// Normalises every row of the batch.
@@ -63,6 +71,8 @@ impl Norm {
             Gating::Last(z) => (2, z),
         };
         let grid = (groups, batch.rows(), 1);
-        launch!(device, &self.norm_groups, grid, threads(width, 512), 0, *batch, x, out, z, width, weight, bias, kind, gating, eps)
+        let (kernel, shared_bytes) = if width <= MOST_KEPT { (&self.kept, 4 * width) } else { (&self.in_place, 0) };
+        let threads = threads(width, THREADS);
+        launch!(device, kernel, grid, threads, shared_bytes, *batch, x, out, z, width, weight, bias, kind, gating, eps)
     }
 }

@@ -1,50 +1,34 @@
-//! `round.cu`: norms and gates of vectors, rounded to int8.
+//! `round.cu`: what enters products of many vectors, made and rounded.
 
-use super::entering::{Entering, EnteringKind};
-use super::overlap::overlapping;
-use super::{Rounded, threads};
+use super::{Entering, Rounded, launch, threads};
 use crate::arena::Address;
 use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::CudaFunction;
 
-/// Most norms in a vector.
-const MOST_NORMS: u32 = 64;
-/// Shared memory of a block without asking for more, of which the vectors' sums must fit in.
+/// Shared memory of a block without asking for more.
 const SHARED_BYTES: u32 = 48 << 10;
+/// Threads of a block: several blocks share a processor, so that one's loads go on while another adds up.
+const THREADS: u32 = 256;
 
 /// Rounds vectors, or norms or gates of them.
 #[derive(Clone, Debug)]
 pub struct Round {
-    kernels: Vec<CudaFunction>,
+    round_made: CudaFunction,
 }
 
 impl Round {
-    /// Loads the kernels.
+    /// Loads the kernel.
     pub fn load(device: &Device) -> Result<Self, Error> {
-        let module = device.load(include_bytes!("../cubins/round.bin"))?;
-        let kernels = EnteringKind::ALL.iter().map(|kind| module.function(&format!("round_{}", kind.name()))).collect::<Result<_, _>>()?;
-        Ok(Round { kernels })
+        Ok(Round { round_made: device.load(include_bytes!("../cubins/round.bin"))?.function("round_made")? })
     }
 
-    /// Rounds `vectors` vectors of `cols` numbers. With several norms each takes whole groups of 32 columns, and there are at most 64.
-    pub fn run(
-        &self,
-        device: &Device,
-        vectors: u32,
-        kind: EnteringKind,
-        from: &Entering,
-        cols: u32,
-        to: Rounded,
-        gate: Address,
-    ) -> Result<(), Error> {
-        let groups = cols.div_ceil(32);
-        let shared_bytes = 4 * (groups.saturating_add(MOST_NORMS));
-        let whole_norms = from.norm_groups == 1 || cols.is_multiple_of(from.norm_groups.max(1) * 32);
-        if from.norm_groups == 0 || from.norm_groups > MOST_NORMS || !whole_norms || shared_bytes > SHARED_BYTES {
-            return Err(Error::Launch { what: "a norm of this many groups, or this wide," });
-        }
-        let kernel = &self.kernels[kind as usize];
-        overlapping!(device, kernel, (vectors, 1), threads(groups * 8, 512), shared_bytes, *from, cols, to.codes, to.scales, to.sums, gate)
+    /// Makes and rounds `vectors` vectors of `cols` numbers; where `gate` is 0, nothing.
+    pub fn run(&self, device: &Device, vectors: u32, from: &Entering, cols: u32, to: Rounded, gate: Address) -> Result<(), Error> {
+        let shared_bytes = Entering::values_bytes(cols).and_then(|bytes| bytes.checked_add(4 * Entering::MOST_NORMS));
+        let fitting = shared_bytes.filter(|&bytes| bytes <= SHARED_BYTES && Entering::normalises(cols, from.norm_groups));
+        let shared_bytes = fitting.ok_or(Error::Launch { what: "a norm of this many groups, or this wide," })?;
+        let threads = threads(cols.div_ceil(4), THREADS);
+        launch!(device, &self.round_made, (vectors, 1, 1), threads, shared_bytes, *from, cols, to.codes, to.scales, to.sums, gate)
     }
 }

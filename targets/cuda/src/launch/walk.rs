@@ -1,5 +1,10 @@
-//! `walk.cu`: recurrences of any shape, token by token.
+//! Recurrences with the CPU's bits: `walk.cu` those of any shape, token by token, where no faster kernel takes them.
 
+use super::exact_conv::ExactConv;
+use super::exact_delta::ExactDelta;
+use super::exact_lru::ExactLru;
+use super::exact_scan::ExactScan;
+use super::exact_ssd::ExactSsd;
 use super::{launch, threads};
 use crate::arena::Address;
 use crate::batch::Batch;
@@ -7,14 +12,18 @@ use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaFunction, DeviceRepr};
 
-/// The general road for recurrences. Slots are bytes from a state's start, operands places in a frame.
+/// Recurrences in the CPU's order. Slots are bytes from a state's start, operands places in a frame.
 #[derive(Clone, Debug)]
 pub struct Walk {
+    exact_conv: ExactConv,
+    exact_delta: ExactDelta,
+    exact_lru: ExactLru,
+    exact_scan: ExactScan,
+    exact_ssd: ExactSsd,
     conv1d: CudaFunction,
     scan: CudaFunction,
     ssd: CudaFunction,
     gated_delta: CudaFunction,
-    rg_lru: CudaFunction,
 }
 
 /// A causal convolution's operands.
@@ -73,6 +82,8 @@ pub struct SsdShape {
     pub groups: u32,
     pub d_state: u32,
     pub is_half: u32,
+    pub z: u32,
+    pub has_gate: u32,
     pub dt_lo: f32,
     pub dt_hi: f32,
     pub a: Address,
@@ -118,16 +129,23 @@ impl Walk {
         let module = device.load(include_bytes!("../cubins/walk.bin"))?;
         let function = |name| module.function(name);
         Ok(Walk {
+            exact_conv: ExactConv::load(device)?,
+            exact_delta: ExactDelta::load(device)?,
+            exact_lru: ExactLru::load(device)?,
+            exact_scan: ExactScan::load(device)?,
+            exact_ssd: ExactSsd::load(device)?,
             conv1d: function("walk_conv1d")?,
             scan: function("walk_scan")?,
             ssd: function("walk_ssd")?,
             gated_delta: function("walk_gated_delta")?,
-            rg_lru: function("walk_rg_lru")?,
         })
     }
 
     /// Causal depthwise convolution.
     pub fn conv1d(&self, device: &Device, batch: &Batch, shape: &ConvShape) -> Result<(), Error> {
+        if self.exact_conv.run(device, batch, shape)? {
+            return Ok(());
+        }
         let ConvShape { x, channels, taps, silu, weight, bias, slot } = *shape;
         let grid = (channels.div_ceil(128), batch.streams, 1);
         launch!(device, &self.conv1d, grid, 128, 0, *batch, x, channels, taps, u32::from(silu), weight, bias, slot)
@@ -135,30 +153,30 @@ impl Walk {
 
     /// Selective scan.
     pub fn scan(&self, device: &Device, batch: &Batch, shape: &ScanShape) -> Result<(), Error> {
+        if self.exact_scan.run(device, batch, shape)? {
+            return Ok(());
+        }
         launch!(device, &self.scan, (shape.channels.div_ceil(64), batch.streams, 1), 64, 0, *batch, *shape)
     }
 
     /// State-space dual recurrence.
     pub fn ssd(&self, device: &Device, batch: &Batch, shape: &SsdShape) -> Result<(), Error> {
+        if self.exact_ssd.run(device, batch, shape)? {
+            return Ok(());
+        }
         launch!(device, &self.ssd, (shape.heads, batch.streams, 1), threads(shape.head_dim, 256), 0, *batch, *shape)
     }
 
     /// Gated delta rule.
     pub fn gated_delta(&self, device: &Device, batch: &Batch, shape: &DeltaShape) -> Result<(), Error> {
+        if self.exact_delta.run(device, batch, shape)? {
+            return Ok(());
+        }
         launch!(device, &self.gated_delta, (shape.heads, batch.streams, 1), threads(shape.value_dim, 256), 0, *batch, *shape)
     }
 
     /// Real-gated linear recurrent unit: operands x, input gate and recurrence gate, each (width).
-    pub fn rg_lru(
-        &self,
-        device: &Device,
-        batch: &Batch,
-        [x, input_gate, recurrence_gate]: [u32; 3],
-        width: u32,
-        decay: Address,
-        slot: u64,
-    ) -> Result<(), Error> {
-        let grid = (width.div_ceil(128), batch.streams, 1);
-        launch!(device, &self.rg_lru, grid, 128, 0, *batch, x, input_gate, recurrence_gate, width, decay, slot)
+    pub fn rg_lru(&self, device: &Device, batch: &Batch, operands: [u32; 3], width: u32, decay: Address, slot: u64) -> Result<(), Error> {
+        self.exact_lru.run(device, batch, operands, width, decay, slot)
     }
 }
