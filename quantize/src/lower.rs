@@ -51,6 +51,8 @@ pub struct TensorReport {
     pub bytes: u64,
     /// Root-mean-square error over root-mean-square of the weights.
     pub relative_error: f32,
+    /// Share of nearest rounding's squared error that its method left ([`Packed::left`]).
+    pub left: f32,
 }
 
 /// Most steps of the golden input.
@@ -125,9 +127,9 @@ pub fn write_packed(
     let (mut written, mut done_bytes) = (0usize, 0u64);
     for (i, section) in sections.iter_mut().enumerate() {
         progress(Progress { tensor: &section.name, done_bytes, total_bytes });
-        let (bytes, relative_error) = match graph.tensors.get(i) {
+        let Packed { bytes, relative_error, left } = match graph.tensors.get(i) {
             Some(tensor) => encode_tensor(tensor, i, section.content, pack)?,
-            None => (layout.tokenizer.clone().unwrap_or_default(), 0.0),
+            None => exact(layout.tokenizer.clone().unwrap_or_default()),
         };
         section.crc32 = crc32fast::hash(&bytes);
         let padding = written.next_multiple_of(SECTION_ALIGN) - written;
@@ -142,6 +144,7 @@ pub fn write_packed(
             format,
             bytes: bytes.len() as u64,
             relative_error,
+            left,
         });
     }
     progress(Progress { tensor: "", done_bytes, total_bytes });
@@ -254,15 +257,17 @@ fn declare(tensor: &TensorDecl<'_>, format: Option<Format>) -> SectionSource {
     SectionSource { name: tensor.name.clone(), content, rows: tensor.rows as u32, cols: tensor.cols as u32, crc32: 0 }
 }
 
-fn encode_tensor(tensor: &TensorDecl<'_>, number: usize, content: Content, pack: &mut Pack<'_>) -> Result<(Vec<u8>, f32), Error> {
+fn encode_tensor(tensor: &TensorDecl<'_>, number: usize, content: Content, pack: &mut Pack<'_>) -> Result<Packed, Error> {
     match &tensor.values {
-        Values::Array(data) => Ok((data.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
-        Values::Turns(turns) => Ok((turns.iter().flat_map(|x| x.to_le_bytes()).collect(), 0.0)),
-        Values::Matrix(..) => {
-            let packed = pack(number, content.format().unwrap_or(Format::F32))?;
-            Ok((packed.bytes, packed.relative_error))
-        }
+        Values::Array(data) => Ok(exact(data.iter().flat_map(|x| x.to_le_bytes()).collect())),
+        Values::Turns(turns) => Ok(exact(turns.iter().flat_map(|x| x.to_le_bytes()).collect())),
+        Values::Matrix(..) => pack(number, content.format().unwrap_or(Format::F32)),
     }
+}
+
+/// What is stored as it is.
+fn exact(bytes: Vec<u8>) -> Packed {
+    Packed { bytes, relative_error: 0.0, left: 1.0 }
 }
 
 /// Gives each value a place in the frame for as long as it lives; values that do not live together share places.

@@ -21,9 +21,9 @@ use std::path::{Path, PathBuf};
 /// A number of segments and the steps of each.
 pub(super) type Stream = (usize, usize);
 
-/// How the ledger names what a method left, but for the size.
-fn share_name(method: Method) -> String {
-    format!("left by {}, bytes: ", method.name())
+/// How the ledger names what a method's file lost over the sum of its parts, but for the size.
+fn over_parts_name(method: Method) -> String {
+    format!("{} over its parts, bytes: ", method.name())
 }
 
 /// Measures files.
@@ -162,16 +162,16 @@ impl<'g, 'w> Gauge<'g, 'w> {
         Ok((report, self.meters[meter].1.profile(&model)?, need(&model)))
     }
 
-    /// What `method` left of the loss that was foretold for nearest rounding, in the file measured before whose size is nearest to `bytes`.
-    pub(super) fn share_left(&self, method: Method, bytes: u64) -> Option<f64> {
-        let start = share_name(method);
-        let measured = self.ledger.beginning_with(&start).filter_map(|(size, share)| Some((size.parse::<u64>().ok()?, share)));
-        measured.min_by_key(|(size, _)| size.abs_diff(bytes)).map(|(_, share)| share)
+    /// What a file of `method` lost over the sum of what it left of each matrix: of those measured before, the one whose size is nearest to `bytes`.
+    pub(super) fn over_parts(&self, method: Method, bytes: u64) -> Option<f64> {
+        let start = over_parts_name(method);
+        let measured = self.ledger.beginning_with(&start).filter_map(|(size, ratio)| Some((size.parse::<u64>().ok()?, ratio)));
+        measured.min_by_key(|(size, _)| size.abs_diff(bytes)).map(|(_, ratio)| ratio)
     }
 
-    /// Keeps that share for the next budget.
-    pub(super) fn keep_share_left(&mut self, method: Method, bytes: u64, share: f64) -> Result<(), Error> {
-        self.ledger.put(format!("{}{bytes}", share_name(method)), share)
+    /// Keeps that ratio for the next budget, if it says anything.
+    pub(super) fn keep_over_parts(&mut self, method: Method, bytes: u64, ratio: f64) -> Result<(), Error> {
+        if ratio > 0.0 { self.ledger.put(format!("{}{bytes}", over_parts_name(method)), ratio) } else { Ok(()) }
     }
 
     fn say(&mut self, what: &str) {

@@ -7,14 +7,12 @@ use super::effort::Effort;
 use crate::error::Error;
 use crate::fit::candidates::Unit;
 use crate::graph::{Graph, Values};
-use crate::methods;
+use crate::methods::{self, ACTIVATION_ERROR};
 use brooklet::kernels::quant::Format;
 use std::collections::BTreeMap;
 
 /// Rows of a matrix that tell how far a format moves its weights.
 const SAMPLED_ROWS: usize = 64;
-/// What int8 activations are off by, relative to their size.
-const ACTIVATION_ERROR: f64 = 0.006;
 /// Stands for answers that are no numbers, in nats.
 const BROKEN: f64 = 1e3;
 /// The least that a matrix is taken to cost in proportion to its squared error: one without any influence on the stream still goes last, not nowhere.

@@ -95,7 +95,7 @@ pub struct Allocation {
     pub memory_loss: f64,
     /// What sums of parts are multiplied with to give a prediction.
     pub scale: f64,
-    /// Share of the loss of nearest rounding that the method of the file was expected to leave.
+    /// Share of the loss of nearest rounding that the method of the file was expected to leave, by what it left of each matrix.
     pub method_share: f64,
     /// Loss that was foretold, in nats per step.
     pub predicted: f64,
@@ -266,21 +266,24 @@ pub fn allocate<'w>(
     };
     let (nearest_loss, kept_loss) = (loss_of(true), fixed.loss + loss_of(false));
     // A plan is measured by nearest rounding.
-    let is_nearest = request.plan_only || request.method == Method::Nearest;
-    let by_experience = || request.method.share_of_nearest();
-    let method_share = if is_nearest { 1.0 } else { gauge.share_left(request.method, file_bytes).unwrap_or_else(by_experience) };
-    let predicted = kept_loss + method_share * nearest_loss;
+    let mut method_share = 1.0;
     let (report, profile, need) = if request.plan_only {
         let (profile, need) = gauge.profile(&memory.recipe, &layout, &formats)?;
         (None, profile, need)
     } else {
         let (report, profile, need) = gauge.finish(&memory.recipe, &formats)?;
-        let share = (profile.mean() - kept_loss) / nearest_loss;
-        if !is_nearest && share.is_finite() && share > 0.0 {
-            gauge.keep_share_left(request.method, file_bytes, share)?;
+        if request.method != Method::Nearest && nearest_loss > 0.0 {
+            let left = |tensors: &[usize]| tensors.iter().map(|&t| f64::from(report.tensors[t].left)).sum::<f64>() / tensors.len() as f64;
+            let chosen = sizes.units.iter().zip(&choices).zip(&chosen).map(|((unit, choices), &i)| (unit, choices[i]));
+            let better = chosen.filter(|(_, choice)| takes_metric(choice.format));
+            // Errors that a method made small add up: what was corrected for those of nearest rounding does not concern them.
+            let by_parts = better.map(|(unit, choice)| choice.loss / scale * left(&unit.tensors)).sum::<f64>();
+            method_share = gauge.over_parts(request.method, file_bytes).unwrap_or(1.0) * by_parts / nearest_loss;
+            gauge.keep_over_parts(request.method, file_bytes, (profile.mean() - kept_loss) / by_parts)?;
         }
         (Some(report), profile, need)
     };
+    let predicted = kept_loss + method_share * nearest_loss;
     let parts = sizes.parts(choices, &chosen);
     Ok(Allocation {
         goal: request.goal,

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"brkpart1";
-/// Magic, key, format, error, checksum.
-const HEAD_BYTES: usize = 8 + 8 + 4 + 4 + 4;
+const MAGIC: &[u8; 8] = b"brkpart2";
+/// Magic, key, format, error, what is left, checksum.
+const HEAD_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 4;
 
 /// The parts of one run.
 pub struct Parts {
@@ -49,9 +49,10 @@ impl Parts {
         let bytes = std::fs::read(self.path(tensor)).ok()?;
         let (head, bytes) = bytes.split_at_checked(HEAD_BYTES)?;
         let word = |at: usize| Some(u32::from_le_bytes(*head.get(at..)?.first_chunk()?));
-        let fits = head.starts_with(MAGIC) && head.get(8..16)? == key.to_le_bytes() && word(24)? == crc32fast::hash(bytes);
+        let fits = head.starts_with(MAGIC) && head.get(8..16)? == key.to_le_bytes() && word(28)? == crc32fast::hash(bytes);
         let format = *Format::ALL.get(word(16)? as usize)?;
-        fits.then(|| Some((format, Packed { bytes: bytes.to_vec(), relative_error: f32::from_bits(word(20)?) })))?
+        let (relative_error, left) = (f32::from_bits(word(20)?), f32::from_bits(word(24)?));
+        fits.then(|| (format, Packed { bytes: bytes.to_vec(), relative_error, left }))
     }
 
     /// Keeps a matrix that [`Parts::find`] did not find.
@@ -63,7 +64,7 @@ impl Parts {
         let mut head = Vec::with_capacity(HEAD_BYTES);
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&self.keys.get(&tensor).copied().unwrap_or_default().to_le_bytes());
-        for word in [number, packed.relative_error.to_bits(), crc32fast::hash(&packed.bytes)] {
+        for word in [number, packed.relative_error.to_bits(), packed.left.to_bits(), crc32fast::hash(&packed.bytes)] {
             head.extend_from_slice(&word.to_le_bytes());
         }
         file.write_all(&head).and_then(|()| file.write_all(&packed.bytes)).map_err(io)?;
