@@ -3,8 +3,8 @@
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, Conv, DiagSsm, Elementwise, Gates, Input, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, Round, Route,
-    SelectiveScan, StateSpaceDual, Walk,
+    Attention, DiagSsm, Elementwise, Gates, Input, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, Round, Route, StateSpaceDual,
+    Walk,
 };
 use crate::model::Arithmetic;
 
@@ -26,16 +26,8 @@ pub(crate) struct Kernels {
     pub(crate) round: Round,
     pub(crate) route: Route,
     pub(crate) walk: Walk,
-    /// For [`Arithmetic::Fast`] alone.
-    pub(crate) fast: Option<Fast>,
-}
-
-/// Kernels that add up in an order of their own.
-#[derive(Debug)]
-pub(crate) struct Fast {
-    pub(crate) conv: Conv,
-    pub(crate) scan: SelectiveScan,
-    pub(crate) ssd: StateSpaceDual,
+    /// Dual recurrences of prefills in an order of their own, for [`Arithmetic::Fast`] alone.
+    pub(crate) fast_ssd: Option<StateSpaceDual>,
 }
 
 impl Kernels {
@@ -56,13 +48,7 @@ impl Kernels {
             round: Round::load(device)?,
             route: Route::load(device)?,
             walk: Walk::load(device)?,
-            fast: if arithmetic == Arithmetic::Fast { Some(Fast::load(device)?) } else { None },
+            fast_ssd: if arithmetic == Arithmetic::Fast { Some(StateSpaceDual::load(device)?) } else { None },
         })
-    }
-}
-
-impl Fast {
-    fn load(device: &Device) -> Result<Self, Error> {
-        Ok(Fast { conv: Conv::load(device)?, scan: SelectiveScan::load(device)?, ssd: StateSpaceDual::load(device)? })
     }
 }

@@ -1,7 +1,7 @@
 //! What the kernels of a program need beside frames.
 
 use crate::error::Error;
-use crate::launch::{Attention, Conv, ENTRY_BYTES, MAX_EXPERTS, MAX_HEAD_DIM, Matmul};
+use crate::launch::{Attention, ENTRY_BYTES, MAX_EXPERTS, MAX_HEAD_DIM, Matmul};
 use crate::model::CudaModel;
 use crate::program::Node;
 use crate::tensors::Tensors;
@@ -85,18 +85,16 @@ impl CudaModel<'_> {
         self.program.iter().map(of_node).max().unwrap_or(0)
     }
 
-    /// Bytes of working space that fast kernels take in batches of up to `tokens` tokens: halos, exchanged states, and flags, which must be zero.
-    pub(crate) fn fast_bytes(&self, tokens: u32) -> [u64; 3] {
-        let mut most = [0u64; 3];
-        let Some(fast) = &self.kernels.fast else { return most };
-        let mut add = |op: &Op| match op {
-            Op::Conv1d(op) => most[0] = most[0].max(Conv::halo_bytes(&self.conv(op), tokens, 1)),
-            Op::Ssd(op) => {
+    /// Bytes of working space that fast dual recurrences take in batches of up to `tokens` tokens: exchanged states, and flags, which must be zero.
+    pub(crate) fn exchange_bytes(&self, tokens: u32) -> [u64; 2] {
+        let mut most = [0u64; 2];
+        let Some(fast) = &self.kernels.fast_ssd else { return most };
+        let mut add = |op: &Op| {
+            if let Op::Ssd(op) = op {
                 // The longer a sequence, the more segments.
-                let segments = fast.ssd.segments(&self.device, &self.ssd(op), tokens, 1);
-                (most[1], most[2]) = (most[1].max(segments.exchange_bytes), most[2].max(segments.flag_bytes));
+                let segments = fast.segments(&self.device, &self.ssd(op), tokens, 1);
+                most = [most[0].max(segments.exchange_bytes), most[1].max(segments.flag_bytes)];
             }
-            _ => {}
         };
         for node in &self.program {
             match node {

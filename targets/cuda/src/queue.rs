@@ -3,7 +3,6 @@
 use crate::arena::Address;
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::kernels::Fast;
 use crate::launch::{
     DeltaShape, DiagShape, GATE_AT, Gating, NormShape, Outcome, Pairwise, Rounded, RouterShape, ScanShape, StandIn, Vectors,
 };
@@ -32,8 +31,6 @@ pub(crate) struct Room {
     pub(crate) experts: Address,
     /// A route's decision.
     pub(crate) entry: Address,
-    /// What pieces of a convolution see of those before them.
-    pub(crate) halo: Address,
     /// What segments of a sequence hand on, and flags that say so.
     pub(crate) exchange: [Address; 2],
 }
@@ -122,11 +119,6 @@ impl CudaModel<'_> {
         Ok(())
     }
 
-    /// The kernels of an order of their own, if they are wanted: not inside a block that a token enters or not.
-    fn fast(&self, batch: &Batch) -> Option<&Fast> {
-        self.kernels.fast.as_ref().filter(|_| batch.gate == Address::NULL)
-    }
-
     /// Queues one operation.
     pub(crate) fn op(&self, op: &Op, context: &Context<'_>) -> Result<(), Error> {
         let (device, kernels, tensors, Context { batch, room, .. }) = (&self.device, &self.kernels, &self.tensors, context);
@@ -171,15 +163,7 @@ impl CudaModel<'_> {
                 kernels.norm.run(device, batch, &shape)
             }
             Op::Linear(op) => self.linear(batch, room, op.w, op.bias, op.x, op.out),
-            Op::Conv1d(op) => {
-                let shape = self.conv(op);
-                if let Some(fast) = self.fast(batch)
-                    && fast.conv.run(device, batch, &shape, room.halo)?
-                {
-                    return Ok(());
-                }
-                kernels.walk.conv1d(device, batch, &shape)
-            }
+            Op::Conv1d(op) => kernels.walk.conv1d(device, batch, &self.conv(op)),
             Op::Scan(op) => {
                 let shape = ScanShape {
                     x: op.x.at,
@@ -198,18 +182,14 @@ impl CudaModel<'_> {
                     dt_bias: tensors.address(op.dt_bias),
                     slot: self.slot(op.state).at,
                 };
-                if let Some(fast) = self.fast(batch)
-                    && fast.scan.run(device, batch, &shape)?
-                {
-                    return Ok(());
-                }
                 kernels.walk.scan(device, batch, &shape)
             }
             Op::Ssd(op) => {
                 let shape = self.ssd(op);
-                if let Some(fast) = self.fast(batch) {
-                    let segments = fast.ssd.segments(device, &shape, batch.tokens, batch.streams);
-                    if fast.ssd.run(device, batch, &shape, &segments, room.exchange)? {
+                // Not inside a block that a token enters or not.
+                if let Some(fast) = kernels.fast_ssd.as_ref().filter(|_| batch.tokens > 1 && batch.gate == Address::NULL) {
+                    let segments = fast.segments(device, &shape, batch.tokens, batch.streams);
+                    if fast.run(device, batch, &shape, &segments, room.exchange)? {
                         return Ok(());
                     }
                 }

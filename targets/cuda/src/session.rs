@@ -124,7 +124,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
         let experts = layout.add(4 * rows_u64 * needs.experts);
         let entry = layout.add(ROUTE_BYTES);
-        let [halo, exchange, flags] = gpu.fast_bytes(options.batch).map(|bytes| layout.add(bytes));
+        let [exchange, flags] = gpu.exchange_bytes(options.batch).map(|bytes| layout.add(bytes));
         let arena = Arena::new(gpu.device(), &layout)?;
         let room = Room {
             input: arena.address(places.input),
@@ -137,7 +137,6 @@ impl<'s, 'm> CudaSession<'s, 'm> {
             hidden: arena.address(hidden),
             experts: arena.address(experts),
             entry: arena.address(entry),
-            halo: arena.address(halo),
             exchange: [arena.address(exchange), arena.address(flags)],
         };
         let mut session = CudaSession {

@@ -1,9 +1,9 @@
-//! Selective scans, state-space dual recurrences and convolutions of many tokens against an oracle in f64.
+//! Selective scans and state-space dual recurrences of many tokens in orders of their own against an oracle in f64.
 
 mod rig;
 
 use brooklet_cuda::batch::Batch;
-use brooklet_cuda::launch::{Conv, ConvShape, ScanShape, Segments, SelectiveScan, SsdShape, StateSpaceDual};
+use brooklet_cuda::launch::{ScanShape, Segments, SelectiveScan, SsdShape, StateSpaceDual};
 use half::f16;
 use rig::{Bench, Random, gpu, off};
 
@@ -280,83 +280,5 @@ fn dual_recurrences_are_those_of_the_oracle() {
             outcomes.push(bits);
         }
         assert!(outcomes[0] == outcomes[1] && outcomes[2] == outcomes[3], "case {case}: two runs differ");
-    }
-}
-
-#[test]
-fn convolutions_are_those_of_the_oracle() {
-    let Some(device) = gpu("convolution") else { return };
-    let kernels = Conv::load(&device).unwrap();
-    let mut random = Random::fresh("convolution");
-    for case in 0..28 {
-        let taps = 2 + case % 7;
-        let channels = 1 + random.below(if case % 3 == 0 { 700 } else { 90 });
-        let tokens = [1, 2 + random.below(31), 33 + random.below(200)][case as usize % 3];
-        let streams = 1 + random.below(3);
-        let (has_bias, has_silu) = (random.below(2) == 0, random.below(2) == 0);
-        let (c_count, kept, rows) = (channels as usize, taps as usize - 1, (streams * tokens) as usize);
-        let (before, behind) = (random.below(4) as usize, random.below(4) as usize);
-        let (all, at, stride) = frames(&mut random, rows, before, &[c_count], 0, behind);
-        let (weight, bias) = (random.normals(taps as usize * c_count), random.normals(c_count));
-        let slot = 128;
-        let state_stride = (slot + 4 * kept * c_count).next_multiple_of(64) / 4;
-        let state_before = random.normals(streams as usize * state_stride);
-
-        let mut bench = Bench::new(&device);
-        let places = [bench.put(&all), bench.put(&weight), bench.put(&bias), bench.put(&state_before)];
-        let mut shape = ConvShape {
-            x: at[0] as u32,
-            channels,
-            taps,
-            silu: has_silu,
-            weight: Default::default(),
-            bias: Default::default(),
-            slot: slot as u64,
-        };
-        let halo = bench.poisoned(Conv::halo_bytes(&shape, tokens, streams) as usize / 4);
-        let arena = bench.arena();
-        shape.weight = arena.address(places[1]);
-        if has_bias {
-            shape.bias = arena.address(places[2]);
-        }
-        let batch = Batch {
-            frames: arena.address(places[0]),
-            state: arena.address(places[3]),
-            state_stride: 4 * state_stride as u64,
-            stride: stride as u32,
-            tokens,
-            streams,
-            period: 1,
-            ..Default::default()
-        };
-        assert!(kernels.run(&device, &batch, &shape, arena.address(halo)).unwrap());
-        let (mut after, mut state_after) = (vec![0.0f32; all.len()], vec![0.0f32; state_before.len()]);
-        arena.download(places[0], &mut after).unwrap();
-        arena.download(places[3], &mut state_after).unwrap();
-
-        let what = format!("case {case}: {shape:?}, {tokens} tokens, {streams} streams");
-        // Input `back` tokens before the one behind token `t`, from the frames or from the state.
-        let input = |stream: usize, t: usize, back: usize, e: usize| match t.checked_sub(back) {
-            Some(t) => all[(stream * tokens as usize + t) * stride + at[0] + e],
-            None => state_before[stream * state_stride + slot / 4 + (kept + t - back) * c_count + e],
-        };
-        let mut want = Vec::new();
-        for row in 0..rows {
-            let (stream, t) = (row / tokens as usize, row % tokens as usize);
-            for e in 0..c_count {
-                let start = if has_bias { f64::from(bias[e]) } else { 0.0 };
-                let terms = (0..=kept).map(|j| f64::from(weight[j * c_count + e]) * f64::from(input(stream, t, kept - j, e)));
-                let sum = start + terms.sum::<f64>();
-                want.push(if has_silu { silu(sum) } else { sum });
-            }
-        }
-        check_frames(&all, &after, stride, at[0], &want, 1e-5, &what);
-        let mut state_want = state_before.clone();
-        for stream in 0..streams as usize {
-            for (j, e) in (0..kept).flat_map(|j| (0..c_count).map(move |e| (j, e))) {
-                state_want[stream * state_stride + slot / 4 + j * c_count + e] = input(stream, tokens as usize, kept - j, e);
-            }
-        }
-        assert!(state_after == state_want, "{what}: the state differs");
     }
 }

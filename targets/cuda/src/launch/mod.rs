@@ -4,7 +4,6 @@
 //! [`crate::arena::Arena`], spans and shapes from a checked program.
 
 mod attention;
-mod conv;
 mod diag_ssm;
 mod elementwise;
 mod entering;
@@ -33,7 +32,6 @@ mod walk;
 
 pub(crate) use attention::MAX_HEAD_DIM;
 pub use attention::{Attention, AttentionShape};
-pub use conv::Conv;
 pub use diag_ssm::{DiagShape, DiagSsm};
 pub use elementwise::{Elementwise, Pairwise};
 pub use entering::{Entering, EnteringKind};
