@@ -4,6 +4,7 @@
 use brooklet_cuda::arena::{Arena, Layout, Place};
 use brooklet_cuda::cudarc::driver::DeviceRepr;
 use brooklet_cuda::{Device, Error};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The GPU; `None`, with one line that says so, where there is none.
@@ -94,4 +95,18 @@ pub(crate) fn off(got: &[f32], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
     let largest = want.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
     got.iter().zip(want).map(|(&g, w)| (f64::from(g) - w).abs() / largest).fold(0.0, |m, d| if d.is_nan() || d > m { d } else { m })
+}
+
+/// The bundled text model, and what `BROOKLET_GPU_MODELS` has.
+pub(crate) fn text_models() -> Vec<PathBuf> {
+    let bundled = brooklet_tests::fixtures().join("../../examples/models/prose.brook");
+    let here = PathBuf::from("examples/models/prose.brook");
+    let mut models = vec![if here.exists() { here } else { bundled }];
+    if let Some(folder) = std::env::var_os("BROOKLET_GPU_MODELS") {
+        let mut more: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        more.retain(|path| path.extension().is_some_and(|extension| extension == "brook"));
+        more.sort();
+        models.extend(more);
+    }
+    models
 }
