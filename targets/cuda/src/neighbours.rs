@@ -101,7 +101,10 @@ impl CudaModel<'_> {
         }
         let Rounded { codes, scales, sums } = room.rounded;
         let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
-        self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread)?;
+        match self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread) {
+            Err(Error::Launch { .. }) => return Ok(false),
+            queued => queued?,
+        }
         if let Behind::Conv1d(op) = &fused.behind {
             self.op(&Op::Conv1d(*op), context)?;
         }
