@@ -64,6 +64,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a kernel took what was to be queued: `false`, and nothing done, where it does not take such a shape.
+    pub(crate) fn is_taken(queued: Result<(), Error>) -> Result<bool, Error> {
+        match queued {
+            Err(Error::Launch { .. }) => Ok(false),
+            queued => queued.map(|()| true),
+        }
+    }
+
     /// Makes an error of a refused call to the driver.
     pub(crate) fn driver(what: &'static str) -> impl Fn(DriverError) -> Error {
         move |fault| Error::Driver { what, fault }

@@ -61,11 +61,7 @@ impl CudaModel<'_> {
             Op::Attention(attention) => Attention::room_bytes(rows, &self.attention(attention)),
             _ => 0,
         };
-        let of_node = |node: &Node| match node {
-            Node::One(_, op) => of(op),
-            Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
-        };
-        self.program.iter().map(of_node).max().unwrap_or(0)
+        self.program.iter().flat_map(Node::ops).map(of).max().unwrap_or(0)
     }
 
     /// Bytes of working space for products, in batches of up to `rows` rows.
@@ -77,29 +73,20 @@ impl CudaModel<'_> {
             }
             _ => 0,
         };
-        let of_node = |node: &Node| match node {
-            Node::One(_, op) => of(op),
-            Node::Routed(..) => 0,
-            Node::Fused(_, _, ops) | Node::Every(_, _, ops) => ops.iter().map(of).max().unwrap_or(0),
-        };
-        self.program.iter().map(of_node).max().unwrap_or(0)
+        // A routed block takes row by row.
+        let many = self.program.iter().filter(|node| !matches!(node, Node::Routed(..)));
+        many.flat_map(Node::ops).map(of).max().unwrap_or(0)
     }
 
     /// Bytes of working space that fast dual recurrences take in batches of up to `tokens` tokens: exchanged states, and flags, which must be zero.
     pub(crate) fn exchange_bytes(&self, tokens: u32) -> [u64; 2] {
         let mut most = [0u64; 2];
         let Some(fast) = &self.kernels.fast_ssd else { return most };
-        let mut add = |op: &Op| {
+        for op in self.program.iter().flat_map(Node::ops) {
             if let Op::Ssd(op) = op {
                 // The longer a sequence, the more segments.
                 let segments = fast.segments(&self.device, &self.ssd(op), tokens, 1);
                 most = [most[0].max(segments.exchange_bytes), most[1].max(segments.flag_bytes)];
-            }
-        };
-        for node in &self.program {
-            match node {
-                Node::One(_, op) => add(op),
-                Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops.iter().for_each(&mut add),
             }
         }
         most

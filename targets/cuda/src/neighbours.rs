@@ -4,7 +4,7 @@ use crate::arena::Address;
 use crate::batch::Batch;
 use crate::error::Error;
 use crate::fuse::{Before, Behind, Fused};
-use crate::launch::{After, Entering, EnteringKind, Matvec, Product, Rounded};
+use crate::launch::{After, Entering, EnteringKind, Matvec, Product};
 use crate::model::CudaModel;
 use crate::queue::Context;
 use brooklet::ops::{self, Linear, NormKind, Op};
@@ -95,15 +95,10 @@ impl CudaModel<'_> {
             return Ok(false);
         }
         let (from, product) = self.parts(fused, batch);
-        match self.kernels.round.run(&self.device, rows, &from, product.cols, room.rounded, batch.gate) {
-            Err(Error::Launch { .. }) => return Ok(false),
-            queued => queued?,
-        }
-        let Rounded { codes, scales, sums } = room.rounded;
-        let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
-        match self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread) {
-            Err(Error::Launch { .. }) => return Ok(false),
-            queued => queued?,
+        let rounded = Error::is_taken(self.kernels.round.run(&self.device, rows, &from, product.cols, room.rounded, batch.gate))?;
+        let from = Entering::rounded(room.rounded);
+        if !rounded || !Error::is_taken(self.kernels.matmul.run(&self.device, format, rows, &from, &product, room.spread))? {
+            return Ok(false);
         }
         if let Behind::Conv1d(op) = &fused.behind {
             self.op(&Op::Conv1d(*op), context)?;

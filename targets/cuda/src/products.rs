@@ -3,7 +3,7 @@
 use crate::arena::Address;
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::launch::{After, Entering, EnteringKind, Matvec, Outcome, Product, Rounded, Vectors, Which};
+use crate::launch::{After, Entering, Matvec, Outcome, Product, Vectors, Which};
 use crate::model::CudaModel;
 use crate::program::Node;
 use crate::queue::Room;
@@ -63,9 +63,8 @@ impl CudaModel<'_> {
         if let (Some(product), true) = (&one_matrix, rows <= Matvec::MOST_VECTORS) {
             let from = Entering { x: x.at, stride: product.x_stride, ..Entering::default() };
             let after = After { cap: to.cap, ..After::default() };
-            let queued = self.kernels.matvec.run(&self.device, format, rows, &from, &product.product, &after);
-            if !matches!(queued, Err(Error::Launch { .. })) {
-                return queued;
+            if Error::is_taken(self.kernels.matvec.run(&self.device, format, rows, &from, &product.product, &after))? {
+                return Ok(());
             }
         }
         // Experts may differ in format: then the rounded vectors are there for those that take them.
@@ -73,17 +72,14 @@ impl CudaModel<'_> {
             self.kernels.multiply.round(&self.device, batch, rows, x, matrix.cols, room.rounded)?;
         }
         if let Some(product) = one_matrix.filter(|_| to.cap == 0.0) {
-            let Rounded { codes, scales, sums } = room.rounded;
-            let from = Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() };
-            let queued = self.kernels.matmul.run(&self.device, format, rows, &from, &product.product, room.spread);
-            if !matches!(queued, Err(Error::Launch { .. })) {
-                return queued;
+            let from = Entering::rounded(room.rounded);
+            if Error::is_taken(self.kernels.matmul.run(&self.device, format, rows, &from, &product.product, room.spread))? {
+                return Ok(());
             }
         }
         let which = Which { matrices: self.tensors.matrices(), id, chosen, rows: matrix.rows };
-        let queued = self.kernels.matmul_float.run(&self.device, batch, rows, format, &which, x, to);
-        if !matches!(queued, Err(Error::Launch { .. })) {
-            return queued;
+        if Error::is_taken(self.kernels.matmul_float.run(&self.device, batch, rows, format, &which, x, to))? {
+            return Ok(());
         }
         self.kernels.multiply.run(&self.device, batch, rows, &which, x, room.rounded, to)
     }

@@ -18,6 +18,16 @@ pub(crate) enum Node {
     Every(u32, ops::Every, Vec<Op>),
 }
 
+impl Node {
+    /// Its operations, one by one.
+    pub(crate) fn ops(&self) -> &[Op] {
+        match self {
+            Node::One(_, op) => std::slice::from_ref(op),
+            Node::Fused(_, _, ops) | Node::Routed(_, _, ops) | Node::Every(_, _, ops) => ops,
+        }
+    }
+}
+
 /// Cuts a program into its parts.
 pub(crate) fn nodes(ops: &[Op], tensors: &Tensors) -> Vec<Node> {
     let mut program = Vec::new();
@@ -34,9 +44,8 @@ pub(crate) fn nodes(ops: &[Op], tensors: &Tensors) -> Vec<Node> {
             },
         };
         at += match &node {
-            Node::One(..) => 1,
-            Node::Fused(_, _, ops) => ops.len(),
-            Node::Routed(_, _, ops) | Node::Every(_, _, ops) => 1 + ops.len(),
+            Node::One(..) | Node::Fused(..) => node.ops().len(),
+            Node::Routed(..) | Node::Every(..) => 1 + node.ops().len(),
         };
         program.push(node);
     }

@@ -53,10 +53,7 @@ impl CudaModel<'_> {
         for node in &self.program {
             match node {
                 Node::One(_, Op::Head(_) | Op::CappedHead(_)) => {}
-                Node::One(number, op) => {
-                    self.op(op, context)?;
-                    done(*number, op.name())?;
-                }
+                Node::One(number, _) => self.each(*number, node.ops(), context, &mut done)?,
                 Node::Fused(number, fused, ops) => {
                     let recurrence = u32::from(fused.recurrence.is_some());
                     if batch.tokens == 1 && self.takes(fused, batch) {
@@ -77,10 +74,7 @@ impl CudaModel<'_> {
                         done(number, fused.name())?;
                         continue;
                     }
-                    for (index, op) in (number..).zip(&ops[recurrence as usize..]) {
-                        self.op(op, context)?;
-                        done(index, op.name())?;
-                    }
+                    self.each(number, &ops[recurrence as usize..], context, &mut done)?;
                 }
                 Node::Every(number, every, ops) => {
                     for stream in 0..batch.streams {
@@ -94,10 +88,7 @@ impl CudaModel<'_> {
                         }
                         let batch = batch.stream(stream).every(first as u32, every.period, every.start);
                         let context = Context { batch, cached: since / period, ..*context };
-                        for (index, op) in (number + 1..).zip(ops) {
-                            self.op(op, &context)?;
-                            done(index, op.name())?;
-                        }
+                        self.each(number + 1, ops, &context, &mut done)?;
                     }
                 }
                 Node::Routed(number, route, ops) => {
@@ -108,13 +99,25 @@ impl CudaModel<'_> {
                         self.kernels.route.enter(&self.device, &batch, route.score.at, (route.threshold, route.otherwise), slot, entry)?;
                         (batch.cached, batch.gate) = (entry, entry.plus(GATE_AT));
                         let context = Context { batch, ..*context };
-                        for (index, op) in (number + 1..).zip(ops) {
-                            self.op(op, &context)?;
-                            done(index, op.name())?;
-                        }
+                        self.each(number + 1, ops, &context, &mut done)?;
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Queues operations one by one, the first of this number.
+    fn each(
+        &self,
+        first: u32,
+        ops: &[Op],
+        context: &Context<'_>,
+        done: &mut impl FnMut(u32, &'static str) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for (number, op) in (first..).zip(ops) {
+            self.op(op, context)?;
+            done(number, op.name())?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What enters a quantized matrix (`entering.cuh`).
 
+use super::Rounded;
 use crate::arena::Address;
 use cudarc::driver::DeviceRepr;
 
@@ -34,6 +35,11 @@ pub struct Entering {
 }
 
 impl Entering {
+    /// Vectors rounded before.
+    pub(crate) fn rounded(Rounded { codes, scales, sums }: Rounded) -> Self {
+        Entering { codes, scales, sums, kind: EnteringKind::Rounded, ..Entering::default() }
+    }
+
     /// Most groups that a norm may have.
     pub const MOST_NORMS: u32 = 64;
 
