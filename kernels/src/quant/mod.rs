@@ -96,6 +96,17 @@ impl Format {
         }
     }
 
+    /// Bytes of the table of levels, its shift and padding, before a matrix's row scales: 0 where levels need none.
+    pub fn table_bytes(self) -> usize {
+        match self {
+            Format::Q3 => table_bytes(3),
+            Format::Q4 => table_bytes(4),
+            Format::Q5 => table_bytes(5),
+            Format::Q6 => table_bytes(6),
+            Format::F32 | Format::F16 | Format::Q8 | Format::T2 => 0,
+        }
+    }
+
     /// Whether activations enter as int8 per group (or as `f32`).
     pub fn is_quantized(self) -> bool {
         !matches!(self, Format::F32 | Format::F16)

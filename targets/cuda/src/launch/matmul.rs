@@ -75,7 +75,7 @@ impl Matmul {
         let time = |tokens: u32| (rows * vectors.div_ceil(tokens)).div_ceil(device.processors()) * (tokens + SMALL_TILE_COST);
         let tile = if time(SPREAD_TOKENS[0]) < time(SPREAD_TOKENS[1]) { 0 } else { 1 };
         let tokens = SPREAD_TOKENS[tile];
-        let row_scales = matrix.plus(table_bytes(format));
+        let row_scales = matrix.plus(format.table_bytes() as u64);
         let shared = 4 * 2 * (8 * SPREAD_TILE_BYTES as u32 + tokens * 36);
         let grid = (rows, vectors.div_ceil(tokens));
         overlapping!(device, &self.of_spread[tile], grid, 256, shared, *product, *from, vectors, room, row_scales)
@@ -107,16 +107,4 @@ impl Matmul {
         let shared = 4 * 2 * (8 * 64 * bits + 8 * 16 + tokens * 36);
         overlapping!(device, &kernels[tile], (rows, vectors.div_ceil(tokens)), 256, shared, *product, *from, vectors)
     }
-}
-
-/// Bytes of a quantized matrix before its row scales.
-fn table_bytes(format: Format) -> u64 {
-    let codes = match format {
-        Format::Q3 => 8,
-        Format::Q4 => 16,
-        Format::Q5 => 32,
-        Format::Q6 => 64,
-        _ => return 0,
-    };
-    (codes + 1u64).next_multiple_of(64)
 }
