@@ -65,6 +65,18 @@ pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed
     with_error(format, rows, cols, weights, bytes)
 }
 
+/// Packs a matrix of `rows` rows, those of `sample` (sample rows, cols) again and again: only these are searched for their scales.
+pub(crate) fn pack_repeated(format: Format, rows: usize, cols: usize, sample: &[f32]) -> Packed {
+    let table = default_table(format);
+    let weights: Vec<f32> = sample.iter().copied().cycle().take(rows * cols).collect();
+    let bytes = encode(format, rows, cols, &weights, &table, || {
+        let grid = rtn::Grid::new(&table.levels, table.shift);
+        let few: Vec<rtn::Row> = sample.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect();
+        few.iter().cycle().take(rows).cloned().collect()
+    });
+    with_error(format, rows, cols, &weights, bytes)
+}
+
 /// Packs matrices that multiply the same inputs.
 pub struct Packer<'m> {
     metric: &'m Metric,

@@ -3,6 +3,7 @@
 use brooklet::kernels::quant::GROUP;
 
 /// One row, rounded.
+#[derive(Clone)]
 pub(super) struct Row {
     pub(super) scale: f32,
     /// (groups), as stored.
