@@ -252,7 +252,9 @@ fn rows<const N: usize, const R: usize, T>(
         let mut isum = [[_mm512_setzero_si512(); N]; R];
         let at = |t: usize| (first + t) * groups + g;
         for r in 0..R {
-            if R == 1 { prefetch(tiles.as_ptr().wrapping_add(r * groups + g + ahead)); }
+            if R == 1 {
+                prefetch(tiles.as_ptr().wrapping_add(r * groups + g + ahead));
+            }
             if R == 1 && g % 4 == 0 {
                 prefetch(sub_scales.as_ptr().wrapping_add(r * groups + g + ahead));
             }
