@@ -20,7 +20,7 @@ const STREAM: usize = 8;
 /// Bytes of tiles that stay near for the next few vectors.
 const NEAR_BYTES: usize = 64 * 1024;
 /// Tiles of a matrix up to which they are likely to be in a cache.
-const PAIRS_BYTES: usize = 256 * 1024;
+const PAIRS_BYTES: usize = 48 * 1024;
 /// From this many vectors and groups on, tiles are expanded into a panel.
 const PANEL_VECTORS: usize = 48;
 const PANEL_MIN_GROUPS: usize = 8;
