@@ -48,14 +48,12 @@ impl<'g> Sizes<'g> {
         {
             return Err(sizes.impossible(limit, goal, out));
         }
-        // Two bits are for weights that were trained as three values, and for budgets that allow no more.
+        // Two bits are for budgets that leave little else to give up: where four throughout fit, no matrix is worth as little as that.
         if let [Format::T2, rest @ ..] = formats
-            && !rest.is_empty()
+            && let [_, next, ..] = rest
+            && limit_bytes.is_none_or(|limit| sizes.file_bytes(&floors(graph, &[*next])) <= limit)
         {
-            let plain = floors(graph, rest);
-            if limit_bytes.is_none_or(|limit| sizes.file_bytes(&plain) <= limit) {
-                (sizes.formats, sizes.plain) = (rest.to_vec(), plain);
-            }
+            (sizes.formats, sizes.plain) = (rest.to_vec(), floors(graph, rest));
         }
         sizes.units = units(graph, &sizes.plain).into_iter().filter(|unit| sizes.has_choice(unit)).collect();
         let chosen: u64 = sizes.units.iter().map(|unit| sizes.unit_bytes(unit, &sizes.plain)).sum();

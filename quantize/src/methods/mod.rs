@@ -85,7 +85,9 @@ impl<'m> Packer<'m> {
             return nearest;
         }
         let importance = self.solver.as_ref().map_or_else(|| self.metric.importance(), gptq::Solver::importance);
-        let table = default_table(format).trained(weights, cols, &importance);
+        let table = default_table(format);
+        // Levels that the file has no room for are as they are.
+        let table = if format.table_bytes() > 0 { table.trained(weights, cols, &importance) } else { table };
         let bytes = encode(format, rows, cols, weights, &table, || match &self.solver {
             Some(solver) => solver.round(weights, &table.grid()),
             None => {
@@ -105,9 +107,9 @@ impl<'m> Packer<'m> {
     }
 }
 
-/// Whether a format's codes can be chosen by a metric: those of 8 bits are good enough as they are, ternary ones are given.
+/// Whether a format's codes can be chosen by a metric: those of 8 bits are good enough as they are.
 pub fn takes_metric(format: Format) -> bool {
-    matches!(format, Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
+    matches!(format, Format::T2 | Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
 }
 
 /// The table of a format whose codes stand for levels, before it is trained.
