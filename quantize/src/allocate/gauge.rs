@@ -5,6 +5,7 @@ use super::ledger::Ledger;
 use super::memory::{Need, need};
 use super::{Request, Write};
 use crate::error::Error;
+use crate::fit::activations::rounding;
 use crate::fit::candidates::all_at_least;
 use crate::fit::meter::{Meter, Profile};
 use crate::fit::shelf::Shelf;
@@ -128,6 +129,24 @@ impl<'g, 'w> Gauge<'g, 'w> {
         (self.progress)(FitProgress::Measuring { what, done: self.done, total: self.done + to_come.max(1) });
         self.done += 1;
         let loss = self.meters[meter].1.divergence(&self.shelf.mix(layout, formats)?.model()?)?.mean;
+        self.ledger.put(name, loss)?;
+        Ok(loss)
+    }
+
+    /// Mean divergence when nothing but the activations of matrices that may be quantized is rounded; `plain` are the coarsest formats.
+    pub(super) fn activations(&mut self, plain: &[Option<Format>]) -> Result<f64, Error> {
+        let what = "activations alone";
+        let name = format!("{what}, {} x {}", self.whole.0, self.whole.1);
+        if let Some(known) = self.ledger.get(&name) {
+            return Ok(known);
+        }
+        let formats = all_at_least(plain, Format::F16);
+        if !self.shelf.holds(&formats) {
+            self.make(&formats)?;
+        }
+        let meter = self.meter(self.whole)?;
+        self.say(what);
+        let loss = self.meters[meter].1.divergence_by(rounding(), &self.shelf.mix(&self.float_layout, &formats)?.model()?)?;
         self.ledger.put(name, loss)?;
         Ok(loss)
     }

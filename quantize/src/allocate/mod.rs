@@ -93,6 +93,8 @@ pub struct Allocation {
     pub parts: Vec<Part>,
     /// What the stream's memory costs by itself, in nats per step.
     pub memory_loss: f64,
+    /// What the rounding of activations costs by itself, in nats per step: less is left by half floats alone.
+    pub activations_loss: f64,
     /// What sums of parts are multiplied with to give a prediction.
     pub scale: f64,
     /// Share of the loss of nearest rounding that the method of the file was expected to leave, by what it left of each matrix.
@@ -226,6 +228,8 @@ pub fn allocate<'w>(
         choices.iter_mut().for_each(|choices| choices.retain(|choice| choice.format.is_quantized()));
     }
 
+    let activations_loss = gauge.activations(&sizes.plain)?;
+
     // Whole files, and what the sums of their parts miss.
     let mut uniform = Vec::new();
     let mut off = Vec::new();
@@ -296,6 +300,7 @@ pub fn allocate<'w>(
         is_finest: parts.iter().all(|part| part.chosen + 1 == part.choices.len()),
         parts,
         memory_loss: fixed.loss,
+        activations_loss,
         scale,
         method_share,
         predicted,

@@ -4,7 +4,7 @@
 use super::calibration::{Calibration, SEGMENT_STEPS};
 use crate::error::Error;
 use brooklet::artifact::OutputSpec;
-use brooklet::kernels;
+use brooklet::kernels::{self, KernelTable};
 use brooklet::mem::Line;
 use brooklet::{Model, Session, State};
 use rayon::prelude::*;
@@ -31,7 +31,7 @@ impl Meter {
             return Err(Error::invalid(out, "calibration", "holds no steps; give a longer stream"));
         }
         let reference: Vec<Vec<f32>> =
-            segments.par_iter().map(|segment| outputs(float, &calibration, segment)).collect::<Result<_, Error>>()?;
+            segments.par_iter().map(|segment| outputs(kernels::detect(), float, &calibration, segment)).collect::<Result<_, Error>>()?;
         let gives_values = matches!(float.header().output, OutputSpec::Values { .. });
         let weights = gives_values.then(|| inverse_variances(&reference, float.outputs()));
         Ok(Meter { calibration, segments, reference, weights })
@@ -48,12 +48,19 @@ impl Meter {
         Ok(self.divergence_within(model, unlimited)?.unwrap_or(unlimited))
     }
 
+    /// The same with other kernels than the usual.
+    pub(crate) fn divergence_by(&self, table: &'static KernelTable, model: &Model<'_>) -> Result<f64, Error> {
+        let sums = self.segments.par_iter().zip(&self.reference).map(|(segment, reference)| self.sum(table, model, segment, reference));
+        Ok(sums.collect::<Result<Vec<f64>, Error>>()?.iter().sum::<f64>() / self.steps() as f64)
+    }
+
     /// Divergence from the float model's answers; `None`, and most of the work saved, if it is beyond `most`.
     pub(crate) fn divergence_within(&self, model: &Model<'_>, most: Divergence) -> Result<Option<Divergence>, Error> {
+        let table = kernels::detect();
         let (mut sum, mut worst) = (0.0, 0.0f64);
         // A few segments at a time: enough for the threads, few enough to stop soon.
         for (segments, references) in self.segments.chunks(AT_ONCE).zip(self.reference.chunks(AT_ONCE)) {
-            let sums = segments.par_iter().zip(references).map(|(segment, reference)| self.sum(model, segment, reference));
+            let sums = segments.par_iter().zip(references).map(|(segment, reference)| self.sum(table, model, segment, reference));
             for (sum_of_one, segment) in sums.collect::<Result<Vec<f64>, Error>>()?.into_iter().zip(segments) {
                 sum += sum_of_one;
                 worst = worst.max(sum_of_one / segment.len() as f64);
@@ -70,7 +77,7 @@ impl Meter {
     pub(crate) fn profile(&self, model: &Model<'_>) -> Result<Profile, Error> {
         let width = model.outputs();
         let of_segment = |(segment, reference): (&Range<usize>, &Vec<f32>)| {
-            let got = outputs(model, &self.calibration, segment)?;
+            let got = outputs(kernels::detect(), model, &self.calibration, segment)?;
             let steps = reference.chunks_exact(width).zip(got.chunks_exact(width));
             let mut own = Profile::default();
             for ((p, q), at) in steps.zip(segment.clone()) {
@@ -100,8 +107,8 @@ impl Meter {
     }
 
     /// Divergence summed over one segment.
-    fn sum(&self, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
-        let got = outputs(model, &self.calibration, segment)?;
+    fn sum(&self, table: &'static KernelTable, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
+        let got = outputs(table, model, &self.calibration, segment)?;
         let steps = reference.chunks_exact(model.outputs()).zip(got.chunks_exact(model.outputs()));
         Ok(steps.map(|(p, q)| self.of_step(p, q)).sum())
     }
@@ -157,11 +164,11 @@ impl Profile {
 }
 
 /// A segment's outputs from an empty state, (steps, outputs).
-fn outputs(model: &Model<'_>, calibration: &Calibration, segment: &Range<usize>) -> Result<Vec<f32>, Error> {
+fn outputs(table: &'static KernelTable, model: &Model<'_>, calibration: &Calibration, segment: &Range<usize>) -> Result<Vec<f32>, Error> {
     let lines = |bytes: usize| vec![Line::ZERO; bytes.div_ceil(size_of::<Line>())];
     let (mut state, mut scratch) = (lines(model.state_bytes()), lines(model.scratch_bytes(SEGMENT_STEPS)));
     let mut state = State::new(model, Line::bytes_mut(&mut state))?;
-    let mut session = Session::new(model, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch))?;
+    let mut session = Session::new(model, table, &mut state, Line::bytes_mut(&mut scratch))?;
     let mut out = Vec::with_capacity(segment.len() * model.outputs());
     let mut each = |_: usize, y: &[f32]| out.extend_from_slice(y);
     match calibration {

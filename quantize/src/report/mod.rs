@@ -38,6 +38,7 @@ pub fn to_json(card: &Card, a: &Allocation) -> Value {
         "predicted_loss": a.predicted,
         "measured_loss": a.measured.mean,
         "memory_loss": a.memory_loss,
+        "activations_loss": a.activations_loss,
         "scale_of_parts": a.scale,
         "method_share": a.method_share,
         "perplexity": a.measured.perplexity.map(|(perplexity, _)| perplexity),

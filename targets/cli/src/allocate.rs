@@ -24,6 +24,8 @@ const FIRMWARE_FORMATS: [Format; 2] = [Format::Q4, Format::Q8];
 const FORMATS: [Format; 7] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8, Format::F16];
 /// How far linked firmware may be from what is foretold: `cargo xtask size` allows as much.
 const FORETOLD_WITHIN: f64 = 1.02;
+/// Share of the loss from which on it is said what the rounding of activations costs.
+const NOTICEABLE_SHARE: f64 = 0.1;
 /// Matrices that are shown one by one; `--plan` and `--verbose` show all.
 const MOST_NAMED: usize = 12;
 
@@ -193,6 +195,9 @@ pub(crate) fn print(out: &mut dyn Write, a: &Allocation, everything: bool) -> Re
     writeln!(out, "file       {} bytes{room}; {:.2} bits per weight", grouped(a.file_bytes), bits_per_weight(a))?;
     writeln!(out, "RAM        {} bytes of state and scratch", grouped(a.ram_bytes))?;
     writeln!(out, "loss       {:.3e} measured, {:.3e} foretold ({what} from float, per step)", a.measured.mean, a.predicted)?;
+    if a.activations_loss > NOTICEABLE_SHARE * a.measured.mean {
+        writeln!(out, "           {:.3e} with exact weights and 8-bit activations: no format but f16 goes below", a.activations_loss)?;
+    }
     if let Some((perplexity, ratio)) = a.measured.perplexity {
         writeln!(out, "perplexity {perplexity:.3} on the calibration text, {ratio:.5} times the float model's")?;
     }
