@@ -4,6 +4,8 @@ use brooklet::kernels::quant::Format;
 
 /// Multiplications that finding out what matrices are worth may take: some minutes.
 const MOST_MACS: u64 = 16_000_000_000_000;
+/// The same for running each matrix of the finished file alone.
+const MOST_MACS_OF_OWN: u64 = 6_000_000_000_000;
 /// The same for one measurement of a whole file.
 const MOST_MACS_OF_WHOLE: u64 = 400_000_000_000;
 
@@ -54,6 +56,14 @@ impl Effort {
         let bands = MOST_MACS / (macs_per_step.max(1) * (segments * steps) as u64);
         Effort { segments, steps, anchors: middle(Format::Q4).into_iter().collect(), bands: (bands as usize).clamp(1, units.max(1)) }
     }
+}
+
+/// Segments and steps on which each of `units` matrices of a finished file can be run by itself; `None` where that takes too long.
+pub(super) fn stream_for_own(units: usize, macs_per_step: u64, whole: (usize, usize)) -> Option<(usize, usize)> {
+    let affords = |(segments, steps): (usize, usize)| ((units * segments * steps) as u64).saturating_mul(macs_per_step) <= MOST_MACS_OF_OWN;
+    let is_some =
+        |&(segments, steps): &(usize, usize)| segments * steps >= STEPS_FOR_ALL && segments <= whole.0 && affords((segments, steps));
+    STREAMS.into_iter().find(is_some)
 }
 
 /// Segments and steps for measurements of whole files, whose float answers must be held meanwhile.

@@ -140,7 +140,8 @@ impl<'g> Sizes<'g> {
     pub(super) fn parts(&self, choices: Vec<Vec<Choice>>, chosen: &[usize]) -> Vec<Part> {
         let part = |((unit, choices), &chosen): ((&Unit, Vec<Choice>), &usize)| {
             let first = &self.graph.tensors[unit.tensors[0]];
-            Part { name: first.name.clone(), tensors: unit.tensors.clone(), shape: (first.rows, first.cols), choices, chosen }
+            let (name, shape, loss) = (first.name.clone(), (first.rows, first.cols), choices[chosen].loss);
+            Part { name, tensors: unit.tensors.clone(), shape, choices, chosen, loss }
         };
         self.units.iter().zip(choices).zip(chosen).map(part).collect()
     }

@@ -73,6 +73,27 @@ impl Meter {
         Ok(Some(Divergence { mean: sum / self.steps() as f64, worst }))
     }
 
+    /// Begins a sum of what several files change in the float model's answers.
+    pub(crate) fn superposition(&self) -> Superposition {
+        Superposition { answers: self.reference.clone() }
+    }
+
+    /// Adds what a file changes; gives back its divergence.
+    pub(crate) fn superpose(&self, sum: &mut Superposition, model: &Model<'_>) -> Result<f64, Error> {
+        let each = self.segments.par_iter().zip(&self.reference).zip(&mut sum.answers).map(|((segment, reference), sum)| {
+            let got = outputs(kernels::detect(), model, &self.calibration, segment)?;
+            sum.iter_mut().zip(got.iter().zip(reference)).for_each(|(sum, (got, float))| *sum += got - float);
+            Ok(self.between(reference, &got, model.outputs()))
+        });
+        Ok(each.collect::<Result<Vec<f64>, Error>>()?.iter().sum::<f64>() / self.steps() as f64)
+    }
+
+    /// Divergence of all changes together, as if none depended on another.
+    pub(crate) fn together(&self, sum: &Superposition, outputs: usize) -> f64 {
+        let each = self.reference.par_iter().zip(&sum.answers).map(|(reference, sum)| self.between(reference, sum, outputs));
+        each.collect::<Vec<f64>>().iter().sum::<f64>() / self.steps() as f64
+    }
+
     /// Divergence and perplexities over the positions of a segment.
     pub(crate) fn profile(&self, model: &Model<'_>) -> Result<Profile, Error> {
         let width = model.outputs();
@@ -91,6 +112,7 @@ impl Meter {
                     own.float_surprise += surprise(p, next);
                 }
             }
+            own.stretches = own.by_position.chunks(SEGMENT_STEPS).map(|some| some.iter().sum()).collect();
             Ok(own)
         };
         let all = self.segments.par_iter().zip(&self.reference).map(of_segment).collect::<Result<Vec<Profile>, Error>>()?;
@@ -98,6 +120,7 @@ impl Meter {
         let longest = all.iter().map(|p| p.by_position.len()).max().unwrap_or(0);
         let mut whole = Profile { by_position: vec![0.0; longest], ..Profile::default() };
         for one in &all {
+            whole.stretches.extend(&one.stretches);
             whole.guessed += one.guessed;
             whole.surprise += one.surprise;
             whole.float_surprise += one.float_surprise;
@@ -109,8 +132,12 @@ impl Meter {
     /// Divergence summed over one segment.
     fn sum(&self, table: &'static KernelTable, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
         let got = outputs(table, model, &self.calibration, segment)?;
-        let steps = reference.chunks_exact(model.outputs()).zip(got.chunks_exact(model.outputs()));
-        Ok(steps.map(|(p, q)| self.of_step(p, q)).sum())
+        Ok(self.between(reference, &got, model.outputs()))
+    }
+
+    /// Divergence summed over the steps of two answers, each (steps, outputs).
+    fn between(&self, reference: &[f32], got: &[f32], outputs: usize) -> f64 {
+        reference.chunks_exact(outputs).zip(got.chunks_exact(outputs)).map(|(p, q)| self.of_step(p, q)).sum()
     }
 
     fn of_step(&self, p: &[f32], q: &[f32]) -> f64 {
@@ -119,6 +146,11 @@ impl Meter {
             Some(weights) => p.iter().zip(q).zip(weights).map(|((p, q), w)| w * (f64::from(*p) - f64::from(*q)).powi(2)).sum(),
         }
     }
+}
+
+/// The float model's answers with what several files change in them, added up; by segment, each (steps, outputs).
+pub(crate) struct Superposition {
+    answers: Vec<Vec<f32>>,
 }
 
 /// How far answers are from the float model's, in nats per step.
@@ -142,6 +174,8 @@ impl Divergence {
 pub(crate) struct Profile {
     /// Divergence at every position of a segment, the mean over segments.
     pub(crate) by_position: Vec<f64>,
+    /// Divergence summed over stretches of [`SEGMENT_STEPS`].
+    pub(crate) stretches: Vec<f64>,
     /// Tokens that were guessed.
     guessed: usize,
     /// Nats by which they surprised the file, summed.
@@ -154,6 +188,16 @@ impl Profile {
     /// Mean divergence per step.
     pub(crate) fn mean(&self) -> f64 {
         self.by_position.iter().sum::<f64>() / self.by_position.len().max(1) as f64
+    }
+
+    /// How far the mean is from that of an endless stream of this kind, as a share of itself: the standard error over stretches.
+    pub(crate) fn relative_error(&self) -> f64 {
+        let (count, sum) = (self.stretches.len() as f64, self.stretches.iter().sum::<f64>());
+        let squares = self.stretches.iter().map(|x| x * x).sum::<f64>();
+        if count < 2.0 || sum <= 0.0 {
+            return 1.0;
+        }
+        ((squares / (sum * sum) - 1.0 / count) * count / (count - 1.0)).max(0.0).sqrt()
     }
 
     /// Perplexity of the stream, and over the float model's; `None` for streams of samples.

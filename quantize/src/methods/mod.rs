@@ -23,8 +23,7 @@ pub struct Packed {
     pub bytes: Vec<u8>,
     /// Root-mean-square error over root-mean-square of the weights.
     pub relative_error: f32,
-    /// Share of the squared error of what it gives that is left of nearest rounding's: over the inputs that its codes were chosen by, and with
-    /// what the rounding of these inputs adds, which no choice of codes makes less.
+    /// Share of the squared error of what it gives that is left of nearest rounding's, over the inputs that its codes were chosen by.
     pub left: f32,
 }
 
@@ -101,9 +100,7 @@ impl<'m> Packer<'m> {
         if of_chosen >= of_nearest {
             return nearest;
         }
-        let (of_weights, of_inputs) = (f64::from(nearest.relative_error).powi(2), ACTIVATION_ERROR.powi(2));
-        let left = (of_weights * (of_chosen / of_nearest).max(0.0) + of_inputs) / (of_weights + of_inputs);
-        Packed { left: left as f32, ..chosen }
+        Packed { left: (of_chosen / of_nearest).max(0.0) as f32, ..chosen }
     }
 }
 
