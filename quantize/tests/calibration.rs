@@ -26,7 +26,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_method_is_worse_than_the_nearest(rows in 1usize..40, cols in 1usize..150, steps in 1usize..200, seed: u64, coarse: bool) {
+    fn no_method_is_worse_than_the_nearest(
+        (rows, cols, steps) in (1usize..40, 1usize..150, 1usize..200),
+        format in prop::sample::select(vec![Format::T2, Format::Q3, Format::Q4]),
+        seed: u64,
+    ) {
         let weights = numbers(rows * cols, seed);
         // Inputs that go together, some of them silent.
         let sources = numbers(steps * 8, seed ^ 1);
@@ -39,7 +43,6 @@ proptest! {
         };
         let mut metric = Metric::new(cols);
         metric.add(&(0..steps * cols).map(input).collect::<Vec<f32>>());
-        let format = if coarse { Format::Q3 } else { Format::Q4 };
         let cost = |bytes: &[u8]| metric.cost(&weights, &unpack(format, rows, cols, bytes));
         let nearest = cost(&pack(format, rows, cols, &weights).bytes);
         for method in [Method::Weighted, Method::Gptq] {

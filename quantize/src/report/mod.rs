@@ -7,6 +7,7 @@ pub use html::html;
 
 use crate::allocate::{Allocation, Goal, Part};
 use crate::graph::Card;
+use crate::methods::takes_metric;
 use serde_json::{Value, json};
 
 /// The whole allocation as JSON.
@@ -65,8 +66,9 @@ pub fn bits_per_weight(a: &Allocation) -> f64 {
 pub fn uniform_loss_at(a: &Allocation, bytes: u64) -> Option<f64> {
     let mut uniform = a.uniform.clone();
     uniform.sort_by_key(|u| u.bytes);
+    uniform.iter_mut().filter(|u| takes_metric(u.format)).for_each(|u| u.loss *= a.method_share);
     let pair = uniform.windows(2).find(|pair| pair[0].bytes <= bytes && bytes <= pair[1].bytes && pair[0].bytes < pair[1].bytes)?;
     let share = (bytes - pair[0].bytes) as f64 / (pair[1].bytes - pair[0].bytes) as f64;
     let loss = pair[0].loss.ln() + share * (pair[1].loss / pair[0].loss).ln();
-    loss.is_finite().then(|| a.method_share * loss.exp())
+    loss.is_finite().then(|| loss.exp())
 }
