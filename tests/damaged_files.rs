@@ -31,6 +31,50 @@ fn load_and_run(bytes: &[u8], steps: usize) -> Option<Vec<f32>> {
     Some(stream(&model, kernels::detect(), &Sequence::noise(&model, steps, 1), 1))
 }
 
+/// The bits of the first step's outputs; `None` if it fails.
+fn first_outputs(model: &Model<'_>) -> Option<Vec<u32>> {
+    let mut buffers = Buffers::new(model, 1);
+    let mut state = State::new(model, Line::bytes_mut(&mut buffers.state)).ok()?;
+    let mut session = Session::new(model, kernels::detect(), &mut state, Line::bytes_mut(&mut buffers.scratch)).ok()?;
+    let outputs = match Sequence::noise(model, 1, 1) {
+        Sequence::Tokens(tokens) => session.prefill_tokens(&tokens),
+        Sequence::Frames(frames, _) | Sequence::FramesAfter(frames, ..) => session.prefill_frames(&frames),
+    };
+    Some(outputs.ok()?.iter().map(|y| y.to_bits()).collect())
+}
+
+/// A model whose contents are checked part by part, before or after it steps, must be refused for what [`Model::from_bytes`] refuses.
+#[test]
+fn what_is_checked_later_is_checked_alike() {
+    let mut random = Random(0x0bad_cafe_0bad_cafe);
+    for (name, file) in small_files() {
+        for damaged in 0..200 {
+            let mut bytes = file.bytes().to_vec();
+            // The last time nothing is damaged.
+            if damaged < 199 {
+                let at = random.below(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+            let bytes = File::new(&bytes);
+            let whole = Model::from_bytes(bytes.bytes()).map(drop);
+            let mut outputs = None;
+            let later = Model::from_header(bytes.bytes()).and_then(|mut model| {
+                let sections = model.header().sections.count;
+                model.check_until(sections / 3)?;
+                // Whatever it answers meanwhile, it does not panic.
+                outputs = first_outputs(&model);
+                model.check_until(sections / 2)?;
+                model.check_until(u32::MAX)
+            });
+            assert_eq!(format!("{later:?}"), format!("{whole:?}"), "{name}");
+            if later.is_ok() {
+                let model = Model::from_bytes(bytes.bytes()).unwrap();
+                assert_eq!(outputs, first_outputs(&model), "{name}");
+            }
+        }
+    }
+}
+
 struct Random(u64);
 
 impl Random {

@@ -47,7 +47,7 @@ impl<'a> Model<'a> {
         id < self.checked
     }
 
-    #[inline]
+    #[inline(always)] // Firmware has it once.
     fn planned(artifact: Artifact<'a>) -> Result<Self, Error> {
         let plan = Plan::new(&artifact)?;
         let channels = match artifact.header().input {

@@ -34,7 +34,7 @@ impl<'a> Artifact<'a> {
     }
 
     /// Checks the header alone: whether what it says of the rest is true is for [`Artifact::check_contents`] to find out.
-    #[inline]
+    #[inline(always)] // Firmware has it once.
     pub(crate) fn from_header(bytes: &'a [u8]) -> Result<Self, Error> {
         let have_bytes = bytes.len() as u64;
         if !bytes.starts_with(&MAGIC) {
@@ -69,7 +69,7 @@ impl<'a> Artifact<'a> {
     }
 
     /// Checks where sections lie, what `wanted` ones hold, and the golden input.
-    #[inline]
+    #[inline(always)] // Firmware has it once.
     pub(crate) fn check_contents(&self, wanted: Range<u32>) -> Result<(), Error> {
         let have_bytes = self.file_bytes as u64;
         self.check_sections(wanted, have_bytes - self.blob.len() as u64, have_bytes)?;
@@ -106,6 +106,7 @@ impl<'a> Artifact<'a> {
         if consistent && golden_bytes == Some(golden.input.len()) { Ok(()) } else { Err(Error::Header(HeaderFault::Inconsistent)) }
     }
 
+    #[inline(always)] // Firmware has it once, and wants all.
     fn check_sections(&self, wanted: Range<u32>, blob_at: u64, have_bytes: u64) -> Result<(), Error> {
         let mut end = 0usize;
         for index in 0..self.header.sections.count {
