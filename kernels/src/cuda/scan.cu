@@ -38,69 +38,63 @@ struct Scan {
 #define FINISH 4
 
 // What differs between kernels: STATES numbers of a state a lane, LANES lanes a channel, TILE tokens prepared together, of which walkers load
-// and prepare STAGE at a time.
+// and prepare STAGE at a time. Channels and states are prepared and finished in pieces, four of a token.
 template <int STATES_, int LANES_, int TILE_, int STAGE_>
 struct Plan {
     static const int STATES = STATES_, LANES = LANES_, TILE = TILE_, STAGE = STAGE_;
-    static const int D_STATE = STATES * LANES, ACROSS = 32 / LANES;
-    static const int PIECES = (TILE * (MOST_WALKERS * ACROSS + 3) / 4 + 32 * PREPARE - 1) / (32 * PREPARE);  // of a preparing or finishing thread
-    static const int SHARED = TILE * D_STATE / 4 / 32 / 4;                                                    // warps that prepare b and c, four pieces a thread
+    static const int D_STATE = STATES * LANES, ACROSS = 32 / LANES, FOURS = (MOST_WALKERS * ACROSS + 3) / 4;
+    static const int PIECES = (TILE * FOURS + 32 * PREPARE - 1) / (32 * PREPARE);  // of a thread that prepares or finishes channels, at most
+    static const int SHARED = TILE * D_STATE / 4 / 32 / 4;                         // warps that prepare b and c, four pieces a thread
     static const int SERVANTS = PREPARE + FINISH + SHARED, THREADS = 32 * (MOST_WALKERS + SERVANTS);
+    // Numbers from one channel's tokens to the next, and from four channels' to the next: neighbouring ones lie in other banks.
+    static const int ROW = TILE + 4, FOUR = 4 * ROW + 12;
+    static const int APART = 4 * (FOURS | 1);  // numbers from one token's sums to the next
 };
 
-// What a block shares, in floats. Channels come in fours.
+// What a block shares.
 template <class P>
 struct Room {
-    static const u32 ROW = P::TILE + 4;               // a channel's tokens
-    static const u32 FOUR = 4 * ROW + 12;             // four channels' tokens, so that neighbouring fours lie in other banks
-    static const u32 SPAN = P::TILE * 2 * P::D_STATE;  // b beside c of a tile
-    float* start;
-    u32 fours;
-
-    // dt and dt * x of a channel: (2 tiles, fours, 4, ROW) each.
-    __device__ __forceinline__ float* step(u32 tile, u32 channel) const { return start + (tile % 2 * fours + channel / 4) * FOUR + channel % 4 * ROW; }
-    __device__ __forceinline__ float* input(u32 tile, u32 channel) const { return step(tile, channel) + 2 * fours * FOUR; }
-    // b and c of each lane's states: (2 tiles, TILE, LANES, 2, STATES).
-    __device__ __forceinline__ float* bc(u32 tile, u32 token) const { return start + 4 * fours * FOUR + tile % 2 * SPAN + token * 2 * P::D_STATE; }
-    // Sums over n: (3 tiles, TILE, channels), an odd number of fours apart.
-    __device__ __forceinline__ float* sum(u32 tile, u32 token) const {
-        return start + 4 * fours * FOUR + 2 * SPAN + (tile % 3 * P::TILE + token) * apart();
-    }
-    __device__ __forceinline__ u32 apart() const { return 4 * (fours | 1); }
-
-    static constexpr __host__ __device__ u32 bytes(u32 fours) { return 4 * (4 * fours * FOUR + 2 * SPAN + 3 * P::TILE * 4 * (fours | 1)); }
+    float step[2][P::FOURS * P::FOUR];        // dt of two tiles: (channels in fours, 4, TILE)
+    float input[2][P::FOURS * P::FOUR];       // dt * x
+    float bc[2][P::TILE][2 * P::D_STATE];     // b and c of each lane's states: (LANES, 2, STATES)
+    float sum[3][P::TILE * P::APART];         // sums over n of three tiles: (TILE, channels)
 };
 
-// Four neighbouring numbers, wide.
-static __device__ __forceinline__ void load_four(const float* from, float (&to)[4]) {
-    float4 v = *(const float4*)from;
-    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-}
-#ifdef BROOKLET_BF16
-static __device__ __forceinline__ void load_four(const bf16* from, float (&to)[4]) {
-    uint2 v = *(const uint2*)from;
-    to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
-}
-static __device__ __forceinline__ void store_four(const float (&from)[4], bf16* to) {
-    *(uint2*)to = make_uint2(pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3]));
-}
-#endif
-static __device__ __forceinline__ void store_four(const float (&from)[4], float* to) { *(float4*)to = make_float4(from[0], from[1], from[2], from[3]); }
-
-// The first `count` of four numbers, the rest 0. If `aligned`, four lie in one word.
+// Four neighbouring numbers as they lie in memory, in registers.
 template <class T>
-static __device__ __forceinline__ void load_some(const T* from, i32 count, bool aligned, float (&to)[4]) {
-    if (aligned && count >= 4) {
-        load_four(from, to);
+struct Four;
+template <>
+struct __align__(16) Four<float> {
+    float4 v;
+    __device__ __forceinline__ void get(float (&to)[4]) const { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
+    __device__ __forceinline__ void set(const float (&from)[4]) { v = make_float4(from[0], from[1], from[2], from[3]); }
+};
+template <>
+struct __align__(8) Four<bf16> {
+    uint2 v;
+    __device__ __forceinline__ void get(float (&to)[4]) const {
+        to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
+    }
+    __device__ __forceinline__ void set(const float (&from)[4]) { v = make_uint2(pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3])); }
+};
+
+// The first `count` of four numbers, and `rest` for what is missing. If IN_FOURS, all or none are there, in one word.
+template <bool IN_FOURS, class T>
+static __device__ __forceinline__ void fetch(Four<T>& to, const T* from, i32 count, float rest) {
+    if (IN_FOURS && count > 0) {
+        to = *(const Four<T>*)from;
     } else {
+        float numbers[4];
 #pragma unroll
-        for (i32 k = 0; k < 4; k++) to[k] = k < count ? to_f32(from[k]) : 0.0f;
+        for (i32 k = 0; k < 4; k++) numbers[k] = !IN_FOURS && k < count ? to_f32(from[k]) : rest;
+        to.set(numbers);
     }
 }
 template <class T>
-static __device__ __forceinline__ bool in_fours(const T* at, u32 stride) {
-    return ((u64)at | stride * sizeof(T)) % (4 * sizeof(T)) == 0;
+static __device__ __forceinline__ bool in_fours(const T* at, u32 stride, u32 count) {
+    return ((u64)at | stride * sizeof(T)) % sizeof(Four<T>) == 0 && count % 4 == 0;
 }
+static __device__ __forceinline__ void load_four(const float* from, float (&to)[4]) { ((const Four<float>*)from)->get(to); }
 
 // log(1 + e^x) = max(x, 0) + log1p(e^-|x|), and log1p(e) / e is a polynomial to 3e-8 for e of 0 to 1: small step sizes are as exact as large ones.
 static __device__ __forceinline__ float softplus_of(float x) {
@@ -132,7 +126,7 @@ static __device__ __forceinline__ void exchange(float (&p)[STEPS], u32 lane) {
 template <class T, class P>
 struct Block {
     const Scan<T>& p;
-    Room<P> room;
+    Room<P>& room;
     u32 first, channels;  // its channels
     u32 tiles;
 
@@ -169,8 +163,9 @@ struct Block {
         };
         auto load = [&](u32 tile, int stage) {
             Loaded it;
-            const float *step = room.step(tile, channel) + stage * STAGE, *input = room.input(tile, channel) + stage * STAGE;
-            const float* bc = room.bc(tile, stage * STAGE) + part * 2 * STATES;
+            const u32 at = channel / 4 * P::FOUR + channel % 4 * P::ROW + stage * STAGE;
+            const float *step = room.step[tile % 2] + at, *input = room.input[tile % 2] + at;
+            const float* bc = room.bc[tile % 2][stage * STAGE] + part * 2 * STATES;
             if constexpr (STAGE == 4) {
                 load_four(step, *(float(*)[4])it.step);
                 load_four(input, *(float(*)[4])it.input);
@@ -203,7 +198,7 @@ struct Block {
         Ready now = make_ready(load(0, 0));
         Loaded ahead = load(0, 1);
         float sum[STEPS], last[STEPS] = {};
-        float* give_to = room.sum(2, P::TILE - STEPS);  // nothing, before the first tile
+        float* give_to = room.sum[2];  // nothing, before the first tile
         auto give = [&]() {
             exchange<16, 4>(last, lane);
             exchange<8, 2>(last, lane);
@@ -212,7 +207,7 @@ struct Block {
                 last[0] += __shfl_xor_sync(FULL, last[0], 2);
                 last[0] += __shfl_xor_sync(FULL, last[0], 1);
             }
-            if (gives) give_to[token * room.apart() + channel] = last[0];
+            if (gives) give_to[token * P::APART + channel] = last[0];
         };
         for (u32 tile = 0; tile < tiles; tile++) {
 #pragma unroll
@@ -224,7 +219,7 @@ struct Block {
                 // The sums of eight tokens meet while the next are walked.
                 if (at == 0) {
                     give();
-                    give_to = room.sum(tile, stage * STAGE);
+                    give_to = room.sum[tile % 3] + stage * STAGE * P::APART;
                 }
 #pragma unroll
                 for (int k = 0; k < STAGE; k++) {
@@ -250,149 +245,215 @@ struct Block {
         }
     }
 
-    // Four channels of a token in a tile, if there are.
+    // This thread's pieces of each tile of channels: four of a token.
     struct Piece {
         u32 token, channel;
-        i32 count;
+        i32 count;  // 4, or fewer where channels end
     };
-    __device__ __forceinline__ Piece piece(u32 thread, u32 k, u32 threads) const {
-        const u32 at = thread + k * threads, token = at / room.fours, channel = 4 * (at % room.fours);
-        return {token, channel, token < P::TILE ? (i32)channels - (i32)channel : 0};
+    __device__ __forceinline__ u32 fours() const { return (channels + 3) / 4; }
+    __device__ __forceinline__ u32 pieces(u32 threads) const { return (P::TILE * fours() + threads - 1) / threads; }
+    __device__ __forceinline__ Piece piece(u32 at) const {
+        const u32 token = at / fours(), channel = 4 * (at % fours());
+        return {token, channel, token < P::TILE ? (i32)(channels - channel) : 0};
+    }
+
+    // Calls `f` for each tile with its operands and room for those of the next, which it begins to load before it works: none waits for a copy.
+    template <class F, class Operands>
+    static __device__ __forceinline__ void in_turn(u32 tiles, const F& f, Operands& even, Operands& odd) {
+        for (u32 tile = 0; tile < tiles; tile += 2) {
+            f(tile, even, odd);
+            if (tile + 1 < tiles) f(tile + 1, odd, even);
+        }
     }
 
     // Turns dt and x into what walkers read.
-    __device__ __forceinline__ void prepare(u32 thread) const {
+    template <bool IN_FOURS>
+    __device__ __forceinline__ void prepare(const T* dt, const T* x, u32 thread) const {
         const int PIECES = P::PIECES;
-        const u64 row = (u64)blockIdx.z * p.tokens;
-        const T *x = p.x + row * p.x_stride + first, *dt = p.dt + row * p.dt_stride + first;
-        const float* gaps = p.gaps ? p.gaps + row : (const float*)0;
-        const bool aligned = in_fours(x, p.x_stride) && in_fours(dt, p.dt_stride);
-        Piece pieces[PIECES];
-        float bias[PIECES][4], steps[PIECES][4], inputs[PIECES][4];
-        auto load = [&](u32 tile) {
-#pragma unroll
-            for (int k = 0; k < PIECES; k++) {
-                const u32 t = tile * P::TILE + pieces[k].token;
-                const i32 count = t < p.tokens ? pieces[k].count : 0;
-                load_some(dt + (u64)t * p.dt_stride + pieces[k].channel, count, aligned, steps[k]);
-                load_some(x + (u64)t * p.x_stride + pieces[k].channel, count, aligned, inputs[k]);
-            }
-        };
+        const u32 count = pieces(32 * PREPARE);
+        const float* gaps = p.gaps ? p.gaps + (u64)blockIdx.z * p.tokens : (const float*)0;
+        Piece piece[PIECES];
+        const T *dt_at[PIECES], *x_at[PIECES];
+        float bias[PIECES][4];
+        struct Operands {
+            Four<T> dt[PIECES], x[PIECES];
+        } even, odd;  // of a tile
 #pragma unroll
         for (int k = 0; k < PIECES; k++) {
-            pieces[k] = piece(thread, k, 32 * PREPARE);
-            load_some(p.dt_bias + first + pieces[k].channel, pieces[k].count, false, bias[k]);
+            piece[k] = this->piece(thread + k * 32 * PREPARE);
+            dt_at[k] = dt + (u64)piece[k].token * p.dt_stride + piece[k].channel, x_at[k] = x + (u64)piece[k].token * p.x_stride + piece[k].channel;
+#pragma unroll
+            for (i32 j = 0; j < 4; j++) bias[k][j] = j < piece[k].count ? p.dt_bias[first + piece[k].channel + j] : 0.0f;
         }
-        load(0);
-        for (u32 tile = 0; tile <= tiles; tile++) {
+        auto load = [&](u32 tile, Operands& to) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
-                if (pieces[k].count <= 0) continue;
-                const u32 t = tile * P::TILE + pieces[k].token;
-                // Behind the last token nothing decays and nothing enters.
-                const float gap = t < p.tokens ? (gaps ? gaps[t] : 1.0f) : 0.0f;
-                float *to_step = room.step(tile, pieces[k].channel) + pieces[k].token, *to_input = room.input(tile, pieces[k].channel) + pieces[k].token;
+                if (k >= count) break;
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                fetch<IN_FOURS>(to.dt[k], dt_at[k], there, -INFINITE);  // behind the last token nothing decays
+                fetch<IN_FOURS>(to.x[k], x_at[k], there, 0.0f);         // and nothing enters
+                dt_at[k] += (u64)P::TILE * p.dt_stride, x_at[k] += (u64)P::TILE * p.x_stride;
+            }
+        };
+        auto prepare = [&](u32 tile, const Operands& now, Operands& next) {
+            load(tile + 1, next);
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                if (k >= count) break;
+                float step[4], input[4];
+                now.dt[k].get(step), now.x[k].get(input);
+#pragma unroll
+                for (int j = 0; j < 4; j++) step[j] = softplus_of(step[j] + bias[k][j]);
+                if (gaps) {
+                    const u32 t = tile * P::TILE + piece[k].token;
+                    const float gap = t < p.tokens ? gaps[t] : 0.0f;
+#pragma unroll
+                    for (int j = 0; j < 4; j++) step[j] *= gap;
+                }
+                const u32 at = piece[k].channel / 4 * P::FOUR + piece[k].token;
 #pragma unroll
                 for (int j = 0; j < 4; j++) {
-                    const float step = softplus_of(steps[k][j] + bias[k][j]) * gap;
-                    to_step[j * Room<P>::ROW] = step;
-                    to_input[j * Room<P>::ROW] = step * inputs[k][j];
+                    if (piece[k].count > 0) room.step[tile % 2][at + j * P::ROW] = step[j], room.input[tile % 2][at + j * P::ROW] = step[j] * input[j];
                 }
             }
-            load(tile + 1);
             meet();
-        }
+        };
+        load(0, even);
+        in_turn(tiles + 1, prepare, even, odd);
         meet();
     }
 
     // Lays b and c side by side.
-    __device__ __forceinline__ void prepare_shared(u32 thread) const {
-        const int PIECES = 4, FOURS = P::D_STATE / 4;
-        const u64 row = (u64)blockIdx.z * p.tokens;
-        const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
-        const bool aligned = in_fours(b, p.b_stride) && in_fours(c, p.c_stride);
-        const u32 n = 4 * (thread % FOURS), token = thread / FOURS, APART = 32 * P::SHARED / FOURS;
-        float bs[PIECES][4], cs[PIECES][4];
-        auto load = [&](u32 tile) {
+    template <bool IN_FOURS>
+    __device__ __forceinline__ void prepare_shared(const T* b, const T* c, u32 thread) const {
+        const int PIECES = 4;
+        const u32 n = 4 * thread % P::D_STATE, token = 4 * thread / P::D_STATE, APART = 4 * 32 * P::SHARED / P::D_STATE;
+        struct Operands {
+            Four<T> b[PIECES], c[PIECES];
+        } even, odd;  // of a tile
+        b += (u64)token * p.b_stride + n, c += (u64)token * p.c_stride + n;
+        auto load = [&](u32 tile, Operands& to) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
-                const u32 t = tile * P::TILE + token + k * APART;
-                const i32 count = t < p.tokens ? (i32)p.d_state - (i32)n : 0;
-                load_some(b + (u64)t * p.b_stride + n, count, aligned, bs[k]);
-                load_some(c + (u64)t * p.c_stride + n, count, aligned, cs[k]);
+                const i32 there = tile * P::TILE + token + k * APART < p.tokens ? (i32)p.d_state - (i32)n : 0;
+                fetch<IN_FOURS>(to.b[k], b + (u64)k * APART * p.b_stride, there, 0.0f);
+                fetch<IN_FOURS>(to.c[k], c + (u64)k * APART * p.c_stride, there, 0.0f);
             }
+            b += (u64)P::TILE * p.b_stride, c += (u64)P::TILE * p.c_stride;
         };
-        load(0);
-        for (u32 tile = 0; tile <= tiles; tile++) {
+        auto prepare = [&](u32 tile, const Operands& now, Operands& next) {
+            load(tile + 1, next);
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
+                float wide_b[4], wide_c[4];
+                now.b[k].get(wide_b), now.c[k].get(wide_c);
 #pragma unroll
                 for (int j = 0; j < 4; j += 2) {
-                    float* to = room.bc(tile, token + k * APART) + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
-                    *(float2*)to = make_float2(bs[k][j], bs[k][j + 1]);
-                    *(float2*)(to + P::STATES) = make_float2(cs[k][j], cs[k][j + 1]);
+                    float* to = room.bc[tile % 2][token + k * APART] + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
+                    *(float2*)to = make_float2(wide_b[j], wide_b[j + 1]);
+                    *(float2*)(to + P::STATES) = make_float2(wide_c[j], wide_c[j + 1]);
                 }
             }
-            load(tile + 1);
             meet();
-        }
+        };
+        load(0, even);
+        in_turn(tiles + 1, prepare, even, odd);
         meet();
     }
 
-    // The skip, the gate and the way out.
-    __device__ __forceinline__ void finish(u32 thread) const {
+    // The skip, the gate and the way out. Without a gate x stands for it and goes unused.
+    template <bool IN_FOURS>
+    __device__ __forceinline__ void finish(const T* x, const T* z, u32 z_stride, T* y, u32 thread) const {
         const int PIECES = P::PIECES;
-        const u64 row = (u64)blockIdx.z * p.tokens;
-        // Without a gate x stands for it and goes unused.
-        const T *x = p.x + row * p.x_stride + first, *z = p.z ? p.z + row * p.z_stride + first : x;
-        const u32 z_stride = p.z ? p.z_stride : p.x_stride;
-        T* y = p.y + row * p.y_stride + first;
-        const bool aligned = in_fours(x, p.x_stride) && in_fours(z, z_stride), y_aligned = in_fours(y, p.y_stride);
-        Piece pieces[PIECES];
-        float skip[PIECES][4], xs[PIECES][4], zs[PIECES][4];
-        auto load = [&](u32 tile) {
-#pragma unroll
-            for (int k = 0; k < PIECES; k++) {
-                const u32 t = tile * P::TILE + pieces[k].token;
-                const i32 count = t < p.tokens ? pieces[k].count : 0;
-                load_some(x + (u64)t * p.x_stride + pieces[k].channel, count, aligned, xs[k]);
-                load_some(z + (u64)t * z_stride + pieces[k].channel, count, aligned, zs[k]);
-            }
-        };
+        const u32 count = pieces(32 * FINISH);
+        const bool has_z = p.z;
+        Piece piece[PIECES];
+        const T *x_at[PIECES], *z_at[PIECES];
+        T* y_at[PIECES];
+        float skip[PIECES][4];
+        struct Operands {
+            Four<T> x[PIECES], z[PIECES];
+        } even, odd;  // of a tile
 #pragma unroll
         for (int k = 0; k < PIECES; k++) {
-            pieces[k] = piece(thread, k, 32 * FINISH);
-            load_some(p.d + first + pieces[k].channel, pieces[k].count, false, skip[k]);
+            piece[k] = this->piece(thread + k * 32 * FINISH);
+            const u64 token = piece[k].token;
+            x_at[k] = x + token * p.x_stride + piece[k].channel, z_at[k] = z + token * z_stride + piece[k].channel, y_at[k] = y + token * p.y_stride + piece[k].channel;
+#pragma unroll
+            for (i32 j = 0; j < 4; j++) skip[k][j] = j < piece[k].count ? p.d[first + piece[k].channel + j] : 0.0f;
         }
-        load(0);
-        meet();
-        // Walkers are in `tile`, and may still give sums of the one before.
-        for (u32 tile = 0; tile <= tiles + 1; tile++) {
-            if (tile >= 2) {
+        auto load = [&](u32 tile, Operands& to) {
 #pragma unroll
-                for (int k = 0; k < PIECES; k++) {
-                    const u32 t = (tile - 2) * P::TILE + pieces[k].token;
-                    if (pieces[k].count <= 0 || t >= p.tokens) continue;
-                    float sum[4];
-                    load_four(room.sum(tile - 2, pieces[k].token) + pieces[k].channel, sum);
+            for (int k = 0; k < PIECES; k++) {
+                if (k >= count) break;
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                fetch<IN_FOURS>(to.x[k], x_at[k], there, 0.0f);
+                fetch<IN_FOURS>(to.z[k], z_at[k], there, 0.0f);
+                x_at[k] += (u64)P::TILE * p.x_stride, z_at[k] += (u64)P::TILE * z_stride;
+            }
+        };
+        auto finish = [&](u32 tile, const Operands& now, Operands& next) {
+            load(tile + 1, next);
 #pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        sum[j] += skip[k][j] * xs[k][j];
-                        if (p.z) sum[j] *= silu(zs[k][j]);
-                    }
-                    T* to = y + (u64)t * p.y_stride + pieces[k].channel;
-                    if (y_aligned && pieces[k].count >= 4) {
-                        store_four(sum, to);
-                    } else {
+            for (int k = 0; k < PIECES; k++) {
+                if (k >= count) break;
+                float sum[4], entered[4], gate[4];
+                if (piece[k].count > 0) load_four(room.sum[tile % 3] + piece[k].token * P::APART + piece[k].channel, sum);
+                now.x[k].get(entered), now.z[k].get(gate);
 #pragma unroll
-                        for (int j = 0; j < 4; j++) {
-                            if (j < pieces[k].count) from_f32(sum[j], to[j]);
-                        }
+                for (int j = 0; j < 4; j++) {
+                    sum[j] += skip[k][j] * entered[j];
+                    if (has_z) sum[j] *= silu(gate[j]);
+                }
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                if (IN_FOURS) {
+                    Four<T> four;
+                    four.set(sum);
+                    if (there > 0) *(Four<T>*)y_at[k] = four;
+                } else {
+#pragma unroll
+                    for (i32 j = 0; j < 4; j++) {
+                        if (j < there) from_f32(sum[j], y_at[k][j]);
                     }
                 }
-                load(tile - 1);
+                y_at[k] += (u64)P::TILE * p.y_stride;
             }
-            if (tile <= tiles) meet();
+            if (tile + 2 <= tiles) meet();
+        };
+        load(0, even);
+        meet(), meet(), meet();  // Walkers are in the second tile, or at the end: the sums of the first are complete.
+        in_turn(tiles, finish, even, odd);
+    }
+
+    // The servant of a number. A warp works in that part of a multiprocessor which its number in the block gives, modulo 4: those who prepare,
+    // with more to do than those who finish, come first, where there are fewer walkers.
+    __device__ __forceinline__ void serve(u32 servant) const {
+        const u64 row = (u64)blockIdx.z * p.tokens;
+        const T *x = p.x + row * p.x_stride + first, *dt = p.dt + row * p.dt_stride + first;
+        const u32 thread = 32 * (servant % 2 + servant / 4 * 2) + threadIdx.x % 32;
+        if (servant >= PREPARE + FINISH) {
+            const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
+            const u32 thread = 32 * (servant - PREPARE - FINISH) + threadIdx.x % 32;
+            if (in_fours(b, p.b_stride, p.d_state) && in_fours(c, p.c_stride, 0)) {
+                prepare_shared<true>(b, c, thread);
+            } else {
+                prepare_shared<false>(b, c, thread);
+            }
+        } else if (servant / 2 % 2 == 0) {
+            if (in_fours(x, p.x_stride, channels) && in_fours(dt, p.dt_stride, 0)) {
+                prepare<true>(dt, x, thread);
+            } else {
+                prepare<false>(dt, x, thread);
+            }
+        } else {
+            const T* z = p.z ? p.z + row * p.z_stride + first : x;
+            const u32 z_stride = p.z ? p.z_stride : p.x_stride;
+            T* y = p.y + row * p.y_stride + first;
+            if (in_fours(x, p.x_stride, channels) && in_fours(z, z_stride, 0) && in_fours(y, p.y_stride, 0)) {
+                finish<true>(x, z, z_stride, y, thread);
+            } else {
+                finish<false>(x, z, z_stride, y, thread);
+            }
         }
     }
 };
@@ -400,23 +461,14 @@ struct Block {
 // Grid (blocks of some channels in a head, heads, streams). A block has `walkers` warps that walk, then SERVANTS that serve.
 template <class T, class P>
 static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
-    extern __shared__ __align__(16) float scan_room[];
+    extern __shared__ __align__(16) unsigned char scan_room[];
     const u32 each = p.walkers * P::ACROSS, per_head = p.d_inner / p.heads, first = blockIdx.x * each;
-    const Block<T, P> block = {p, {scan_room, (each + 3) / 4}, blockIdx.y * per_head + first, min(each, per_head - first), (p.tokens + P::TILE - 1) / P::TILE};
-    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const Block<T, P> block = {p, *(Room<P>*)scan_room, blockIdx.y * per_head + first, min(each, per_head - first), (p.tokens + P::TILE - 1) / P::TILE};
+    const u32 warp = threadIdx.x / 32;
     if (warp < p.walkers) {
         block.walk(warp);
-        return;
-    }
-    // A warp works in that part of a multiprocessor which its number gives, modulo 4. Those who prepare, with more to do than those who finish,
-    // come first, where there are fewer walkers.
-    const u32 servant = warp - p.walkers, pair = 32 * (servant % 2 + servant / 4 * 2) + lane;
-    if (servant >= PREPARE + FINISH) {
-        block.prepare_shared(32 * (servant - PREPARE - FINISH) + lane);
-    } else if (servant / 2 % 2 == 0) {
-        block.prepare(pair);
     } else {
-        block.finish(pair);
+        block.serve(warp - p.walkers);
     }
 }
 
