@@ -159,10 +159,9 @@ struct ScanK {
     const char* name;
     void (*f)(Scan<T>);
     u32 d_state, channels, servants;
-    size_t bytes;
 };
 #define SK(T, NAME, P) \
-    ScanK<T> { #NAME, NAME, P::D_STATE, P::ACROSS, P::SERVANTS, sizeof(Room<P>) }
+    ScanK<T> { #NAME, NAME, P::D_STATE, P::ACROSS, P::SERVANTS }
 template <class T>
 vector<ScanK<T>> scan_kernels();
 template <>
@@ -234,11 +233,10 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
     auto ks = scan_kernels<T>();
     auto run = [&](int which, u32 walkers, cudaStream_t s) {
         auto k = ks[which];
-        u32 each = walkers * k.channels, bytes = k.bytes;
-        CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+        u32 each = walkers * k.channels;
         Scan<T> p = {dx.p, ddt.p, db.p, dc.p, z ? dz.p : 0, y.p, da.p, dd.p, dbias.p, gaps ? dg.p : 0, st.p, (u64)N * D * cell,
                      (u32)xs, (u32)xs, (u32)bs, (u32)bs, (u32)xs, (u32)xs, half, (u32)L, (u32)D, (u32)N, (u32)heads, walkers};
-        k.f<<<dim3((D / heads + each - 1) / each, heads, streams), 32 * (walkers + k.servants), bytes, s>>>(p);
+        k.f<<<dim3((D / heads + each - 1) / each, heads, streams), 32 * (walkers + k.servants), 0, s>>>(p);
         CK(cudaGetLastError());
     };
     for (int w = 0; w < (int)ks.size(); w++) {

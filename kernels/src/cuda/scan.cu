@@ -33,7 +33,7 @@ struct Scan {
 // Tokens whose sums meet together.
 #define STEPS 8
 // Warps of a block: at most so many walk; those that prepare dt and x, and those that finish.
-#define MOST_WALKERS 11
+#define MOST_WALKERS 10
 #define PREPARE 4
 #define FINISH 4
 
@@ -47,13 +47,13 @@ struct Plan {
     static const int SHARED = TILE * D_STATE / 4 / 32 / 4;                         // warps that prepare b and c, four pieces a thread
     static const int SERVANTS = PREPARE + FINISH + SHARED, THREADS = 32 * (MOST_WALKERS + SERVANTS);
     // Numbers from one channel's tokens to the next, and from four channels' to the next: neighbouring ones lie in other banks.
-    static const int ROW = TILE + 4, FOUR = 4 * ROW + 12;
+    static const int ROW = TILE + 4, FOUR = 4 * ROW + 4;
     static const int APART = 4 * (FOURS | 1);  // numbers from one token's sums to the next
 };
 
 // What a block shares.
 template <class P>
-struct Room {
+struct __align__(16) Room {
     float step[2][P::FOURS * P::FOUR];        // dt of two tiles: (channels in fours, 4, TILE)
     float input[2][P::FOURS * P::FOUR];       // dt * x
     float bc[2][P::TILE][2 * P::D_STATE];     // b and c of each lane's states: (LANES, 2, STATES)
@@ -138,7 +138,7 @@ struct Block {
     // bit 1 the same dt: such reads are one.)
     __device__ __forceinline__ void walk(u32 warp) const {
         const int STATES = P::STATES, STAGE = P::STAGE, STAGES = P::TILE / STAGE;
-        const u32 lane = threadIdx.x % 32;
+        u32 lane = threadIdx.x % 32;
         const u32 part = P::LANES == 32 ? lane : lane >> 3 << 1 | (lane >> 1 & 1);
         const u32 channel = P::LANES == 32 ? warp : 4 * warp + (lane >> 1 & 2 | lane & 1);
         const u32 token = P::LANES == 32 ? lane >> 2 : part;  // of eight, whose sum it gets
@@ -161,11 +161,15 @@ struct Block {
         struct Ready {
             float decay[STAGE][STATES], input[STAGE][STATES], c[STAGE][STATES];
         };
-        auto load = [&](u32 tile, int stage) {
+        // Where a tile's operands and sums are. (Kept in registers: the compiler would compute them again and again.)
+        u32 own = channel / 4 * P::FOUR + channel % 4 * P::ROW, shared = part * 2 * STATES, out = token * P::APART + channel;
+        asm volatile("mov.u32 %0, %0; mov.u32 %1, %1; mov.u32 %2, %2; mov.u32 %3, %3;" : "+r"(own), "+r"(shared), "+r"(out), "+r"(lane));
+        auto steps_of = [&](u32 tile) { return room.step[tile % 2] + own; };
+        auto bc_of = [&](u32 tile) { return room.bc[tile % 2][0] + shared; };
+        auto load = [&](const float* steps, const float* bc, int stage) {
             Loaded it;
-            const u32 at = channel / 4 * P::FOUR + channel % 4 * P::ROW + stage * STAGE;
-            const float *step = room.step[tile % 2] + at, *input = room.input[tile % 2] + at;
-            const float* bc = room.bc[tile % 2][stage * STAGE] + part * 2 * STATES;
+            const float *step = steps + stage * STAGE, *input = step + 2 * P::FOURS * P::FOUR;
+            bc += stage * STAGE * 2 * P::D_STATE;
             if constexpr (STAGE == 4) {
                 load_four(step, *(float(*)[4])it.step);
                 load_four(input, *(float(*)[4])it.input);
@@ -195,10 +199,9 @@ struct Block {
         };
 
         meet();
-        Ready now = make_ready(load(0, 0));
-        Loaded ahead = load(0, 1);
+        Ready now = make_ready(load(steps_of(0), bc_of(0), 0));
         float sum[STEPS], last[STEPS] = {};
-        float* give_to = room.sum[2];  // nothing, before the first tile
+        float* give_to = room.sum[2] + channel;  // nothing, before the first tile
         auto give = [&]() {
             exchange<16, 4>(last, lane);
             exchange<8, 2>(last, lane);
@@ -207,19 +210,20 @@ struct Block {
                 last[0] += __shfl_xor_sync(FULL, last[0], 2);
                 last[0] += __shfl_xor_sync(FULL, last[0], 1);
             }
-            if (gives) give_to[token * P::APART + channel] = last[0];
+            if (gives) *give_to = last[0];
         };
         for (u32 tile = 0; tile < tiles; tile++) {
+            const float *steps = steps_of(tile), *bc = bc_of(tile);
+            float* sums = room.sum[tile % 3] + out;
 #pragma unroll
             for (int stage = 0; stage < STAGES; stage++) {
-                if (stage == STAGES - 2) meet();
-                const Loaded later = stage + 2 < STAGES ? load(tile, stage + 2) : load(tile + 1, stage + 2 - STAGES);
-                const Ready next = make_ready(ahead);
+                if (stage == STAGES - 1) meet();  // what is loaded next is the next tile's
+                const Loaded ahead = stage + 1 < STAGES ? load(steps, bc, stage + 1) : load(steps_of(tile + 1), bc_of(tile + 1), 0);
                 const int at = stage * STAGE % STEPS;
                 // The sums of eight tokens meet while the next are walked.
                 if (at == 0) {
                     give();
-                    give_to = room.sum[tile % 3] + stage * STAGE * P::APART;
+                    give_to = sums + stage * STAGE * P::APART;
                 }
 #pragma unroll
                 for (int k = 0; k < STAGE; k++) {
@@ -233,7 +237,7 @@ struct Block {
 #pragma unroll
                     for (int k = 0; k < STEPS; k++) last[k] = sum[k];
                 }
-                now = next, ahead = later;
+                now = make_ready(ahead);
             }
         }
         give();
@@ -254,7 +258,8 @@ struct Block {
     __device__ __forceinline__ u32 pieces(u32 threads) const { return (P::TILE * fours() + threads - 1) / threads; }
     __device__ __forceinline__ Piece piece(u32 at) const {
         const u32 token = at / fours(), channel = 4 * (at % fours());
-        return {token, channel, token < P::TILE ? (i32)(channels - channel) : 0};
+        if (token >= P::TILE) return {0, 0, 0};
+        return {token, channel, (i32)(channels - channel)};
     }
 
     // Calls `f` for each tile with its operands and room for those of the next, which it begins to load before it works: none waits for a copy.
@@ -398,12 +403,13 @@ struct Block {
             for (int k = 0; k < PIECES; k++) {
                 if (k >= count) break;
                 float sum[4], entered[4], gate[4];
-                if (piece[k].count > 0) load_four(room.sum[tile % 3] + piece[k].token * P::APART + piece[k].channel, sum);
+                load_four(room.sum[tile % 3] + piece[k].token * P::APART + piece[k].channel, sum);
                 now.x[k].get(entered), now.z[k].get(gate);
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    sum[j] += skip[k][j] * entered[j];
-                    if (has_z) sum[j] *= silu(gate[j]);
+                for (int j = 0; j < 4; j++) sum[j] += skip[k][j] * entered[j];
+                if (has_z) {
+#pragma unroll
+                    for (int j = 0; j < 4; j++) sum[j] *= silu(gate[j]);
                 }
                 const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
                 if (IN_FOURS) {
@@ -461,9 +467,9 @@ struct Block {
 // Grid (blocks of some channels in a head, heads, streams). A block has `walkers` warps that walk, then SERVANTS that serve.
 template <class T, class P>
 static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
-    extern __shared__ __align__(16) unsigned char scan_room[];
+    __shared__ Room<P> room;
     const u32 each = p.walkers * P::ACROSS, per_head = p.d_inner / p.heads, first = blockIdx.x * each;
-    const Block<T, P> block = {p, *(Room<P>*)scan_room, blockIdx.y * per_head + first, min(each, per_head - first), (p.tokens + P::TILE - 1) / P::TILE};
+    const Block<T, P> block = {p, room, blockIdx.y * per_head + first, min(each, per_head - first), (p.tokens + P::TILE - 1) / P::TILE};
     const u32 warp = threadIdx.x / 32;
     if (warp < p.walkers) {
         block.walk(warp);

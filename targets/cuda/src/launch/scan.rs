@@ -1,6 +1,5 @@
 //! `scan.cu`: the selective scan of many tokens, sums in an order of their own.
 
-use super::overlap::allow_shared;
 use super::{ScanShape, queue, start};
 use crate::arena::Address;
 use crate::batch::Batch;
@@ -9,7 +8,7 @@ use crate::error::Error;
 use cudarc::driver::{CudaFunction, DeviceRepr, PushKernelArg};
 
 /// Most warps of a block that walk.
-const MOST_WALKERS: u32 = 11;
+const MOST_WALKERS: u32 = 10;
 
 /// A kernel: `struct Plan`.
 #[derive(Clone, Debug)]
@@ -19,8 +18,6 @@ struct Prefill {
     d_state: u32,
     /// Channels of a walking warp.
     across: u32,
-    /// Tokens prepared together.
-    tile: u32,
     /// Warps of a block that do not walk.
     servants: u32,
 }
@@ -70,13 +67,11 @@ impl SelectiveScan {
     /// Loads the kernels.
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/scan.bin"))?;
-        let load = |(name, d_state, across, tile, servants)| -> Result<Prefill, Error> {
+        let load = |(name, d_state, across, servants)| -> Result<Prefill, Error> {
             let function = module.function(name)?;
-            allow_shared(device, &function)?;
-            Ok(Prefill { function, d_state, across, tile, servants })
+            Ok(Prefill { function, d_state, across, servants })
         };
-        let prefill =
-            [("scan_prefill_f32_2x8", 16, 4, 32, 9), ("scan_prefill_f32_8x8", 64, 4, 16, 10), ("scan_prefill_f32_8x32", 256, 1, 8, 12)];
+        let prefill = [("scan_prefill_f32_2x8", 16, 4, 9), ("scan_prefill_f32_8x8", 64, 4, 10), ("scan_prefill_f32_8x32", 256, 1, 12)];
         Ok(SelectiveScan { prefill: prefill.into_iter().map(load).collect::<Result<_, _>>()? })
     }
 
@@ -114,17 +109,7 @@ impl SelectiveScan {
         let mut arguments = start(device, &kernel.function);
         arguments.arg(&operands);
         let grid = (per_head.div_ceil(walkers * kernel.across), shape.heads, batch.streams);
-        queue(&mut arguments, grid, 32 * (walkers + kernel.servants), kernel.shared_bytes(walkers))?;
+        queue(&mut arguments, grid, 32 * (walkers + kernel.servants), 0)?;
         Ok(true)
-    }
-}
-
-impl Prefill {
-    /// `Room::bytes`.
-    fn shared_bytes(&self, walkers: u32) -> u32 {
-        let fours = (walkers * self.across).div_ceil(4);
-        let (of_channels, of_states, sums) =
-            (4 * fours * (4 * (self.tile + 4) + 12), 2 * self.tile * 2 * self.d_state, 3 * self.tile * 4 * (fours | 1));
-        4 * (of_channels + of_states + sums)
     }
 }
