@@ -158,19 +158,19 @@ template <class T>
 struct ScanK {
     const char* name;
     void (*f)(Scan<T>);
-    u32 d_state, channels, servants;
+    u32 d_state, channels;
 };
 #define SK(T, NAME, P) \
-    ScanK<T> { #NAME, NAME, P::D_STATE, P::ACROSS, P::SERVANTS }
+    ScanK<T> { #NAME, NAME, P::D_STATE, P::ACROSS }
 template <class T>
 vector<ScanK<T>> scan_kernels();
 template <>
 vector<ScanK<float>> scan_kernels() {
-    return {SK(float, scan_prefill_f32_2x8, Narrow), SK(float, scan_prefill_f32_8x8, Wide), SK(float, scan_prefill_f32_8x32, Widest)};
+    return {SK(float, scan_prefill_f32_1x16, Few), SK(float, scan_prefill_f32_2x8, Narrow), SK(float, scan_prefill_f32_8x8, Wide), SK(float, scan_prefill_f32_8x32, Widest)};
 }
 template <>
 vector<ScanK<bf16>> scan_kernels() {
-    return {SK(bf16, scan_prefill_bf16_2x8, Narrow)};
+    return {SK(bf16, scan_prefill_bf16_1x16, Few), SK(bf16, scan_prefill_bf16_2x8, Narrow)};
 }
 // Warps of a block that walk: targets/cuda/src/launch/scan.rs has the same.
 static u32 walkers_of(u32 warps, u32 processors) {
@@ -236,11 +236,11 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
         u32 each = walkers * k.channels;
         Scan<T> p = {dx.p, ddt.p, db.p, dc.p, z ? dz.p : 0, y.p, da.p, dd.p, dbias.p, gaps ? dg.p : 0, st.p, (u64)N * D * cell,
                      (u32)xs, (u32)xs, (u32)bs, (u32)bs, (u32)xs, (u32)xs, half, (u32)L, (u32)D, (u32)N, (u32)heads, walkers};
-        k.f<<<dim3((D / heads + each - 1) / each, heads, streams), 32 * (walkers + k.servants), 0, s>>>(p);
+        k.f<<<dim3((D / heads + each - 1) / each, heads, streams), 32 * (walkers + PREPARE + SHARED + FINISH), 0, s>>>(p);
         CK(cudaGetLastError());
     };
     for (int w = 0; w < (int)ks.size(); w++) {
-        if (ks[w].d_state < N || (bench && w > 0)) continue;
+        if (ks[w].d_state < N || (bench && w > 1)) continue;
         auto counts = tried;
         if (counts.empty()) counts = {walkers_of((D / heads + ks[w].channels - 1) / ks[w].channels * heads * streams, 132)};
         for (u32 walkers : counts) {

@@ -32,9 +32,10 @@ struct Scan {
 
 // Tokens whose sums meet together.
 #define STEPS 8
-// Warps of a block: at most so many walk; those that prepare dt and x, and those that finish.
+// Warps of a block: at most so many walk; those that prepare channels, prepare b and c, finish.
 #define MOST_WALKERS 10
 #define PREPARE 4
+#define SHARED 2
 #define FINISH 4
 
 // What differs between kernels: STATES numbers of a state a lane, LANES lanes a channel, TILE tokens prepared together, of which walkers load
@@ -44,8 +45,8 @@ struct Plan {
     static const int STATES = STATES_, LANES = LANES_, TILE = TILE_, STAGE = STAGE_;
     static const int D_STATE = STATES * LANES, ACROSS = 32 / LANES, FOURS = (MOST_WALKERS * ACROSS + 3) / 4;
     static const int PIECES = (TILE * FOURS + 32 * PREPARE - 1) / (32 * PREPARE);  // of a thread that prepares or finishes channels, at most
-    static const int SHARED = TILE * D_STATE / 4 / 32 / 4;                         // warps that prepare b and c, four pieces a thread
-    static const int SERVANTS = PREPARE + FINISH + SHARED, THREADS = 32 * (MOST_WALKERS + SERVANTS);
+    static const int SHARED_PIECES = TILE * D_STATE / 4 / (32 * SHARED);
+    static const int THREADS = 32 * (MOST_WALKERS + PREPARE + SHARED + FINISH);
     // Numbers from one channel's tokens to the next, and from four channels' to the next: neighbouring ones lie in other banks.
     static const int ROW = TILE + 4, FOUR = 4 * ROW + 4;
     static const int APART = 4 * (FOURS | 1);  // numbers from one token's sums to the next
@@ -134,15 +135,15 @@ struct Block {
     // in each, once behind the last.
     __device__ __forceinline__ void meet() const { __syncthreads(); }
 
-    // A walker. Lanes of a channel are those that differ in bits 4, 3 and 1; or all. (Lanes that differ in bit 0 read the same b and c, in
-    // bit 1 the same dt: such reads are one.)
+    // A walker. Eight lanes of a channel are those that differ in bits 4, 3 and 1: lanes that differ in bit 0 read the same b and c, in bit 1
+    // the same dt, and such reads are one.
     __device__ __forceinline__ void walk(u32 warp) const {
         const int STATES = P::STATES, STAGE = P::STAGE, STAGES = P::TILE / STAGE;
         u32 lane = threadIdx.x % 32;
-        const u32 part = P::LANES == 32 ? lane : lane >> 3 << 1 | (lane >> 1 & 1);
-        const u32 channel = P::LANES == 32 ? warp : 4 * warp + (lane >> 1 & 2 | lane & 1);
-        const u32 token = P::LANES == 32 ? lane >> 2 : part;  // of eight, whose sum it gets
-        const bool gives = P::LANES == 8 || lane % 4 == 0;
+        const u32 part = P::LANES == 8 ? lane >> 3 << 1 | (lane >> 1 & 1) : lane / P::ACROSS;
+        const u32 channel = P::ACROSS * warp + (P::LANES == 8 ? lane >> 1 & 2 | lane & 1 : lane % P::ACROSS);
+        const u32 token = P::LANES == 8 ? part : lane / 4;  // of eight, whose sum it gets
+        const bool gives = part % (P::LANES / 8) == 0;
         u8* const state = p.state + blockIdx.z * p.state_stride;
         float a[STATES], h[STATES];
 #pragma unroll
@@ -180,7 +181,11 @@ struct Block {
 #pragma unroll
             for (int k = 0; k < STAGE; k++) {
 #pragma unroll
-                for (int i = 0; i < 2 * STATES; i += 4) load_four(bc + k * 2 * P::D_STATE + i, *(float(*)[4])(it.bc[k] + i));
+                for (int i = 0; i < 2 * STATES - 2; i += 4) load_four(bc + k * 2 * P::D_STATE + i, *(float(*)[4])(it.bc[k] + i));
+                if (STATES == 1) {
+                    const float2 both = *(const float2*)(bc + k * 2 * P::D_STATE);
+                    it.bc[k][0] = both.x, it.bc[k][1] = both.y;
+                }
             }
             return it;
         };
@@ -206,10 +211,8 @@ struct Block {
             exchange<16, 4>(last, lane);
             exchange<8, 2>(last, lane);
             exchange<P::LANES == 8 ? 2 : 4, 1>(last, lane);
-            if (P::LANES == 32) {
-                last[0] += __shfl_xor_sync(FULL, last[0], 2);
-                last[0] += __shfl_xor_sync(FULL, last[0], 1);
-            }
+            if (P::LANES > 8) last[0] += __shfl_xor_sync(FULL, last[0], 2);
+            if (P::LANES > 16) last[0] += __shfl_xor_sync(FULL, last[0], 1);
             if (gives) *give_to = last[0];
         };
         for (u32 tile = 0; tile < tiles; tile++) {
@@ -255,34 +258,21 @@ struct Block {
         i32 count;  // 4, or fewer where channels end
     };
     __device__ __forceinline__ u32 fours() const { return (channels + 3) / 4; }
-    __device__ __forceinline__ u32 pieces(u32 threads) const { return (P::TILE * fours() + threads - 1) / threads; }
+    __device__ __forceinline__ bool is_one(u32 threads) const { return P::TILE * fours() <= threads; }  // whether a piece for each is enough
     __device__ __forceinline__ Piece piece(u32 at) const {
         const u32 token = at / fours(), channel = 4 * (at % fours());
         if (token >= P::TILE) return {0, 0, 0};
         return {token, channel, (i32)(channels - channel)};
     }
 
-    // Calls `f` for each tile with its operands and room for those of the next, which it begins to load before it works: none waits for a copy.
-    template <class F, class Operands>
-    static __device__ __forceinline__ void in_turn(u32 tiles, const F& f, Operands& even, Operands& odd) {
-        for (u32 tile = 0; tile < tiles; tile += 2) {
-            f(tile, even, odd);
-            if (tile + 1 < tiles) f(tile + 1, odd, even);
-        }
-    }
-
     // Turns dt and x into what walkers read.
-    template <bool IN_FOURS>
+    template <bool IN_FOURS, int PIECES>
     __device__ __forceinline__ void prepare(const T* dt, const T* x, u32 thread) const {
-        const int PIECES = P::PIECES;
-        const u32 count = pieces(32 * PREPARE);
         const float* gaps = p.gaps ? p.gaps + (u64)blockIdx.z * p.tokens : (const float*)0;
         Piece piece[PIECES];
         const T *dt_at[PIECES], *x_at[PIECES];
         float bias[PIECES][4];
-        struct Operands {
-            Four<T> dt[PIECES], x[PIECES];
-        } even, odd;  // of a tile
+        Four<T> dts[PIECES], xs[PIECES];
 #pragma unroll
         for (int k = 0; k < PIECES; k++) {
             piece[k] = this->piece(thread + k * 32 * PREPARE);
@@ -290,23 +280,21 @@ struct Block {
 #pragma unroll
             for (i32 j = 0; j < 4; j++) bias[k][j] = j < piece[k].count ? p.dt_bias[first + piece[k].channel + j] : 0.0f;
         }
-        auto load = [&](u32 tile, Operands& to) {
+        auto load = [&](u32 tile) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
-                if (k >= count) break;
                 const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
-                fetch<IN_FOURS>(to.dt[k], dt_at[k], there, -INFINITE);  // behind the last token nothing decays
-                fetch<IN_FOURS>(to.x[k], x_at[k], there, 0.0f);         // and nothing enters
+                fetch<IN_FOURS>(dts[k], dt_at[k], there, -INFINITE);  // behind the last token nothing decays
+                fetch<IN_FOURS>(xs[k], x_at[k], there, 0.0f);         // and nothing enters
                 dt_at[k] += (u64)P::TILE * p.dt_stride, x_at[k] += (u64)P::TILE * p.x_stride;
             }
         };
-        auto prepare = [&](u32 tile, const Operands& now, Operands& next) {
-            load(tile + 1, next);
+        load(0);
+        for (u32 tile = 0; tile <= tiles; tile++) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
-                if (k >= count) break;
                 float step[4], input[4];
-                now.dt[k].get(step), now.x[k].get(input);
+                dts[k].get(step), xs[k].get(input);
 #pragma unroll
                 for (int j = 0; j < 4; j++) step[j] = softplus_of(step[j] + bias[k][j]);
                 if (gaps) {
@@ -321,64 +309,60 @@ struct Block {
                     if (piece[k].count > 0) room.step[tile % 2][at + j * P::ROW] = step[j], room.input[tile % 2][at + j * P::ROW] = step[j] * input[j];
                 }
             }
+            load(tile + 1);
             meet();
-        };
-        load(0, even);
-        in_turn(tiles + 1, prepare, even, odd);
+        }
         meet();
     }
 
     // Lays b and c side by side.
     template <bool IN_FOURS>
     __device__ __forceinline__ void prepare_shared(const T* b, const T* c, u32 thread) const {
-        const int PIECES = 4;
-        const u32 n = 4 * thread % P::D_STATE, token = 4 * thread / P::D_STATE, APART = 4 * 32 * P::SHARED / P::D_STATE;
-        struct Operands {
-            Four<T> b[PIECES], c[PIECES];
-        } even, odd;  // of a tile
+        const int PIECES = P::SHARED_PIECES;
+        const u32 n = 4 * thread % P::D_STATE, token = 4 * thread / P::D_STATE, APART = 4 * 32 * SHARED / P::D_STATE;
+        Four<T> bs[PIECES], cs[PIECES];
         b += (u64)token * p.b_stride + n, c += (u64)token * p.c_stride + n;
-        auto load = [&](u32 tile, Operands& to) {
+        auto load = [&](u32 tile) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
                 const i32 there = tile * P::TILE + token + k * APART < p.tokens ? (i32)p.d_state - (i32)n : 0;
-                fetch<IN_FOURS>(to.b[k], b + (u64)k * APART * p.b_stride, there, 0.0f);
-                fetch<IN_FOURS>(to.c[k], c + (u64)k * APART * p.c_stride, there, 0.0f);
+                fetch<IN_FOURS>(bs[k], b + (u64)k * APART * p.b_stride, there, 0.0f);
+                fetch<IN_FOURS>(cs[k], c + (u64)k * APART * p.c_stride, there, 0.0f);
             }
             b += (u64)P::TILE * p.b_stride, c += (u64)P::TILE * p.c_stride;
         };
-        auto prepare = [&](u32 tile, const Operands& now, Operands& next) {
-            load(tile + 1, next);
+        load(0);
+        for (u32 tile = 0; tile <= tiles; tile++) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
                 float wide_b[4], wide_c[4];
-                now.b[k].get(wide_b), now.c[k].get(wide_c);
+                bs[k].get(wide_b), cs[k].get(wide_c);
 #pragma unroll
                 for (int j = 0; j < 4; j += 2) {
+                    if (P::STATES == 1) {
+                        *(float4*)(room.bc[tile % 2][token + k * APART] + 2 * (n + j)) = make_float4(wide_b[j], wide_c[j], wide_b[j + 1], wide_c[j + 1]);
+                        continue;
+                    }
                     float* to = room.bc[tile % 2][token + k * APART] + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
                     *(float2*)to = make_float2(wide_b[j], wide_b[j + 1]);
                     *(float2*)(to + P::STATES) = make_float2(wide_c[j], wide_c[j + 1]);
                 }
             }
+            load(tile + 1);
             meet();
-        };
-        load(0, even);
-        in_turn(tiles + 1, prepare, even, odd);
+        }
         meet();
     }
 
     // The skip, the gate and the way out. Without a gate x stands for it and goes unused.
-    template <bool IN_FOURS>
+    template <bool IN_FOURS, int PIECES>
     __device__ __forceinline__ void finish(const T* x, const T* z, u32 z_stride, T* y, u32 thread) const {
-        const int PIECES = P::PIECES;
-        const u32 count = pieces(32 * FINISH);
         const bool has_z = p.z;
         Piece piece[PIECES];
         const T *x_at[PIECES], *z_at[PIECES];
         T* y_at[PIECES];
         float skip[PIECES][4];
-        struct Operands {
-            Four<T> x[PIECES], z[PIECES];
-        } even, odd;  // of a tile
+        Four<T> xs[PIECES], zs[PIECES];
 #pragma unroll
         for (int k = 0; k < PIECES; k++) {
             piece[k] = this->piece(thread + k * 32 * FINISH);
@@ -387,24 +371,23 @@ struct Block {
 #pragma unroll
             for (i32 j = 0; j < 4; j++) skip[k][j] = j < piece[k].count ? p.d[first + piece[k].channel + j] : 0.0f;
         }
-        auto load = [&](u32 tile, Operands& to) {
+        auto load = [&](u32 tile) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
-                if (k >= count) break;
                 const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
-                fetch<IN_FOURS>(to.x[k], x_at[k], there, 0.0f);
-                fetch<IN_FOURS>(to.z[k], z_at[k], there, 0.0f);
+                fetch<IN_FOURS>(xs[k], x_at[k], there, 0.0f);
+                fetch<IN_FOURS>(zs[k], z_at[k], there, 0.0f);
                 x_at[k] += (u64)P::TILE * p.x_stride, z_at[k] += (u64)P::TILE * z_stride;
             }
         };
-        auto finish = [&](u32 tile, const Operands& now, Operands& next) {
-            load(tile + 1, next);
+        load(0);
+        meet(), meet(), meet();  // Walkers are in the second tile, or at the end: the sums of the first are complete.
+        for (u32 tile = 0; tile < tiles; tile++) {
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
-                if (k >= count) break;
                 float sum[4], entered[4], gate[4];
                 load_four(room.sum[tile % 3] + piece[k].token * P::APART + piece[k].channel, sum);
-                now.x[k].get(entered), now.z[k].get(gate);
+                xs[k].get(entered), zs[k].get(gate);
 #pragma unroll
                 for (int j = 0; j < 4; j++) sum[j] += skip[k][j] * entered[j];
                 if (has_z) {
@@ -424,47 +407,51 @@ struct Block {
                 }
                 y_at[k] += (u64)P::TILE * p.y_stride;
             }
+            load(tile + 1);
             if (tile + 2 <= tiles) meet();
-        };
-        load(0, even);
-        meet(), meet(), meet();  // Walkers are in the second tile, or at the end: the sums of the first are complete.
-        in_turn(tiles, finish, even, odd);
+        }
     }
 
-    // The servant of a number. A warp works in that part of a multiprocessor which its number in the block gives, modulo 4: those who prepare,
-    // with more to do than those who finish, come first, where there are fewer walkers.
+    // The servant of a number. A warp works in that part of a multiprocessor which its number in the block gives, modulo 4; the order of roles
+    // leaves the most to do where there are fewer walkers.
     __device__ __forceinline__ void serve(u32 servant) const {
         const u64 row = (u64)blockIdx.z * p.tokens;
         const T *x = p.x + row * p.x_stride + first, *dt = p.dt + row * p.dt_stride + first;
-        const u32 thread = 32 * (servant % 2 + servant / 4 * 2) + threadIdx.x % 32;
-        if (servant >= PREPARE + FINISH) {
+        const u32 lane = threadIdx.x % 32, odd = servant % 2;
+        if (servant / 2 == 3) {
             const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
-            const u32 thread = 32 * (servant - PREPARE - FINISH) + threadIdx.x % 32;
+            const u32 thread = 32 * odd + lane;
             if (in_fours(b, p.b_stride, p.d_state) && in_fours(c, p.c_stride, 0)) {
                 prepare_shared<true>(b, c, thread);
             } else {
                 prepare_shared<false>(b, c, thread);
             }
-        } else if (servant / 2 % 2 == 0) {
-            if (in_fours(x, p.x_stride, channels) && in_fours(dt, p.dt_stride, 0)) {
-                prepare<true>(dt, x, thread);
+        } else if (servant / 2 == 0 || servant / 2 == 2) {
+            const u32 thread = 32 * (odd + servant / 4 * 2) + lane;
+            if (!in_fours(x, p.x_stride, channels) || !in_fours(dt, p.dt_stride, 0)) {
+                prepare<false, P::PIECES>(dt, x, thread);
+            } else if (is_one(32 * PREPARE)) {
+                prepare<true, 1>(dt, x, thread);
             } else {
-                prepare<false>(dt, x, thread);
+                prepare<true, P::PIECES>(dt, x, thread);
             }
         } else {
+            const u32 thread = 32 * (odd + servant / 8 * 2) + lane;
             const T* z = p.z ? p.z + row * p.z_stride + first : x;
             const u32 z_stride = p.z ? p.z_stride : p.x_stride;
             T* y = p.y + row * p.y_stride + first;
-            if (in_fours(x, p.x_stride, channels) && in_fours(z, z_stride, 0) && in_fours(y, p.y_stride, 0)) {
-                finish<true>(x, z, z_stride, y, thread);
+            if (!in_fours(x, p.x_stride, channels) || !in_fours(z, z_stride, 0) || !in_fours(y, p.y_stride, 0)) {
+                finish<false, P::PIECES>(x, z, z_stride, y, thread);
+            } else if (is_one(32 * FINISH)) {
+                finish<true, 1>(x, z, z_stride, y, thread);
             } else {
-                finish<false>(x, z, z_stride, y, thread);
+                finish<true, P::PIECES>(x, z, z_stride, y, thread);
             }
         }
     }
 };
 
-// Grid (blocks of some channels in a head, heads, streams). A block has `walkers` warps that walk, then SERVANTS that serve.
+// Grid (blocks of some channels in a head, heads, streams). A block has `walkers` warps that walk, then ten that serve.
 template <class T, class P>
 static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
     __shared__ Room<P> room;
@@ -479,16 +466,19 @@ static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
 }
 
 // scan_prefill_<type>_<states of a lane>x<lanes>: d_state up to their product. The shapes of launches are in targets/cuda/src/launch/scan.rs.
+typedef Plan<1, 16, 32, 4> Few;  // channels
 typedef Plan<2, 8, 32, 4> Narrow;
 typedef Plan<8, 8, 16, 1> Wide;
 typedef Plan<8, 32, 8, 1> Widest;
 #define SCAN_PREFILL(NAME, T, P) \
     extern "C" __global__ void __launch_bounds__(P::THREADS, 1) NAME(Scan<T> p) { scan_prefill<T, P>(p); }
 
+SCAN_PREFILL(scan_prefill_f32_1x16, float, Few)
 SCAN_PREFILL(scan_prefill_f32_2x8, float, Narrow)
 SCAN_PREFILL(scan_prefill_f32_8x8, float, Wide)
 SCAN_PREFILL(scan_prefill_f32_8x32, float, Widest)
 // The runtime's frames are f32. With bf16 operands the kernel compares with those of others: tests/peers/recurrences.cu.
 #ifdef BROOKLET_BF16
+SCAN_PREFILL(scan_prefill_bf16_1x16, bf16, Few)
 SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, Narrow)
 #endif

@@ -7,8 +7,9 @@ use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaFunction, DeviceRepr, PushKernelArg};
 
-/// Most warps of a block that walk.
+/// Most warps of a block that walk, and those that serve them.
 const MOST_WALKERS: u32 = 10;
+const SERVANTS: u32 = 10;
 
 /// A kernel: `struct Plan`.
 #[derive(Clone, Debug)]
@@ -18,8 +19,8 @@ struct Prefill {
     d_state: u32,
     /// Channels of a walking warp.
     across: u32,
-    /// Warps of a block that do not walk.
-    servants: u32,
+    /// Most walking warps of a processor with which it is faster than the next.
+    most: u32,
 }
 
 /// Selective scans with `d_state` up to [`SelectiveScan::MAX_STATE`].
@@ -67,24 +68,27 @@ impl SelectiveScan {
     /// Loads the kernels.
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/scan.bin"))?;
-        let load = |(name, d_state, across, servants)| -> Result<Prefill, Error> {
+        let load = |(name, d_state, across, most)| -> Result<Prefill, Error> {
             let function = module.function(name)?;
-            Ok(Prefill { function, d_state, across, servants })
+            Ok(Prefill { function, d_state, across, most })
         };
-        let prefill = [("scan_prefill_f32_2x8", 16, 4, 9), ("scan_prefill_f32_8x8", 64, 4, 10), ("scan_prefill_f32_8x32", 256, 1, 12)];
+        let prefill = [
+            ("scan_prefill_f32_1x16", 16, 2, 8),
+            ("scan_prefill_f32_2x8", 16, 4, u32::MAX),
+            ("scan_prefill_f32_8x8", 64, 4, u32::MAX),
+            ("scan_prefill_f32_8x32", Self::MAX_STATE, 1, u32::MAX),
+        ];
         Ok(SelectiveScan { prefill: prefill.into_iter().map(load).collect::<Result<_, _>>()? })
     }
 
     /// Selective scan of the batch's tokens; `false`, and nothing done, if the state is wider than the kernels take.
     pub fn run(&self, device: &Device, batch: &Batch, shape: &ScanShape) -> Result<bool, Error> {
-        let Some(kernel) = self.prefill.iter().find(|kernel| kernel.d_state >= shape.d_state) else {
-            return Ok(false);
-        };
         let per_head = shape.channels / shape.heads.max(1);
+        let each = |kernel: &Prefill| (per_head.div_ceil(kernel.across) * shape.heads * batch.streams).div_ceil(device.processors());
+        let takes = |kernel: &&Prefill| kernel.d_state >= shape.d_state && each(kernel) <= kernel.most;
+        let Some(kernel) = self.prefill.iter().find(takes) else { return Ok(false) };
         // Each processor has one block, or a few in turn.
-        let warps = per_head.div_ceil(kernel.across) * shape.heads * batch.streams;
-        let each = warps.div_ceil(device.processors());
-        let walkers = each.div_ceil(each.div_ceil(MOST_WALKERS));
+        let walkers = each(kernel).div_ceil(each(kernel).div_ceil(MOST_WALKERS));
         let operands = Operands {
             x: batch.operand(shape.x),
             dt: batch.operand(shape.dt),
@@ -109,7 +113,7 @@ impl SelectiveScan {
         let mut arguments = start(device, &kernel.function);
         arguments.arg(&operands);
         let grid = (per_head.div_ceil(walkers * kernel.across), shape.heads, batch.streams);
-        queue(&mut arguments, grid, 32 * (walkers + kernel.servants), 0)?;
+        queue(&mut arguments, grid, 32 * (walkers + SERVANTS), 0)?;
         Ok(true)
     }
 }
