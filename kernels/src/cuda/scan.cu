@@ -181,11 +181,7 @@ struct Block {
 #pragma unroll
             for (int k = 0; k < STAGE; k++) {
 #pragma unroll
-                for (int i = 0; i < 2 * STATES - 2; i += 4) load_four(bc + k * 2 * P::D_STATE + i, *(float(*)[4])(it.bc[k] + i));
-                if (STATES == 1) {
-                    const float2 both = *(const float2*)(bc + k * 2 * P::D_STATE);
-                    it.bc[k][0] = both.x, it.bc[k][1] = both.y;
-                }
+                for (int i = 0; i < 2 * STATES; i += 4) load_four(bc + k * 2 * P::D_STATE + i, *(float(*)[4])(it.bc[k] + i));
             }
             return it;
         };
@@ -339,10 +335,6 @@ struct Block {
                 bs[k].get(wide_b), cs[k].get(wide_c);
 #pragma unroll
                 for (int j = 0; j < 4; j += 2) {
-                    if (P::STATES == 1) {
-                        *(float4*)(room.bc[tile % 2][token + k * APART] + 2 * (n + j)) = make_float4(wide_b[j], wide_c[j], wide_b[j + 1], wide_c[j + 1]);
-                        continue;
-                    }
                     float* to = room.bc[tile % 2][token + k * APART] + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
                     *(float2*)to = make_float2(wide_b[j], wide_b[j + 1]);
                     *(float2*)(to + P::STATES) = make_float2(wide_c[j], wide_c[j + 1]);
@@ -466,19 +458,16 @@ static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
 }
 
 // scan_prefill_<type>_<states of a lane>x<lanes>: d_state up to their product. The shapes of launches are in targets/cuda/src/launch/scan.rs.
-typedef Plan<1, 16, 32, 4> Few;  // channels
 typedef Plan<2, 8, 32, 4> Narrow;
 typedef Plan<8, 8, 16, 1> Wide;
 typedef Plan<8, 32, 8, 1> Widest;
 #define SCAN_PREFILL(NAME, T, P) \
     extern "C" __global__ void __launch_bounds__(P::THREADS, 1) NAME(Scan<T> p) { scan_prefill<T, P>(p); }
 
-SCAN_PREFILL(scan_prefill_f32_1x16, float, Few)
 SCAN_PREFILL(scan_prefill_f32_2x8, float, Narrow)
 SCAN_PREFILL(scan_prefill_f32_8x8, float, Wide)
 SCAN_PREFILL(scan_prefill_f32_8x32, float, Widest)
 // The runtime's frames are f32. With bf16 operands the kernel compares with those of others: tests/peers/recurrences.cu.
 #ifdef BROOKLET_BF16
-SCAN_PREFILL(scan_prefill_bf16_1x16, bf16, Few)
 SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, Narrow)
 #endif

@@ -19,8 +19,6 @@ struct Prefill {
     d_state: u32,
     /// Channels of a walking warp.
     across: u32,
-    /// Most walking warps of a processor with which it is faster than the next.
-    most: u32,
 }
 
 /// Selective scans with `d_state` up to [`SelectiveScan::MAX_STATE`].
@@ -68,27 +66,23 @@ impl SelectiveScan {
     /// Loads the kernels.
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/scan.bin"))?;
-        let load = |(name, d_state, across, most)| -> Result<Prefill, Error> {
+        let load = |(name, d_state, across)| -> Result<Prefill, Error> {
             let function = module.function(name)?;
-            Ok(Prefill { function, d_state, across, most })
+            Ok(Prefill { function, d_state, across })
         };
-        let prefill = [
-            ("scan_prefill_f32_1x16", 16, 2, 8),
-            ("scan_prefill_f32_2x8", 16, 4, u32::MAX),
-            ("scan_prefill_f32_8x8", 64, 4, u32::MAX),
-            ("scan_prefill_f32_8x32", Self::MAX_STATE, 1, u32::MAX),
-        ];
+        let prefill = [("scan_prefill_f32_2x8", 16, 4), ("scan_prefill_f32_8x8", 64, 4), ("scan_prefill_f32_8x32", Self::MAX_STATE, 1)];
         Ok(SelectiveScan { prefill: prefill.into_iter().map(load).collect::<Result<_, _>>()? })
     }
 
     /// Selective scan of the batch's tokens; `false`, and nothing done, if the state is wider than the kernels take.
     pub fn run(&self, device: &Device, batch: &Batch, shape: &ScanShape) -> Result<bool, Error> {
+        let Some(kernel) = self.prefill.iter().find(|kernel| kernel.d_state >= shape.d_state) else {
+            return Ok(false);
+        };
         let per_head = shape.channels / shape.heads.max(1);
-        let each = |kernel: &Prefill| (per_head.div_ceil(kernel.across) * shape.heads * batch.streams).div_ceil(device.processors());
-        let takes = |kernel: &&Prefill| kernel.d_state >= shape.d_state && each(kernel) <= kernel.most;
-        let Some(kernel) = self.prefill.iter().find(takes) else { return Ok(false) };
         // Each processor has one block, or a few in turn.
-        let walkers = each(kernel).div_ceil(each(kernel).div_ceil(MOST_WALKERS));
+        let each = (per_head.div_ceil(kernel.across) * shape.heads * batch.streams).div_ceil(device.processors());
+        let walkers = each.div_ceil(each.div_ceil(MOST_WALKERS));
         let operands = Operands {
             x: batch.operand(shape.x),
             dt: batch.operand(shape.dt),
