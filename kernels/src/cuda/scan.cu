@@ -1,382 +1,473 @@
-// The selective scan of Mamba (equation 2 with the discretisation of its section 3.3):
+// The selective scan of Mamba (equation 2 with the discretisation of its section 3.3), sums over n in an order of their own:
 //
 //   h[n][e] <- exp(dt[e] * a[n][e]) * h[n][e] + dt[e] * x[e] * b[n],   dt = softplus(dt + dt_bias) * gap
 //   y[e] = (sum_n c[n] * h[n][e] + d[e] * x[e]) * silu(z[e])
 //
 // What bounds it is the exponential of every (channel, state, token): 16 of them a cycle and multiprocessor. So none is computed twice:
-// time is walked in order, and what runs side by side are channels and parts of their state. LANES threads share a channel, each keeps
-// STATES numbers of its state in registers; their partial sums of y meet every few tokens in a reduction that leaves each lane another
-// token's sum.
+// time is walked in order, and what runs side by side are channels and parts of their state. LANES threads of a warp share a channel, each
+// keeps STATES numbers of its state in registers; the sums of eight tokens meet in a butterfly that leaves each lane another token's.
 //
-// Half of a block's warps walk. The other half serve them, a tile of tokens at a time: they load two tiles ahead into registers, turn
-// them into dt, dt * x and wide b and c in shared memory, and give the sums of the tile before their skip and gate. So the latency of
-// neither is seen, which matters where a machine has more processors than the model has channels to fill them.
+// A block has as many channels as give each multiprocessor one block, and two kinds of warps. Walkers do the above. Servants turn a tile
+// of tokens into what walkers read (dt, dt * x, b beside c), and give the sums of the tile before the last their skip and gate. Each of
+// them always does the same, and has loaded the next tile's operands before it waits: the latency of neither kind is seen.
 #include "recurrence.cuh"
 
-// The operands of a scan. Rows are tokens; a stream's tokens follow each other. `state` is (streams, d_state, d_inner).
+// The operands of a scan. Rows are tokens; a stream's tokens follow each other. Strides are in numbers. targets/cuda/src/launch/scan.rs has
+// the same struct.
 template <class T>
 struct Scan {
-    const T *x, *dt;  // (tokens, d_inner)
-    const T *b, *c;   // (tokens, heads, d_state)
-    const T* z;       // (tokens, d_inner) or null
-    T* y;             // (tokens, d_inner)
-    int x_stride, dt_stride, b_stride, c_stride, z_stride, y_stride;
+    const T *x, *dt;           // (streams * tokens, d_inner)
+    const T *b, *c;            // (streams * tokens, heads, d_state)
+    const T* z;                // (streams * tokens, d_inner) or null
+    T* y;                      // (streams * tokens, d_inner)
     const float* a;            // (d_state, d_inner), negative
     const float *d, *dt_bias;  // (d_inner)
     const float* gaps;         // (streams * tokens), or null for 1
     u8* state;                 // (streams, d_state, d_inner), streams `state_stride` bytes apart
     u64 state_stride;
-    int state_is_half, tokens, d_inner, d_state, heads;
+    u32 x_stride, dt_stride, b_stride, c_stride, z_stride, y_stride;
+    u32 state_is_half, tokens, d_inner, d_state, heads;
+    u32 walkers;  // warps of a block that walk
 };
 
-// Adds `p[k]` over the lanes of a group; afterwards lane `l` of the group holds the sum of `p[l % STEPS]` in `p[0]`.
-template <int APART, int STEPS>
-static __device__ __forceinline__ void reduce_scatter(float (&p)[STEPS], int lane) {
-    if constexpr (APART >= STEPS) {
-#pragma unroll
-        for (int k = 0; k < STEPS; k++) p[k] += __shfl_xor_sync(FULL, p[k], APART);
-    } else {
-        bool upper = lane & APART;
-#pragma unroll
-        for (int k = 0; k < APART; k++) {
-            float sent = upper ? p[k] : p[k + APART];
-            float kept = upper ? p[k + APART] : p[k];
-            p[k] = kept + __shfl_xor_sync(FULL, sent, APART);
-        }
+// Tokens whose sums meet together.
+#define STEPS 8
+// Warps of a block: at most so many walk; those that prepare channels, prepare b and c, finish.
+#define MOST_WALKERS 10
+#define PREPARE 4
+#define SHARED 2
+#define FINISH 4
+
+// What differs between kernels: STATES numbers of a state a lane, LANES lanes a channel, TILE tokens prepared together, of which walkers load
+// and prepare STAGE at a time. Channels and states are prepared and finished in pieces, four of a token.
+template <int STATES_, int LANES_, int TILE_, int STAGE_>
+struct Plan {
+    static const int STATES = STATES_, LANES = LANES_, TILE = TILE_, STAGE = STAGE_;
+    static const int D_STATE = STATES * LANES, ACROSS = 32 / LANES, FOURS = (MOST_WALKERS * ACROSS + 3) / 4;
+    static const int PIECES = (TILE * FOURS + 32 * PREPARE - 1) / (32 * PREPARE);  // of a thread that prepares or finishes channels, at most
+    static const int SHARED_PIECES = TILE * D_STATE / 4 / (32 * SHARED);
+    static const int THREADS = 32 * (MOST_WALKERS + PREPARE + SHARED + FINISH);
+    // Numbers from one channel's tokens to the next, and from four channels' to the next: neighbouring ones lie in other banks.
+    static const int ROW = TILE + 4, FOUR = 4 * ROW + 4;
+    static const int APART = 4 * (FOURS | 1);  // numbers from one token's sums to the next
+};
+
+// What a block shares.
+template <class P>
+struct __align__(16) Room {
+    float step[2][P::FOURS * P::FOUR];        // dt of two tiles: (channels in fours, 4, TILE)
+    float input[2][P::FOURS * P::FOUR];       // dt * x
+    float bc[2][P::TILE][2 * P::D_STATE];     // b and c of each lane's states: (LANES, 2, STATES)
+    float sum[3][P::TILE * P::APART];         // sums over n of three tiles: (TILE, channels)
+};
+
+// Four neighbouring numbers as they lie in memory, in registers.
+template <class T>
+struct Four;
+template <>
+struct __align__(16) Four<float> {
+    float4 v;
+    __device__ __forceinline__ void get(float (&to)[4]) const { to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w; }
+    __device__ __forceinline__ void set(const float (&from)[4]) { v = make_float4(from[0], from[1], from[2], from[3]); }
+};
+template <>
+struct __align__(8) Four<bf16> {
+    uint2 v;
+    __device__ __forceinline__ void get(float (&to)[4]) const {
+        to[0] = low_bf16(v.x), to[1] = high_bf16(v.x), to[2] = low_bf16(v.y), to[3] = high_bf16(v.y);
     }
-    if constexpr (APART > 1) reduce_scatter<APART / 2>(p, lane);
+    __device__ __forceinline__ void set(const float (&from)[4]) { v = make_uint2(pack_bf16(from[0], from[1]), pack_bf16(from[2], from[3])); }
+};
+
+// The first `count` of four numbers, and `rest` for what is missing. If IN_FOURS, all or none are there, in one word.
+template <bool IN_FOURS, class T>
+static __device__ __forceinline__ void fetch(Four<T>& to, const T* from, i32 count, float rest) {
+    if (IN_FOURS && count > 0) {
+        to = *(const Four<T>*)from;
+    } else {
+        float numbers[4];
+#pragma unroll
+        for (i32 k = 0; k < 4; k++) numbers[k] = !IN_FOURS && k < count ? to_f32(from[k]) : rest;
+        to.set(numbers);
+    }
+}
+template <class T>
+static __device__ __forceinline__ bool in_fours(const T* at, u32 stride, u32 count) {
+    return ((u64)at | stride * sizeof(T)) % sizeof(Four<T>) == 0 && count % 4 == 0;
+}
+static __device__ __forceinline__ void load_four(const float* from, float (&to)[4]) { ((const Four<float>*)from)->get(to); }
+
+// log(1 + e^x) = max(x, 0) + log1p(e^-|x|), and log1p(e) / e is a polynomial to 3e-8 for e of 0 to 1: small step sizes are as exact as large ones.
+static __device__ __forceinline__ float softplus_of(float x) {
+    float e = exp2_approx(-LOG2_E * fabsf(x));
+    float p = 0.005232676398f;
+    p = p * e - 0.029505165294f;
+    p = p * e + 0.078225828707f;
+    p = p * e - 0.136632353067f;
+    p = p * e + 0.191060021520f;
+    p = p * e - 0.248429805040f;
+    p = p * e + 0.333190977573f;
+    p = p * e - 0.499994933605f;
+    p = p * e + 0.999999940395f;
+    return p * e + fmaxf(x, 0.0f);
 }
 
-// Shared memory of a block: what walkers read and what they write, of two tiles.
-template <int STATES, int LANES, int CHANNELS, int TILE>
-struct ScanTiles {
-    float step[2][CHANNELS][TILE + 4];     // dt
-    float input[2][CHANNELS][TILE + 4];    // dt * x
-    float bc[2][TILE][LANES][2 * STATES];  // b and c of each lane's states
-    float y[2][TILE][CHANNELS + 2];
-};
-
-// Two neighbouring numbers as they lie in memory, in registers.
-template <class T>
-struct Pair;
-template <>
-struct Pair<float> {
-    float2 pair;
-    __device__ __forceinline__ float first() const { return pair.x; }
-    __device__ __forceinline__ float second() const { return pair.y; }
-    __device__ __forceinline__ void set(float first, float second) { pair = make_float2(first, second); }
-};
-template <>
-struct Pair<bf16> {
-    u32 pair;
-    __device__ __forceinline__ float first() const { return low_bf16(pair); }
-    __device__ __forceinline__ float second() const { return high_bf16(pair); }
-    __device__ __forceinline__ void set(float first, float second) { pair = pack_bf16(first, second); }
-};
-
-// The numbers at `at` and behind it, which is `at` itself if it is the last. If `aligned`, both lie in one word.
-template <class T>
-static __device__ __forceinline__ Pair<T> load_pair(const T* at, bool is_last, bool aligned) {
-    Pair<T> pair;
-    if (aligned) {
-        pair = *(const Pair<T>*)at;
-    } else {
-        pair.set(to_f32(at[0]), to_f32(at[is_last ? 0 : 1]));
+// Adds `p` over pairs of lanes `APART` apart; the lane whose number has that bit keeps the second half.
+template <int APART, int COUNT>
+static __device__ __forceinline__ void exchange(float (&p)[STEPS], u32 lane) {
+    const bool upper = lane & APART;
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) {
+        float sent = upper ? p[k] : p[k + COUNT], kept = upper ? p[k + COUNT] : p[k];
+        p[k] = kept + __shfl_xor_sync(FULL, sent, APART);
     }
-    return pair;
 }
 
-// Grid (blocks of CHANNELS channels in a head, heads, streams), block (2 * CHANNELS * LANES), shared memory sizeof(ScanTiles).
-template <class T, int STATES, int LANES, int CHANNELS, int TILE>
-static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
-    typedef ScanTiles<STATES, LANES, CHANNELS, TILE> Tiles;
-    const int TEAM = CHANNELS * LANES, STEPS = LANES < TILE ? LANES : TILE, N = STATES * LANES;
-    extern __shared__ __align__(16) unsigned char shared[];
-    Tiles& s = *(Tiles*)shared;
+// What a block works on.
+template <class T, class P>
+struct Block {
+    const Scan<T>& p;
+    Room<P>& room;
+    u32 first, channels;  // its channels
+    u32 tiles;
 
-    const int per_head = p.d_inner / p.heads;
-    const int first = blockIdx.y * per_head + blockIdx.x * CHANNELS;
-    const int channels = min(CHANNELS, per_head - (int)blockIdx.x * CHANNELS);
-    const u64 first_row = (u64)blockIdx.z * p.tokens;
-    const int tiles = (p.tokens + TILE - 1) / TILE;
-    const int thread = threadIdx.x % TEAM;
+    // Waits for all warps. Walkers are in `tile` when they meet those who have prepared the one behind it: once before the first tile, once
+    // in each, once behind the last.
+    __device__ __forceinline__ void meet() const { __syncthreads(); }
 
-    // Warps go to a multiprocessor's four parts in turn. Where a team is two warps, every other round of blocks has them the other way, so
-    // that walkers, who have more to do, are in all parts.
-    u32 processors;
-    asm("mov.u32 %0, %%nsmid;" : "=r"(processors));
-    const bool swapped = TEAM == 64 && blockIdx.x / processors % 2 == 1;
-
-    if ((threadIdx.x < TEAM) != swapped) {
-        // A walker.
-        const int lane = thread % LANES, channel = thread / LANES;
-        const bool mine = channel < channels;
-        u8* state = p.state + blockIdx.z * p.state_stride;
+    // A walker. Eight lanes of a channel are those that differ in bits 4, 3 and 1: lanes that differ in bit 0 read the same b and c, in bit 1
+    // the same dt, and such reads are one.
+    __device__ __forceinline__ void walk(u32 warp) const {
+        const int STATES = P::STATES, STAGE = P::STAGE, STAGES = P::TILE / STAGE;
+        u32 lane = threadIdx.x % 32;
+        const u32 part = P::LANES == 8 ? lane >> 3 << 1 | (lane >> 1 & 1) : lane / P::ACROSS;
+        const u32 channel = P::ACROSS * warp + (P::LANES == 8 ? lane >> 1 & 2 | lane & 1 : lane % P::ACROSS);
+        const u32 token = P::LANES == 8 ? part : lane / 4;  // of eight, whose sum it gets
+        const bool gives = part % (P::LANES / 8) == 0;
+        u8* const state = p.state + blockIdx.z * p.state_stride;
         float a[STATES], h[STATES];
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
-            int n = lane * STATES + i;
-            bool valid = mine && n < p.d_state;
-            u64 at = (u64)n * p.d_inner + first + channel;
-            a[i] = valid ? p.a[at] * LOG2_E : 0.0f;
-            h[i] = valid ? load_state(state, p.state_is_half, at) : 0.0f;
+            const u32 n = part * STATES + i;
+            const bool mine = channel < channels && n < p.d_state;
+            const u64 at = (u64)n * p.d_inner + first + channel;
+            a[i] = mine ? p.a[at] * LOG2_E : 0.0f;
+            h[i] = mine ? load_state(state, p.state_is_half, at) : 0.0f;
         }
-        __syncthreads();
-        for (int tile = 0; tile < tiles; tile++) {
-            const int slot = tile % 2;
-            // The reduction of some tokens is a chain of waits: it goes on while the next tokens are computed.
-            float last[STEPS];
-            auto give = [&](int start) {
-                reduce_scatter<LANES / 2>(last, lane);
-                if (LANES <= STEPS || lane < STEPS) s.y[slot][start + lane][channel] = last[0];
-            };
+
+        // A stage's operands as they are loaded, and what of them depends on no state.
+        struct Loaded {
+            float step[STAGE], input[STAGE], bc[STAGE][2 * STATES];
+        };
+        struct Ready {
+            float decay[STAGE][STATES], input[STAGE][STATES], c[STAGE][STATES];
+        };
+        // Where a tile's operands and sums are. (Kept in registers: the compiler would compute them again and again.)
+        u32 own = channel / 4 * P::FOUR + channel % 4 * P::ROW, shared = part * 2 * STATES, out = token * P::APART + channel;
+        asm volatile("mov.u32 %0, %0; mov.u32 %1, %1; mov.u32 %2, %2; mov.u32 %3, %3;" : "+r"(own), "+r"(shared), "+r"(out), "+r"(lane));
+        auto steps_of = [&](u32 tile) { return room.step[tile % 2] + own; };
+        auto bc_of = [&](u32 tile) { return room.bc[tile % 2][0] + shared; };
+        auto load = [&](const float* steps, const float* bc, int stage) {
+            Loaded it;
+            const float *step = steps + stage * STAGE, *input = step + 2 * P::FOURS * P::FOUR;
+            bc += stage * STAGE * 2 * P::D_STATE;
+            if constexpr (STAGE == 4) {
+                load_four(step, *(float(*)[4])it.step);
+                load_four(input, *(float(*)[4])it.input);
+            } else {
 #pragma unroll
-            for (int start = 0; start < TILE; start += STEPS) {
-                float sum[STEPS];
+                for (int k = 0; k < STAGE; k++) it.step[k] = step[k], it.input[k] = input[k];
+            }
 #pragma unroll
-                for (int k = 0; k < STEPS; k += 4) {
-                    float4 step4 = *(const float4*)&s.step[slot][channel][start + k];
-                    float4 input4 = *(const float4*)&s.input[slot][channel][start + k];
-                    float step[4] = {step4.x, step4.y, step4.z, step4.w}, input[4] = {input4.x, input4.y, input4.z, input4.w};
+            for (int k = 0; k < STAGE; k++) {
 #pragma unroll
-                    for (int j = 0; j < 4; j++) {
-                        const float* from = s.bc[slot][start + k + j][lane];
-                        float bc[2 * STATES];
-                        if constexpr (STATES == 1) {
-                            float2 v = *(const float2*)from;
-                            bc[0] = v.x, bc[1] = v.y;
-                        } else {
+                for (int i = 0; i < 2 * STATES; i += 4) load_four(bc + k * 2 * P::D_STATE + i, *(float(*)[4])(it.bc[k] + i));
+            }
+            return it;
+        };
+        auto make_ready = [&](const Loaded& from) {
+            Ready it;
 #pragma unroll
-                            for (int i = 0; i < 2 * STATES; i += 4) {
-                                float4 v = *(const float4*)(from + i);
-                                bc[i] = v.x, bc[i + 1] = v.y, bc[i + 2] = v.z, bc[i + 3] = v.w;
-                            }
-                        }
-                        float partial = 0.0f;
+            for (int k = 0; k < STAGE; k++) {
 #pragma unroll
-                        for (int i = 0; i < STATES; i++) {
-                            h[i] = exp2_approx(step[j] * a[i]) * h[i] + input[j] * bc[i];
-                            partial = i == 0 ? bc[STATES] * h[0] : partial + bc[STATES + i] * h[i];
-                        }
-                        sum[k + j] = partial;
+                for (int i = 0; i < STATES; i++) {
+                    it.decay[k][i] = exp2_approx(from.step[k] * a[i]);
+                    it.input[k][i] = from.input[k] * from.bc[k][i];
+                    it.c[k][i] = from.bc[k][STATES + i];
+                }
+            }
+            return it;
+        };
+
+        meet();
+        Ready now = make_ready(load(steps_of(0), bc_of(0), 0));
+        float sum[STEPS], last[STEPS] = {};
+        float* give_to = room.sum[2] + channel;  // nothing, before the first tile
+        auto give = [&]() {
+            exchange<16, 4>(last, lane);
+            exchange<8, 2>(last, lane);
+            exchange<P::LANES == 8 ? 2 : 4, 1>(last, lane);
+            if (P::LANES > 8) last[0] += __shfl_xor_sync(FULL, last[0], 2);
+            if (P::LANES > 16) last[0] += __shfl_xor_sync(FULL, last[0], 1);
+            if (gives) *give_to = last[0];
+        };
+        for (u32 tile = 0; tile < tiles; tile++) {
+            const float *steps = steps_of(tile), *bc = bc_of(tile);
+            float* sums = room.sum[tile % 3] + out;
+#pragma unroll
+            for (int stage = 0; stage < STAGES; stage++) {
+                if (stage == STAGES - 1) meet();  // what is loaded next is the next tile's
+                const Loaded ahead = stage + 1 < STAGES ? load(steps, bc, stage + 1) : load(steps_of(tile + 1), bc_of(tile + 1), 0);
+                const int at = stage * STAGE % STEPS;
+                // The sums of eight tokens meet while the next are walked.
+                if (at == 0) {
+                    give();
+                    give_to = sums + stage * STAGE * P::APART;
+                }
+#pragma unroll
+                for (int k = 0; k < STAGE; k++) {
+#pragma unroll
+                    for (int i = 0; i < STATES; i++) {
+                        h[i] = now.decay[k][i] * h[i] + now.input[k][i];
+                        sum[at + k] = i == 0 ? now.c[k][0] * h[0] : sum[at + k] + now.c[k][i] * h[i];
                     }
                 }
-                if (start > 0) give(start - STEPS);
+                if (at + STAGE == STEPS) {
 #pragma unroll
-                for (int k = 0; k < STEPS; k++) last[k] = sum[k];
+                    for (int k = 0; k < STEPS; k++) last[k] = sum[k];
+                }
+                now = make_ready(ahead);
             }
-            give(TILE - STEPS);
-            __syncthreads();  // The sums of this tile are complete, and the next tile is prepared.
         }
+        give();
+        meet();
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
-            int n = lane * STATES + i;
-            if (mine && n < p.d_state) store_state(state, p.state_is_half, (u64)n * p.d_inner + first + channel, h[i]);
+            const u32 n = part * STATES + i;
+            if (channel < channels && n < p.d_state) store_state(state, p.state_is_half, (u64)n * p.d_inner + first + channel, h[i]);
         }
-        return;
     }
 
-    // A servant: always the same two channels, and the same two states of b and c.
-    const int ACROSS = CHANNELS / 2, ROWS = TEAM / ACROSS < TILE ? TEAM / ACROSS : TILE, ITEMS = TILE / ROWS;
-    const int BC_ACROSS = N / 2, BC_ROWS = TEAM / BC_ACROSS < TILE ? TEAM / BC_ACROSS : TILE, BC_ITEMS = TILE / BC_ROWS;
-    const int column = thread % ACROSS * 2, row = thread / ACROSS, n = thread % BC_ACROSS * 2, bc_row = thread / BC_ACROSS;
-    const bool serves = row < ROWS, serves_bc = bc_row < BC_ROWS;
-    const T *x = p.x + first_row * p.x_stride + first, *dt = p.dt + first_row * p.dt_stride + first;
-    // Without a gate x stands for it and goes unused.
-    const T* z = p.z ? p.z + first_row * p.z_stride + first : x;
-    const T *b = p.b + first_row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + first_row * p.c_stride + blockIdx.y * p.d_state;
-    T* y = p.y + first_row * p.y_stride + first;
-    const float* gaps = p.gaps ? p.gaps + first_row : (const float*)0;
-    const int z_stride = p.z ? p.z_stride : p.x_stride;
-    const u64 bytes = sizeof(T), both = 2 * sizeof(T);
-    const bool aligned = ((u64)x | (u64)dt | (u64)z | (u64)y | p.x_stride * bytes | p.dt_stride * bytes | z_stride * bytes |
-                          p.y_stride * bytes | channels * bytes) %
-                             both ==
-                         0;
-    const bool bc_aligned = ((u64)b | (u64)c | p.b_stride * bytes | p.c_stride * bytes | p.d_state * bytes) % both == 0;
-    float bias[2], skip[2];
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        bool valid = column + k < channels;
-        bias[k] = valid ? p.dt_bias[first + column + k] : 0.0f;
-        skip[k] = valid ? p.d[first + column + k] : 0.0f;
+    // This thread's pieces of each tile of channels: four of a token.
+    struct Piece {
+        u32 token, channel;
+        i32 count;  // 4, or fewer where channels end
+    };
+    __device__ __forceinline__ u32 fours() const { return (channels + 3) / 4; }
+    __device__ __forceinline__ bool is_one(u32 threads) const { return P::TILE * fours() <= threads; }  // whether a piece for each is enough
+    __device__ __forceinline__ Piece piece(u32 at) const {
+        const u32 token = at / fours(), channel = 4 * (at % fours());
+        if (token >= P::TILE) return {0, 0, 0};
+        return {token, channel, (i32)(channels - channel)};
     }
-    // What is under way: operands of the two tiles to prepare next, and of the two before what finishing them takes.
-    Pair<T> next_dt[ITEMS], next_x[ITEMS], next_z[ITEMS], next_b[BC_ITEMS], next_c[BC_ITEMS];
-    Pair<T> later_dt[ITEMS], later_x[ITEMS], later_z[ITEMS], later_b[BC_ITEMS], later_c[BC_ITEMS];
-    Pair<T> x_now[ITEMS], z_now[ITEMS], x_last[ITEMS], z_last[ITEMS];
-    // Where there is no channel, another's operands are loaded; where there is no token, none. Neither is used.
-    const int some_column = column < channels ? column : 0, some_n = n < p.d_state ? n : 0;
-    const bool is_last = some_column + 1 >= channels, is_last_n = some_n + 1 >= p.d_state;
-    x += (i64)row * p.x_stride + some_column, dt += (i64)row * p.dt_stride + some_column, z += (i64)row * z_stride + some_column;
-    b += (i64)bc_row * p.b_stride + some_n, c += (i64)bc_row * p.c_stride + some_n;
-    auto load_as = [&](int t, bool aligned, bool bc_aligned) {
+
+    // Turns dt and x into what walkers read.
+    template <bool IN_FOURS, int PIECES>
+    __device__ __forceinline__ void prepare(const T* dt, const T* x, u32 thread) const {
+        const float* gaps = p.gaps ? p.gaps + (u64)blockIdx.z * p.tokens : (const float*)0;
+        Piece piece[PIECES];
+        const T *dt_at[PIECES], *x_at[PIECES];
+        float bias[PIECES][4];
+        Four<T> dts[PIECES], xs[PIECES];
 #pragma unroll
-        for (int k = 0; k < ITEMS; k++) {
-            if (t + row + k * ROWS >= p.tokens) continue;
-            later_dt[k] = load_pair(dt + k * ROWS * p.dt_stride, is_last, aligned);
-            later_x[k] = load_pair(x + k * ROWS * p.x_stride, is_last, aligned);
-            later_z[k] = load_pair(z + k * ROWS * z_stride, is_last, aligned);
+        for (int k = 0; k < PIECES; k++) {
+            piece[k] = this->piece(thread + k * 32 * PREPARE);
+            dt_at[k] = dt + (u64)piece[k].token * p.dt_stride + piece[k].channel, x_at[k] = x + (u64)piece[k].token * p.x_stride + piece[k].channel;
+#pragma unroll
+            for (i32 j = 0; j < 4; j++) bias[k][j] = j < piece[k].count ? p.dt_bias[first + piece[k].channel + j] : 0.0f;
         }
+        auto load = [&](u32 tile) {
 #pragma unroll
-        for (int k = 0; k < BC_ITEMS; k++) {
-            if (t + bc_row + k * BC_ROWS >= p.tokens) continue;
-            later_b[k] = load_pair(b + k * BC_ROWS * p.b_stride, is_last_n, bc_aligned);
-            later_c[k] = load_pair(c + k * BC_ROWS * p.c_stride, is_last_n, bc_aligned);
-        }
-    };
-    auto load = [&](int tile) {
-#pragma unroll
-        for (int k = 0; k < ITEMS; k++) next_dt[k] = later_dt[k], next_x[k] = later_x[k], next_z[k] = later_z[k];
-#pragma unroll
-        for (int k = 0; k < BC_ITEMS; k++) next_b[k] = later_b[k], next_c[k] = later_c[k];
-        if (aligned && bc_aligned) {
-            load_as(tile * TILE, true, true);
-        } else {
-            load_as(tile * TILE, false, false);
-        }
-        x += TILE * p.x_stride, dt += TILE * p.dt_stride, z += TILE * z_stride, b += TILE * p.b_stride, c += TILE * p.c_stride;
-    };
-    auto prepare = [&](int tile) {
-        const int t = tile * TILE, slot = tile % 2;
-#pragma unroll
-        for (int k = 0; k < ITEMS; k++) {
-            int r = row + k * ROWS;
-            float step[2] = {0.0f, 0.0f};  // Behind the last token nothing decays and nothing enters.
-            if (t + r < p.tokens) {
-                float gap = gaps ? gaps[t + r] : 1.0f;
-                step[0] = softplus(next_dt[k].first() + bias[0]) * gap;
-                step[1] = softplus(next_dt[k].second() + bias[1]) * gap;
+            for (int k = 0; k < PIECES; k++) {
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                fetch<IN_FOURS>(dts[k], dt_at[k], there, -INFINITE);  // behind the last token nothing decays
+                fetch<IN_FOURS>(xs[k], x_at[k], there, 0.0f);         // and nothing enters
+                dt_at[k] += (u64)P::TILE * p.dt_stride, x_at[k] += (u64)P::TILE * p.x_stride;
             }
-            if (serves) {
-                s.step[slot][column][r] = step[0], s.step[slot][column + 1][r] = step[1];
-                s.input[slot][column][r] = step[0] * next_x[k].first(), s.input[slot][column + 1][r] = step[1] * next_x[k].second();
-            }
-            x_last[k] = x_now[k], z_last[k] = z_now[k];
-            x_now[k] = next_x[k], z_now[k] = next_z[k];
-        }
+        };
+        load(0);
+        for (u32 tile = 0; tile <= tiles; tile++) {
 #pragma unroll
-        for (int k = 0; k < BC_ITEMS; k++) {
-            int r = bc_row + k * BC_ROWS;
-            if (!serves_bc) continue;
-            const bool first_valid = n < p.d_state, second_valid = n + 1 < p.d_state;
-            float wide_b[2] = {first_valid ? next_b[k].first() : 0.0f, second_valid ? next_b[k].second() : 0.0f},
-                  wide_c[2] = {first_valid ? next_c[k].first() : 0.0f, second_valid ? next_c[k].second() : 0.0f};
-            if constexpr (STATES == 2) {
-                *(float4*)s.bc[slot][r][n / 2] = make_float4(wide_b[0], wide_b[1], wide_c[0], wide_c[1]);
-            } else {
+            for (int k = 0; k < PIECES; k++) {
+                float step[4], input[4];
+                dts[k].get(step), xs[k].get(input);
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    s.bc[slot][r][(n + i) / STATES][(n + i) % STATES] = wide_b[i];
-                    s.bc[slot][r][(n + i) / STATES][STATES + (n + i) % STATES] = wide_c[i];
+                for (int j = 0; j < 4; j++) step[j] = softplus_of(step[j] + bias[k][j]);
+                if (gaps) {
+                    const u32 t = tile * P::TILE + piece[k].token;
+                    const float gap = t < p.tokens ? gaps[t] : 0.0f;
+#pragma unroll
+                    for (int j = 0; j < 4; j++) step[j] *= gap;
+                }
+                const u32 at = piece[k].channel / 4 * P::FOUR + piece[k].token;
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    if (piece[k].count > 0) room.step[tile % 2][at + j * P::ROW] = step[j], room.input[tile % 2][at + j * P::ROW] = step[j] * input[j];
                 }
             }
+            load(tile + 1);
+            meet();
         }
-    };
-    // The skip, the gate and the way out. `x` and `z` are those of the tile.
-    auto finish = [&](int tile, const Pair<T>(&x)[ITEMS], const Pair<T>(&z)[ITEMS]) {
-        const int t = tile * TILE, slot = tile % 2;
+        meet();
+    }
+
+    // Lays b and c side by side.
+    template <bool IN_FOURS>
+    __device__ __forceinline__ void prepare_shared(const T* b, const T* c, u32 thread) const {
+        const int PIECES = P::SHARED_PIECES;
+        const u32 n = 4 * thread % P::D_STATE, token = 4 * thread / P::D_STATE, APART = 4 * 32 * SHARED / P::D_STATE;
+        Four<T> bs[PIECES], cs[PIECES];
+        b += (u64)token * p.b_stride + n, c += (u64)token * p.c_stride + n;
+        auto load = [&](u32 tile) {
 #pragma unroll
-        for (int k = 0; k < ITEMS; k++) {
-            int r = row + k * ROWS;
-            if (!serves || t + r >= p.tokens || column >= channels) continue;
-            float2 sum = *(const float2*)&s.y[slot][r][column];
-            sum.x += skip[0] * x[k].first(), sum.y += skip[1] * x[k].second();
-            if (p.z) sum.x *= silu(z[k].first()), sum.y *= silu(z[k].second());
-            Pair<T> out;
-            out.set(sum.x, sum.y);
-            T* to = y + (i64)(t + r) * p.y_stride + column;
-            if (aligned) {
-                *(Pair<T>*)to = out;
+            for (int k = 0; k < PIECES; k++) {
+                const i32 there = tile * P::TILE + token + k * APART < p.tokens ? (i32)p.d_state - (i32)n : 0;
+                fetch<IN_FOURS>(bs[k], b + (u64)k * APART * p.b_stride, there, 0.0f);
+                fetch<IN_FOURS>(cs[k], c + (u64)k * APART * p.c_stride, there, 0.0f);
+            }
+            b += (u64)P::TILE * p.b_stride, c += (u64)P::TILE * p.c_stride;
+        };
+        load(0);
+        for (u32 tile = 0; tile <= tiles; tile++) {
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                float wide_b[4], wide_c[4];
+                bs[k].get(wide_b), cs[k].get(wide_c);
+#pragma unroll
+                for (int j = 0; j < 4; j += 2) {
+                    float* to = room.bc[tile % 2][token + k * APART] + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
+                    *(float2*)to = make_float2(wide_b[j], wide_b[j + 1]);
+                    *(float2*)(to + P::STATES) = make_float2(wide_c[j], wide_c[j + 1]);
+                }
+            }
+            load(tile + 1);
+            meet();
+        }
+        meet();
+    }
+
+    // The skip, the gate and the way out. Without a gate x stands for it and goes unused.
+    template <bool IN_FOURS, int PIECES>
+    __device__ __forceinline__ void finish(const T* x, const T* z, u32 z_stride, T* y, u32 thread) const {
+        const bool has_z = p.z;
+        Piece piece[PIECES];
+        const T *x_at[PIECES], *z_at[PIECES];
+        T* y_at[PIECES];
+        float skip[PIECES][4];
+        Four<T> xs[PIECES], zs[PIECES];
+#pragma unroll
+        for (int k = 0; k < PIECES; k++) {
+            piece[k] = this->piece(thread + k * 32 * FINISH);
+            const u64 token = piece[k].token;
+            x_at[k] = x + token * p.x_stride + piece[k].channel, z_at[k] = z + token * z_stride + piece[k].channel, y_at[k] = y + token * p.y_stride + piece[k].channel;
+#pragma unroll
+            for (i32 j = 0; j < 4; j++) skip[k][j] = j < piece[k].count ? p.d[first + piece[k].channel + j] : 0.0f;
+        }
+        auto load = [&](u32 tile) {
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                fetch<IN_FOURS>(xs[k], x_at[k], there, 0.0f);
+                fetch<IN_FOURS>(zs[k], z_at[k], there, 0.0f);
+                x_at[k] += (u64)P::TILE * p.x_stride, z_at[k] += (u64)P::TILE * z_stride;
+            }
+        };
+        load(0);
+        meet(), meet(), meet();  // Walkers are in the second tile, or at the end: the sums of the first are complete.
+        for (u32 tile = 0; tile < tiles; tile++) {
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                float sum[4], entered[4], gate[4];
+                load_four(room.sum[tile % 3] + piece[k].token * P::APART + piece[k].channel, sum);
+                xs[k].get(entered), zs[k].get(gate);
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum[j] += skip[k][j] * entered[j];
+                if (has_z) {
+#pragma unroll
+                    for (int j = 0; j < 4; j++) sum[j] *= silu(gate[j]);
+                }
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                if (IN_FOURS) {
+                    Four<T> four;
+                    four.set(sum);
+                    if (there > 0) *(Four<T>*)y_at[k] = four;
+                } else {
+#pragma unroll
+                    for (i32 j = 0; j < 4; j++) {
+                        if (j < there) from_f32(sum[j], y_at[k][j]);
+                    }
+                }
+                y_at[k] += (u64)P::TILE * p.y_stride;
+            }
+            load(tile + 1);
+            if (tile + 2 <= tiles) meet();
+        }
+    }
+
+    // The servant of a number. A warp works in that part of a multiprocessor which its number in the block gives, modulo 4; the order of roles
+    // leaves the most to do where there are fewer walkers.
+    __device__ __forceinline__ void serve(u32 servant) const {
+        const u64 row = (u64)blockIdx.z * p.tokens;
+        const T *x = p.x + row * p.x_stride + first, *dt = p.dt + row * p.dt_stride + first;
+        const u32 lane = threadIdx.x % 32, odd = servant % 2;
+        if (servant / 2 == 3) {
+            const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
+            const u32 thread = 32 * odd + lane;
+            if (in_fours(b, p.b_stride, p.d_state) && in_fours(c, p.c_stride, 0)) {
+                prepare_shared<true>(b, c, thread);
             } else {
-                from_f32(sum.x, to[0]);
-                if (column + 1 < channels) from_f32(sum.y, to[1]);
+                prepare_shared<false>(b, c, thread);
+            }
+        } else if (servant / 2 == 0 || servant / 2 == 2) {
+            const u32 thread = 32 * (odd + servant / 4 * 2) + lane;
+            if (!in_fours(x, p.x_stride, channels) || !in_fours(dt, p.dt_stride, 0)) {
+                prepare<false, P::PIECES>(dt, x, thread);
+            } else if (is_one(32 * PREPARE)) {
+                prepare<true, 1>(dt, x, thread);
+            } else {
+                prepare<true, P::PIECES>(dt, x, thread);
+            }
+        } else {
+            const u32 thread = 32 * (odd + servant / 8 * 2) + lane;
+            const T* z = p.z ? p.z + row * p.z_stride + first : x;
+            const u32 z_stride = p.z ? p.z_stride : p.x_stride;
+            T* y = p.y + row * p.y_stride + first;
+            if (!in_fours(x, p.x_stride, channels) || !in_fours(z, z_stride, 0) || !in_fours(y, p.y_stride, 0)) {
+                finish<false, P::PIECES>(x, z, z_stride, y, thread);
+            } else if (is_one(32 * FINISH)) {
+                finish<true, 1>(x, z, z_stride, y, thread);
+            } else {
+                finish<true, P::PIECES>(x, z, z_stride, y, thread);
             }
         }
-    };
-#pragma unroll
-    for (int k = 0; k < ITEMS; k++) later_dt[k].set(0.0f, 0.0f), later_x[k].set(0.0f, 0.0f), later_z[k].set(0.0f, 0.0f);
-#pragma unroll
-    for (int k = 0; k < BC_ITEMS; k++) later_b[k].set(0.0f, 0.0f), later_c[k].set(0.0f, 0.0f);
-    load(0);
-    load(1);
-    prepare(0);
-    load(2);
-    __syncthreads();
-    for (int tile = 0; tile < tiles; tile++) {
-        // Walkers are in `tile`; x_now is its x, next_x that of the tile behind it, x_last that of the one before.
-        if (tile > 0) finish(tile - 1, x_last, z_last);
-        prepare(tile + 1);
-        load(tile + 3);
-        __syncthreads();
     }
-    finish(tiles - 1, x_last, z_last);
+};
+
+// Grid (blocks of some channels in a head, heads, streams). A block has `walkers` warps that walk, then ten that serve.
+template <class T, class P>
+static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
+    __shared__ Room<P> room;
+    const u32 each = p.walkers * P::ACROSS, per_head = p.d_inner / p.heads, first = blockIdx.x * each;
+    const Block<T, P> block = {p, room, blockIdx.y * per_head + first, min(each, per_head - first), (p.tokens + P::TILE - 1) / P::TILE};
+    const u32 warp = threadIdx.x / 32;
+    if (warp < p.walkers) {
+        block.walk(warp);
+    } else {
+        block.serve(warp - p.walkers);
+    }
 }
 
-// One token of every stream. Grid (ceil(d_inner / heads / 32), heads, streams), block (32 channels, WAYS parts of the state).
-template <class T, int WAYS>
-__device__ __forceinline__ void scan_step(const Scan<T>& p) {
-    __shared__ float sums[WAYS][32];
-    const int per_head = p.d_inner / p.heads;
-    const int in_head = blockIdx.x * 32 + threadIdx.x, e = blockIdx.y * per_head + in_head;
-    const bool valid = in_head < per_head;
-    const u64 row = blockIdx.z;
-    float sum = 0.0f, x = 0.0f;
-    if (valid) {
-        u8* state = p.state + row * p.state_stride;
-        const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
-        x = to_f32(p.x[row * p.x_stride + e]);
-        float step = softplus(to_f32(p.dt[row * p.dt_stride + e]) + p.dt_bias[e]) * (p.gaps ? p.gaps[row] : 1.0f);
-        float input = step * x;
-#pragma unroll 4
-        for (int n = threadIdx.y; n < p.d_state; n += WAYS) {
-            u64 at = (u64)n * p.d_inner + e;
-            float h = exp2_approx(step * (p.a[at] * LOG2_E)) * load_state(state, p.state_is_half, at) + input * to_f32(b[n]);
-            sum += to_f32(c[n]) * h;
-            store_state(state, p.state_is_half, at, h);
-        }
-    }
-    sums[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y != 0 || !valid) return;
-#pragma unroll
-    for (int way = 1; way < WAYS; way++) sum += sums[way][threadIdx.x];
-    sum += p.d[e] * x;
-    if (p.z) sum *= silu(to_f32(p.z[row * p.z_stride + e]));
-    from_f32(sum, p.y[row * p.y_stride + e]);
-}
+// scan_prefill_<type>_<states of a lane>x<lanes>: d_state up to their product. The shapes of launches are in targets/cuda/src/launch/scan.rs.
+typedef Plan<2, 8, 32, 4> Narrow;
+typedef Plan<8, 8, 16, 1> Wide;
+typedef Plan<8, 32, 8, 1> Widest;
+#define SCAN_PREFILL(NAME, T, P) \
+    extern "C" __global__ void __launch_bounds__(P::THREADS, 1) NAME(Scan<T> p) { scan_prefill<T, P>(p); }
 
-#define SCAN_PARAMETERS(T)                                                                                                                \
-    const T *x, const T *dt, const T *b, const T *c, const T *z, T *y, int x_stride, int dt_stride, int b_stride, int c_stride,           \
-        int z_stride, int y_stride, const float *a, const float *d, const float *dt_bias, const float *gaps, u8 *state, u64 state_stride, \
-        int state_is_half, int tokens, int d_inner, int d_state, int heads, const u32 *gate
-#define SCAN_OPERANDS(T)                                                                                      \
-    Scan<T> p = {x,        dt,       b,    c, z,       y,    x_stride, dt_stride,    b_stride,      c_stride, \
-                 z_stride, y_stride, a,    d, dt_bias, gaps, state,    state_stride, state_is_half, tokens,   \
-                 d_inner,  d_state,  heads}
-
-// The shapes of launches are in targets/cuda/src/launch/scan.rs.
-#define SCAN_PREFILL(NAME, T, STATES, LANES, CHANNELS, TILE, BLOCKS)                                      \
-    extern "C" __global__ void __launch_bounds__(2 * CHANNELS * LANES, BLOCKS) NAME(SCAN_PARAMETERS(T)) { \
-        if (gate && *gate == 0) return;                                                                   \
-        SCAN_OPERANDS(T);                                                                                 \
-        scan_prefill<T, STATES, LANES, CHANNELS, TILE>(p);                                                \
-    }
-#define SCAN_STEP(NAME, T)                                                          \
-    extern "C" __global__ void __launch_bounds__(32 * 8) NAME(SCAN_PARAMETERS(T)) { \
-        if (gate && *gate == 0) return;                                             \
-        SCAN_OPERANDS(T);                                                           \
-        scan_step<T, 8>(p);                                                         \
-    }
-
-// scan_prefill_<type>_<states of a lane>x<lanes>: d_state up to their product.
-SCAN_PREFILL(scan_prefill_f32_1x16, float, 1, 16, 8, 32, 2)
-SCAN_PREFILL(scan_prefill_f32_2x8, float, 2, 8, 8, 32, 3)
-SCAN_PREFILL(scan_prefill_f32_4x16, float, 4, 16, 8, 16, 1)
-SCAN_PREFILL(scan_prefill_f32_8x32, float, 8, 32, 4, 8, 1)
-SCAN_STEP(scan_step_f32, float)
-// The runtime's frames are f32. With bf16 operands the kernels compare with those of others: tests/peers/recurrences.cu.
+SCAN_PREFILL(scan_prefill_f32_2x8, float, Narrow)
+SCAN_PREFILL(scan_prefill_f32_8x8, float, Wide)
+SCAN_PREFILL(scan_prefill_f32_8x32, float, Widest)
+// The runtime's frames are f32. With bf16 operands the kernel compares with those of others: tests/peers/recurrences.cu.
 #ifdef BROOKLET_BF16
-SCAN_PREFILL(scan_prefill_bf16_1x16, bf16, 1, 16, 8, 32, 2)
-SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, 2, 8, 8, 32, 5)
+SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, Narrow)
 #endif

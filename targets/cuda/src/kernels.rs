@@ -3,8 +3,8 @@
 use crate::device::Device;
 use crate::error::Error;
 use crate::launch::{
-    Attention, DiagSsm, Elementwise, Gates, Input, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, Round, Route, StateSpaceDual,
-    Walk,
+    Attention, DiagSsm, Elementwise, Gates, Input, Matmul, MatmulFloat, Matvec, Memory, Moe, Multiply, Norm, Round, Route, SelectiveScan,
+    StateSpaceDual, Walk,
 };
 use crate::model::Arithmetic;
 
@@ -28,6 +28,8 @@ pub(crate) struct Kernels {
     pub(crate) walk: Walk,
     /// Dual recurrences of prefills in an order of their own, for [`Arithmetic::Fast`] alone.
     pub(crate) fast_ssd: Option<StateSpaceDual>,
+    /// Selective scans of prefills, the same.
+    pub(crate) fast_scan: Option<SelectiveScan>,
 }
 
 impl Kernels {
@@ -49,6 +51,7 @@ impl Kernels {
             route: Route::load(device)?,
             walk: Walk::load(device)?,
             fast_ssd: if arithmetic == Arithmetic::Fast { Some(StateSpaceDual::load(device)?) } else { None },
+            fast_scan: if arithmetic == Arithmetic::Fast { Some(SelectiveScan::load(device)?) } else { None },
         })
     }
 }

@@ -185,6 +185,12 @@ impl CudaModel<'_> {
                     dt_bias: tensors.address(op.dt_bias),
                     slot: self.slot(op.state).at,
                 };
+                // Not inside a block that a token enters or not.
+                if let Some(fast) = kernels.fast_scan.as_ref().filter(|_| batch.tokens > 1 && batch.gate == Address::NULL)
+                    && fast.run(device, batch, &shape)?
+                {
+                    return Ok(());
+                }
                 kernels.walk.scan(device, batch, &shape)
             }
             Op::Ssd(op) => {

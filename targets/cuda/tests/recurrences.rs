@@ -79,11 +79,16 @@ fn scans_are_those_of_the_oracle() {
     let Some(device) = gpu("selective scan") else { return };
     let kernels = SelectiveScan::load(&device).unwrap();
     let mut random = Random::fresh("selective scan");
-    for case in 0..30 {
+    for case in 0..38 {
         let d_state = [16, 16, 16, 1 + random.below(15), 17 + random.below(47), 65 + random.below(192)][case % 6];
         let heads = if case % 5 == 0 { 2 } else { 1 };
         let channels = heads * (1 + random.below(if case % 3 == 0 { 400 } else { 70 }));
         let tokens = [1, 2 + random.below(30), 33 + random.below(200)][(case / 2) % 3];
+        let (d_state, heads, channels, tokens) = match case {
+            36 => (40, 1, 9, 92),     // several tiles of the second kernel
+            37 => (16, 1, 4001, 100), // blocks of many warps
+            _ => (d_state, heads, channels, tokens),
+        };
         let streams = 1 + random.below(3);
         let (has_z, is_half, has_gaps) = (random.below(2) == 0, random.below(2) == 0, random.below(2) == 0);
         let (e_count, n_count, rows) = (channels as usize, d_state as usize, (streams * tokens) as usize);
