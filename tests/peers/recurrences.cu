@@ -334,13 +334,13 @@ template <class T>
 vector<SsdK<T>> ssd_kernels();
 template <>
 vector<SsdK<bf16>> ssd_kernels() {
-    return {{"ssd_prefill_bf16_128", ssd_prefill_bf16_128, 128, 2, sizeof(Stage<2, 1>)}};
+    return {{"ssd_prefill_bf16_128", ssd_prefill_bf16_128, 128, 2, sizeof(Stage<bf16, 2>)}};
 }
 template <>
 vector<SsdK<float>> ssd_kernels() {
-    return {{"ssd_prefill_f32_64", ssd_prefill_f32_64, 64, 1, sizeof(Stage<1, 2>)},
-            {"ssd_prefill_f32_128", ssd_prefill_f32_128, 128, 1, sizeof(Stage<2, 2>)},
-            {"ssd_prefill_f32_256", ssd_prefill_f32_256, 256, 1, sizeof(Stage<4, 2>)}};
+    return {{"ssd_prefill_f32_64", ssd_prefill_f32_64, 64, 1, sizeof(Stage<float, 1>)},
+            {"ssd_prefill_f32_128", ssd_prefill_f32_128, 128, 1, sizeof(Stage<float, 2>)},
+            {"ssd_prefill_f32_256", ssd_prefill_f32_256, 256, 1, sizeof(Stage<float, 4>)}};
 }
 template <class T>
 void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool gaps, int pad, bool bench, float lo = 0, float hi = INFINITY) {

@@ -46,8 +46,9 @@ struct Steps {
 };
 
 // All of a chunk that is in shared memory. (targets/cuda/src/launch/ssd.rs has the same sizes.)
-template <int PANELS, int PARTS>
+template <class T, int PANELS>
 struct Stage {
+    static const int PARTS = sizeof(T) / 2;
     Panel b[PANELS][PARTS], c[PANELS][PARTS];  // (tokens, d_state)
     Panel x[PARTS];                            // (tokens, channels)
     Panel scores[PARTS];                       // (tokens, tokens before)
@@ -60,10 +61,10 @@ struct Ends {
 };
 
 // A block's place: 64 channels of a head, in one stream.
-template <class T, int PANELS, int PARTS>
+template <class T, int PANELS>
 struct Block {
     const Ssd<T>& p;
-    Stage<PANELS, PARTS>* stages;
+    Stage<T, PANELS>* stages;
     Ends* ends;
     int head, first_channel, channels;
     u64 first_row;
@@ -79,66 +80,58 @@ struct Turn {
 
 // ---- loading --------------------------------------------------------------------------------------------------------------------
 
-// Rows of f32 into panels side by side. What lies beyond `rows` or `width` becomes zero. If `aligned`, all rows lie on multiples of 16 bytes.
-template <int PANELS, int PARTS>
-static __device__ __forceinline__ void fill(Panel (*to)[PARTS], const float* from, int stride, int rows, int width, bool aligned) {
-    const int ACROSS = PANELS * 16, APART = WARPGROUP / ACROSS, BATCH = 8;
-    const int column = threadIdx.x % ACROSS * 4, first = threadIdx.x / ACROSS;
-    for (int batch = first; batch < CHUNK; batch += BATCH * APART) {
-        float v[BATCH][4] = {};
+// Rows of T into panels side by side, asynchronously: 16 bytes of f32 go where the high or the low parts of eight numbers will be. What lies
+// beyond `rows` or `width` becomes zero. If `aligned`, all rows lie on multiples of 16 bytes.
+template <int PANELS, class T, int PARTS>
+static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* from, int stride, int rows, int width, bool aligned) {
+    const int UNIT = 16 / sizeof(T), ACROSS = PANELS * 64 / UNIT, APART = WARPGROUP / ACROSS, STEPS = CHUNK / APART;
+    const int unit = threadIdx.x % ACROSS, column = unit * UNIT, first = threadIdx.x / ACROSS;
+    Panel& panel = to[column / 64][unit % PARTS];
+    const T* source = from + (i64)first * stride + column;
+    if (aligned) {
+        const bool inside = column < width;
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int row = batch + i * APART;
-            const float* source = from + (i64)row * stride + column;
-            if (row >= rows || column >= width) continue;
-            if (aligned) {
-                float4 all = *(const float4*)source;
-                v[i][0] = all.x, v[i][1] = all.y, v[i][2] = all.z, v[i][3] = all.w;
-            } else {
-#pragma unroll
-                for (int k = 0; k < 4; k++) v[i][k] = column + k < width ? source[k] : 0.0f;
-            }
+        for (int i = 0; i < STEPS; i++) {
+            int row = first + i * APART;
+            copy16_async(panel.numbers + place(row, column % 64 / 8 * 8), inside ? source + (i64)i * APART * stride : from, inside && row < rows ? 16 : 0);
         }
-#pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            int at = place(batch + i * APART, column % 64);
-            u32 low[PARTS], high[PARTS];
-            split<PARTS>(low, v[i][0], v[i][1]);
-            split<PARTS>(high, v[i][2], v[i][3]);
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) *(uint2*)(to[column / 64][part].numbers + at) = make_uint2(low[part], high[part]);
+    } else {
+#pragma unroll 1
+        for (int row = first; row < CHUNK; row += APART, source += (i64)APART * stride) {
+            T* here = (T*)(panel.numbers + place(row, column % 64 / 8 * 8));
+            for (int k = 0; k < UNIT; k++) here[k] = row < rows && column + k < width ? source[k] : T{};
         }
     }
 }
 
-// The same for bf16; asynchronous if `aligned`.
-template <int PANELS, int PARTS>
-static __device__ __forceinline__ void fill(Panel (*to)[PARTS], const bf16* from, int stride, int rows, int width, bool aligned) {
-    const int ACROSS = PANELS * 8, APART = WARPGROUP / ACROSS;
-    const int column = threadIdx.x % ACROSS * 8;
+// Makes f32 pairs of what this warp copied. Eight numbers are 32 bytes before and after, in the same two places.
+template <int PANELS>
+static __device__ __forceinline__ void split_rows(Panel (*panels)[2]) {
+    const int ACROSS = PANELS * 16, STEPS = CHUNK * PANELS * 8 / WARPGROUP;
+    const int lane = threadIdx.x % 32;
 #pragma unroll 4
-    for (int row = threadIdx.x / ACROSS; row < CHUNK; row += APART) {
-        bf16* place_here = to[column / 64][0].numbers + place(row, column % 64);
-        const bf16* source = from + (i64)row * stride + column;
-        if (aligned) {
-            bool valid = row < rows && column < width;
-            copy16_async(place_here, valid ? source : from, valid ? 16 : 0);
-        } else {
-            for (int k = 0; k < 8; k++) place_here[k] = row < rows && column + k < width ? source[k] : bf16{0};
-        }
+    for (int i = 0; i < STEPS; i++) {
+        const int unit = (2 * i + lane / 16) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 16 * 2;
+        const int column = unit % ACROSS * 4, at = place(unit / ACROSS, column % 64);
+        uint4* here[2] = {(uint4*)(panels[column / 64][0].numbers + at), (uint4*)(panels[column / 64][1].numbers + at)};
+        float4 v[2] = {*(const float4*)here[0], *(const float4*)here[1]};
+        u32 parts[4][2];
+#pragma unroll
+        for (int k = 0; k < 2; k++) split<2>(parts[2 * k], v[k].x, v[k].y), split<2>(parts[2 * k + 1], v[k].z, v[k].w);
+#pragma unroll
+        for (int k = 0; k < 2; k++) *here[k] = make_uint4(parts[0][k], parts[1][k], parts[2][k], parts[3][k]);
     }
 }
 
 // The step sizes of a chunk, two tokens a lane.
 template <class T>
-static __device__ __forceinline__ void prepare(Steps& steps, const Ssd<T>& p, int head, const float (&raw)[2], const float (&gap)[2]) {
+static __device__ __forceinline__ void prepare(Steps& steps, const Ssd<T>& p, float a, float bias, const T (&raw)[2], const float (&gap)[2]) {
     const int lane = threadIdx.x % 32;
-    const float a = p.a[head] * LOG2_E, bias = p.dt_bias[head];
     float step[2], cum[2];
 #pragma unroll
     for (int k = 0; k < 2; k++) {
         // Behind the last token nothing decays and nothing enters: its gap is 0.
-        step[k] = gap[k] == 0.0f ? 0.0f : fminf(fmaxf(softplus(raw[k] + bias), p.dt_lo), p.dt_hi) * gap[k];
+        step[k] = gap[k] == 0.0f ? 0.0f : fminf(fmaxf(softplus(to_f32(raw[k]) + bias), p.dt_lo), p.dt_hi) * gap[k];
         cum[k] = step[k] * a;
     }
     cum[1] += cum[0];
@@ -157,8 +150,8 @@ static __device__ __forceinline__ void prepare(Steps& steps, const Ssd<T>& p, in
     *(float2*)&steps.entry[2 * lane] = make_float2(exp2_approx(cum[0]), exp2_approx(cum[1]));
 }
 
-template <class T, int PANELS, int PARTS>
-static __device__ __forceinline__ void load_chunks(const Block<T, PANELS, PARTS>& block) {
+template <class T, int PANELS>
+static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block) {
     const Ssd<T>& p = block.p;
     const int lane = threadIdx.x % 32, group = block.head / (p.heads / p.groups);
     const T* x = p.x + block.first_row * p.x_stride + block.head * p.head_dim + block.first_channel;
@@ -166,65 +159,79 @@ static __device__ __forceinline__ void load_chunks(const Block<T, PANELS, PARTS>
     const T* dt = p.dt + block.first_row * p.dt_stride + block.head;
     const bool x_aligned = ((u64)x | (u64)p.x_stride * sizeof(T) | (u64)block.channels * sizeof(T)) % 16 == 0;
     const bool bc_aligned = ((u64)b | (u64)c | (u64)p.b_stride * sizeof(T) | (u64)p.c_stride * sizeof(T) | (u64)p.d_state * sizeof(T)) % 16 == 0;
-    // Copies of bf16 may still be under way when the next chunk's are begun.
-    const bool LATE = sizeof(T) == 2;
-    Turn turn, before;
-    for (int first = 0; first < p.tokens; first += CHUNK) {
-        Stage<PANELS, PARTS>& s = block.stages[turn.stage];
-        const int rows = p.tokens - first;
-        const bool prepares = first / CHUNK % 4 == threadIdx.x / 32;  // warps in turn
-        float raw[2] = {}, gap[2] = {};
-        if (prepares) {
+    const float a = p.a[block.head] * LOG2_E, bias = p.dt_bias[block.head];
+    // Warps prepare step sizes in turn.
+    T raw[2] = {};
+    float gap[2] = {};
+    auto is_mine = [&](int first) { return first / CHUNK % 4 == threadIdx.x / 32; };
+    Turn begun, ended;
+    auto begin = [&](int first) {
+        if (first < p.tokens) {
+            const int rows = p.tokens - first;
+            Stage<T, PANELS>& s = block.stages[begun.stage];
+            warpgroup_wait(&block.ends->walked[begun.stage], begun.parity ^ 1);
+            begun.next(p.stages);
+            if (is_mine(first)) {
 #pragma unroll
-            for (int k = 0; k < 2; k++) {
-                if (2 * lane + k >= rows) continue;
-                i64 t = first + 2 * lane + k;
-                raw[k] = to_f32(dt[t * p.dt_stride]);
-                gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
+                for (int k = 0; k < 2; k++) {
+                    const int t = first + 2 * lane + k;
+                    gap[k] = 0.0f;
+                    if (t < p.tokens) raw[k] = dt[(i64)t * p.dt_stride], gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
+                }
             }
+            copy_rows<PANELS>(s.b, b, p.b_stride, rows, p.d_state, bc_aligned);
+            copy_rows<PANELS>(s.c, c, p.c_stride, rows, p.d_state, bc_aligned);
+            copy_rows<1>(&s.x, x, p.x_stride, rows, block.channels, x_aligned);
+            x += (i64)CHUNK * p.x_stride, b += (i64)CHUNK * p.b_stride, c += (i64)CHUNK * p.c_stride;
         }
-        warpgroup_wait(&block.ends->walked[turn.stage], turn.parity ^ 1);
-        fill<PANELS, PARTS>(s.b, b, p.b_stride, rows, p.d_state, bc_aligned);
-        fill<PANELS, PARTS>(s.c, c, p.c_stride, rows, p.d_state, bc_aligned);
-        fill<1, PARTS>(&s.x, x, p.x_stride, rows, block.channels, x_aligned);
-        if (prepares) prepare(s.steps, p, block.head, raw, gap);
-        x += (i64)CHUNK * p.x_stride, b += (i64)CHUNK * p.b_stride, c += (i64)CHUNK * p.c_stride;
-        if constexpr (LATE) {
-            commit_copies();
-            wait_copies<1>();
-            if (first > 0) warpgroup_arrive(&block.ends->loaded[before.stage]), before.next(p.stages);
-        } else {
-            warpgroup_arrive(&block.ends->loaded[turn.stage]);
+        commit_copies();
+    };
+    // Chunks under way. Of pairs there is room for two, and one of them is walked meanwhile.
+    const int AHEAD = sizeof(T) == 2 ? 2 : 1;
+#pragma unroll 1
+    for (int first = -AHEAD * CHUNK; first < p.tokens; first += CHUNK) {
+        if (first >= 0) {
+            Stage<T, PANELS>& s = block.stages[ended.stage];
+            wait_copies<AHEAD - 1>();
+            if constexpr (sizeof(T) == 4) {
+                __syncwarp();
+                split_rows<PANELS>(s.b), split_rows<PANELS>(s.c), split_rows<1>(&s.x);
+            }
+            if (is_mine(first)) prepare(s.steps, p, a, bias, raw, gap);
+            warpgroup_arrive(&block.ends->loaded[ended.stage]);
+            ended.next(p.stages);
         }
-        turn.next(p.stages);
-    }
-    if constexpr (LATE) {
-        wait_copies<0>();
-        warpgroup_arrive(&block.ends->loaded[before.stage]);
+        begin(first + AHEAD * CHUNK);
     }
 }
 
 // ---- scores ---------------------------------------------------------------------------------------------------------------------
 
-template <class T, int PANELS, int PARTS>
-static __device__ __forceinline__ void score_chunks(const Block<T, PANELS, PARTS>& block) {
-    const int lane = threadIdx.x % 32, row = threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+template <class T, int PANELS>
+static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& block) {
+    const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 4 / PARTS;  // panels of c at once in registers
+    const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, row = warp * 16 + lane / 4;
     const float d = block.p.d[block.head];
     Turn turn;
+#pragma unroll 1
     for (int first = 0; first < block.p.tokens; first += CHUNK, turn.next(block.p.stages)) {
-        Stage<PANELS, PARTS>& s = block.stages[turn.stage];
+        Stage<T, PANELS>& s = block.stages[turn.stage];
         warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
         Sums dots = {};
 #pragma unroll
-        for (int n = 0; n < PANELS; n++) {
-            Left left[PARTS];
-            load_left<PARTS>(left, s.c[n]);
-            hold(left), hold(dots);
+        for (int n = 0; n < PANELS; n += BATCH) {
+            Left left[BATCH][PARTS];
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) load_left<PARTS>(left[i], s.c[n + i]), hold(left[i]);
+            hold(dots);
             begin_products();
-            multiply<false>(dots, left, s.b[n]);
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) multiply<false>(dots, left[i], s.b[n + i]);
             end_products();
             await_products<0>();
-            hold(left), hold(dots);
+            hold(dots);
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) hold(left[i]);
         }
         const float cum_i[2] = {s.steps.cum[row], s.steps.cum[row + 8]};
 #pragma unroll
@@ -234,12 +241,14 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS, PARTS
 #pragma unroll
             for (int r = 0; r < 2; r++) {
                 const int i = row + r * 8;
-                float low = dots[tile][2 * r] * exp2_approx(cum_i[r] - cum_j.x) * step_j.x;
-                float high = dots[tile][2 * r + 1] * exp2_approx(cum_i[r] - cum_j.y) * step_j.y;
-                low = j < i ? low : j == i ? low + d : 0.0f;
-                high = j + 1 < i ? high : j + 1 == i ? high + d : 0.0f;
-                u32 parts[PARTS];
-                split<PARTS>(parts, low, high);
+                u32 parts[PARTS] = {};
+                if (tile <= 2 * warp + r) {
+                    float low = dots[tile][2 * r] * exp2_approx(cum_i[r] - cum_j.x) * step_j.x;
+                    float high = dots[tile][2 * r + 1] * exp2_approx(cum_i[r] - cum_j.y) * step_j.y;
+                    low = j < i ? low : j == i ? low + d : 0.0f;
+                    high = j + 1 < i ? high : j + 1 == i ? high + d : 0.0f;
+                    split<PARTS>(parts, low, high);
+                }
 #pragma unroll
                 for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(i, j)) = parts[part];
             }
@@ -250,73 +259,98 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS, PARTS
 
 // ---- the state ------------------------------------------------------------------------------------------------------------------
 
-// Each number of these channels' state with its place in memory.
-template <class T, int PANELS, int PARTS, class F>
-static __device__ __forceinline__ void each_of_state(const Block<T, PANELS, PARTS>& block, Sums (&h)[PANELS], F f) {
+// Each number of these channels' state, which is of type S, and where it belongs; null beyond d_state or head_dim.
+template <class S, class T, int PANELS, class F>
+static __device__ __forceinline__ void each_of_state(const Block<T, PANELS>& block, Sums (&h)[PANELS], F f) {
     const Ssd<T>& p = block.p;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32;
+    const int first_n = threadIdx.x % 4 * 2, first_channel = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
+    const i64 first = ((i64)block.head * p.d_state + first_n) * p.head_dim + block.first_channel + first_channel;
+    S* place = (S*)(p.state + blockIdx.z * p.state_stride) + first;
 #pragma unroll
     for (int i = 0; i < PANELS * 32; i++) {
-        int n = i / 4 * 8 + lane % 4 * 2 + i % 2, channel = warp * 16 + lane / 4 + i / 2 % 2 * 8;
-        if (n < p.d_state && channel < block.channels)
-            f(((i64)block.head * p.d_state + n) * p.head_dim + block.first_channel + channel, h[i / 32][i / 4 % 8][i % 4]);
+        bool valid = first_n + i / 4 * 8 + i % 2 < p.d_state && first_channel + i / 2 % 2 * 8 < block.channels;
+        f(valid ? place + (i / 4 * 8 + i % 2) * p.head_dim + i / 2 % 2 * 8 : nullptr, h[i / 32][i / 4 % 8][i % 4]);
+    }
+}
+template <class T, int PANELS>
+static __device__ __forceinline__ void load_first(const Block<T, PANELS>& block, Sums (&h)[PANELS]) {
+    if (block.p.state_is_half) {
+        each_of_state<u16>(block, h, [](u16* at, float& number) { number = at ? half_to_float(*at) : 0.0f; });
+    } else {
+        each_of_state<float>(block, h, [](float* at, float& number) { number = at ? *at : 0.0f; });
+    }
+}
+template <class T, int PANELS>
+static __device__ __forceinline__ void store_last(const Block<T, PANELS>& block, Sums (&h)[PANELS]) {
+    if (block.p.state_is_half) {
+        each_of_state<u16>(block, h, [](u16* at, float number) { if (at) *at = float_to_half(number); });
+    } else {
+        each_of_state<float>(block, h, [](float* at, float number) { if (at) *at = number; });
     }
 }
 
 // y of a chunk, (channels, tokens) as sums.
 static __device__ __forceinline__ void store_y(float* to, int stride, const Sums& y, int rows, int channels) {
-    const int lane = threadIdx.x % 32, channel = threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+    const int token = threadIdx.x % 4 * 2, channel = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
+    to += (i64)token * stride + channel;
 #pragma unroll
-    for (int i = 0; i < 32; i++) {
-        int token = i / 4 * 8 + lane % 4 * 2 + i % 2, at = channel + i / 2 % 2 * 8;
-        if (token < rows && at < channels) to[(i64)token * stride + at] = y[i / 4][i % 4];
+    for (int tile = 0; tile < 8; tile++, to += (i64)8 * stride) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (token + tile * 8 + k % 2 < rows && channel + k / 2 * 8 < channels) to[k % 2 * stride + k / 2 * 8] = y[tile][k];
+        }
     }
 }
 // The same as bf16: matrices of 8 x 8 are turned, so that neighbours are written together.
 static __device__ __forceinline__ void store_y(bf16* to, int stride, const Sums& y, int rows, int channels) {
-    const int lane = threadIdx.x % 32, channel = threadIdx.x % WARPGROUP / 32 * 16 + lane % 4 * 2;
-    const bool aligned = ((u64)to | (u64)stride * 2) % 4 == 0;
+    const int token = threadIdx.x % 32 / 4, channel = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 4 * 2;
+    const bool aligned = (((u64)to | (u64)stride * 2) & 3) == 0 && channels % 2 == 0;
+    to += (i64)token * stride + channel;
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-        u32 pair = pack_bf16(y[i / 2][i % 2 * 2], y[i / 2][i % 2 * 2 + 1]);
-        asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(pair));
-        int token = i / 2 * 8 + lane / 4, at = channel + i % 2 * 8;
-        bf16* here = to + (i64)token * stride + at;
-        if (token >= rows) continue;
-        if (aligned && at + 1 < channels) {
-            *(u32*)here = pair;
-        } else {
-            if (at < channels) here[0].bits = (u16)pair;
-            if (at + 1 < channels) here[1].bits = (u16)(pair >> 16);
+    for (int tile = 0; tile < 8; tile++, to += (i64)8 * stride) {
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            u32 pair = pack_bf16(y[tile][2 * k], y[tile][2 * k + 1]);
+            asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(pair));
+            const int left = token + tile * 8 < rows ? channels - channel - k * 8 : 0;
+            if (aligned) {
+                if (left > 0) *(u32*)(to + k * 8) = pair;
+            } else {
+                if (left > 0) to[k * 8].bits = (u16)pair;
+                if (left > 1) to[k * 8 + 1].bits = (u16)(pair >> 16);
+            }
         }
     }
 }
 
-template <class T, int PANELS, int PARTS>
-static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS, PARTS>& block) {
+template <class T, int PANELS>
+static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block) {
+    const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 1;  // panels of the state at once as operands
     const Ssd<T>& p = block.p;
     const int lane = threadIdx.x % 32;
-    u8* const state = p.state + blockIdx.z * p.state_stride;
     T* to = p.y + block.first_row * p.y_stride + block.head * p.head_dim + block.first_channel;
-    Sums h[PANELS] = {};
-    each_of_state(block, h, [&](i64 at, float& number) { number = load_state(state, p.state_is_half, at); });
+    Sums h[PANELS];
+    load_first(block, h);
     Turn turn;
+#pragma unroll 1
     for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
-        Stage<PANELS, PARTS>& s = block.stages[turn.stage];
+        Stage<T, PANELS>& s = block.stages[turn.stage];
         warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
         // What the state before gives: y = h c.
         Sums y = {};
+        Left before[BATCH][PARTS];
 #pragma unroll
-        for (int n = 0; n < PANELS; n++) {
-            Left before[PARTS];
-            split_sums<PARTS>(before, h[n]);
-            hold(before), hold(y);
+        for (int n = 0; n < PANELS; n += BATCH) {
+            if (n > 0) await_products<0>();
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
+            hold(y);
             begin_products();
-            multiply<false>(y, before, s.c[n]);
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) multiply<false>(y, before[i], s.c[n + i]);
             end_products();
-            await_products<0>();
-            hold(before), hold(y);
         }
+        if (BATCH < PANELS) await_products<0>();
         Left x[PARTS], weighted[PARTS];
         load_left_transposed<PARTS>(x, s.x);
 #pragma unroll
@@ -329,10 +363,14 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS, PARTS>
 #pragma unroll
             for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
         }
-        // The state behind the chunk: h = decay * h + weighted x * b.
         const float decay = s.steps.entry[CHUNK - 1];
 #pragma unroll
         for (int i = 0; i < PANELS * 32; i++) h[i / 32][i / 4 % 8][i % 4] *= decay;
+        await_products<0>();
+        hold(y);
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) hold(before[i]);
+        // The state behind the chunk: h = decay * h + weighted x * b.
         hold(weighted);
 #pragma unroll
         for (int n = 0; n < PANELS; n++) hold(h[n]);
@@ -359,18 +397,18 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS, PARTS>
         store_y(to, p.y_stride, y, p.tokens - first, block.channels);
         to += (i64)CHUNK * p.y_stride;
     }
-    each_of_state(block, h, [&](i64 at, float& number) { store_state(state, p.state_is_half, at, number); });
+    store_last(block, h);
 }
 
 // Grid (heads, ceil(head_dim / 64), streams), three warpgroups. d_state is at most 64 * PANELS. Shared memory: as many stages as p.stages says,
 // at least two of bf16, then Ends.
-template <class T, int PANELS, int PARTS>
+template <class T, int PANELS>
 static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     extern __shared__ __align__(1024) u8 ring[];
-    Stage<PANELS, PARTS>* stages = (Stage<PANELS, PARTS>*)ring;
+    Stage<T, PANELS>* stages = (Stage<T, PANELS>*)ring;
     Ends* ends = (Ends*)(stages + p.stages);
     const int first_channel = blockIdx.y * 64;
-    Block<T, PANELS, PARTS> block = {p, stages, ends, (int)blockIdx.x, first_channel, min(64, p.head_dim - first_channel), (u64)blockIdx.z * p.tokens};
+    Block<T, PANELS> block = {p, stages, ends, (int)blockIdx.x, first_channel, min(64, p.head_dim - first_channel), (u64)blockIdx.z * p.tokens};
     if (threadIdx.x < 3 * STAGES) warpgroup_barrier_init(ends->loaded + threadIdx.x);
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
@@ -385,21 +423,21 @@ static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     }
 }
 
-#define SSD_PREFILL(NAME, T, PANELS, PARTS)                                                                                                       \
+#define SSD_PREFILL(NAME, T, PANELS)                                                                                                              \
     extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)                                                                                \
         NAME(const T* x, const T* dt, const T* b, const T* c, T* y, int x_stride, int dt_stride, int b_stride, int c_stride, int y_stride,        \
              const float* a, const float* d, const float* dt_bias, float dt_lo, float dt_hi, const float* gaps, u8* state, u64 state_stride,      \
              int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int stages) {                                       \
-        ssd_prefill<T, PANELS, PARTS>({x,       dt,    b,     c,    y,     x_stride,     dt_stride,     b_stride, c_stride, y_stride, a,       d,  \
+        ssd_prefill<T, PANELS>({x,       dt,    b,     c,    y,     x_stride,     dt_stride,     b_stride, c_stride, y_stride, a,       d,  \
                                        dt_bias, dt_lo, dt_hi, gaps, state, state_stride, state_is_half, tokens,   heads,    head_dim, groups, \
                                        d_state, stages});                                                                                     \
     }
 
 // ssd_prefill_<type>_<d_state up to>
-SSD_PREFILL(ssd_prefill_f32_64, float, 1, 2)
-SSD_PREFILL(ssd_prefill_f32_128, float, 2, 2)
-SSD_PREFILL(ssd_prefill_f32_256, float, 4, 2)
+SSD_PREFILL(ssd_prefill_f32_64, float, 1)
+SSD_PREFILL(ssd_prefill_f32_128, float, 2)
+SSD_PREFILL(ssd_prefill_f32_256, float, 4)
 // The runtime's frames are f32. With bf16 operands the kernels compare with those of others: tests/peers/recurrences.cu.
 #ifdef BROOKLET_BF16
-SSD_PREFILL(ssd_prefill_bf16_128, bf16, 2, 1)
+SSD_PREFILL(ssd_prefill_bf16_128, bf16, 2)
 #endif
