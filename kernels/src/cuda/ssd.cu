@@ -107,19 +107,27 @@ static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* fr
 // Makes f32 pairs of what this warp copied. Eight numbers are 32 bytes before and after, in the same two places.
 template <int PANELS>
 static __device__ __forceinline__ void split_rows(Panel (*panels)[2]) {
-    const int ACROSS = PANELS * 16, STEPS = CHUNK * PANELS * 8 / WARPGROUP;
+    const int ACROSS = PANELS * 16, STEPS = CHUNK * PANELS * 8 / WARPGROUP, BATCH = 4;
     const int lane = threadIdx.x % 32;
-#pragma unroll 4
-    for (int i = 0; i < STEPS; i++) {
-        const int unit = (2 * i + lane / 16) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 16 * 2;
-        const int column = unit % ACROSS * 4, at = place(unit / ACROSS, column % 64);
-        uint4* here[2] = {(uint4*)(panels[column / 64][0].numbers + at), (uint4*)(panels[column / 64][1].numbers + at)};
-        float4 v[2] = {*(const float4*)here[0], *(const float4*)here[1]};
-        u32 parts[4][2];
+#pragma unroll 1
+    for (int first = 0; first < STEPS; first += BATCH) {
+        uint4* here[BATCH][2];
+        float4 v[BATCH][2];
 #pragma unroll
-        for (int k = 0; k < 2; k++) split<2>(parts[2 * k], v[k].x, v[k].y), split<2>(parts[2 * k + 1], v[k].z, v[k].w);
+        for (int i = 0; i < BATCH; i++) {
+            const int unit = (2 * (first + i) + lane / 16) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 16 * 2;
+            const int column = unit % ACROSS * 4, at = place(unit / ACROSS, column % 64);
 #pragma unroll
-        for (int k = 0; k < 2; k++) *here[k] = make_uint4(parts[0][k], parts[1][k], parts[2][k], parts[3][k]);
+            for (int k = 0; k < 2; k++) here[i][k] = (uint4*)(panels[column / 64][k].numbers + at), v[i][k] = *(const float4*)here[i][k];
+        }
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) {
+            u32 parts[4][2];
+#pragma unroll
+            for (int k = 0; k < 2; k++) split<2>(parts[2 * k], v[i][k].x, v[i][k].y), split<2>(parts[2 * k + 1], v[i][k].z, v[i][k].w);
+#pragma unroll
+            for (int k = 0; k < 2; k++) *here[i][k] = make_uint4(parts[0][k], parts[1][k], parts[2][k], parts[3][k]);
+        }
     }
 }
 
@@ -160,48 +168,35 @@ static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block
     const bool x_aligned = ((u64)x | (u64)p.x_stride * sizeof(T) | (u64)block.channels * sizeof(T)) % 16 == 0;
     const bool bc_aligned = ((u64)b | (u64)c | (u64)p.b_stride * sizeof(T) | (u64)p.c_stride * sizeof(T) | (u64)p.d_state * sizeof(T)) % 16 == 0;
     const float a = p.a[block.head] * LOG2_E, bias = p.dt_bias[block.head];
-    // Warps prepare step sizes in turn.
-    T raw[2] = {};
-    float gap[2] = {};
-    auto is_mine = [&](int first) { return first / CHUNK % 4 == threadIdx.x / 32; };
-    Turn begun, ended;
-    auto begin = [&](int first) {
-        if (first < p.tokens) {
-            const int rows = p.tokens - first;
-            Stage<T, PANELS>& s = block.stages[begun.stage];
-            warpgroup_wait(&block.ends->walked[begun.stage], begun.parity ^ 1);
-            begun.next(p.stages);
-            if (is_mine(first)) {
-#pragma unroll
-                for (int k = 0; k < 2; k++) {
-                    const int t = first + 2 * lane + k;
-                    gap[k] = 0.0f;
-                    if (t < p.tokens) raw[k] = dt[(i64)t * p.dt_stride], gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
-                }
-            }
-            copy_rows<PANELS>(s.b, b, p.b_stride, rows, p.d_state, bc_aligned);
-            copy_rows<PANELS>(s.c, c, p.c_stride, rows, p.d_state, bc_aligned);
-            copy_rows<1>(&s.x, x, p.x_stride, rows, block.channels, x_aligned);
-            x += (i64)CHUNK * p.x_stride, b += (i64)CHUNK * p.b_stride, c += (i64)CHUNK * p.c_stride;
-        }
-        commit_copies();
-    };
-    // Chunks under way. Of pairs there is room for two, and one of them is walked meanwhile.
-    const int AHEAD = sizeof(T) == 2 ? 2 : 1;
+    Turn turn;
 #pragma unroll 1
-    for (int first = -AHEAD * CHUNK; first < p.tokens; first += CHUNK) {
-        if (first >= 0) {
-            Stage<T, PANELS>& s = block.stages[ended.stage];
-            wait_copies<AHEAD - 1>();
-            if constexpr (sizeof(T) == 4) {
-                __syncwarp();
-                split_rows<PANELS>(s.b), split_rows<PANELS>(s.c), split_rows<1>(&s.x);
+    for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
+        Stage<T, PANELS>& s = block.stages[turn.stage];
+        const int rows = p.tokens - first;
+        const bool prepares = first / CHUNK % 4 == threadIdx.x / 32;  // Warps prepare step sizes in turn.
+        T raw[2] = {};
+        float gap[2] = {};
+        if (prepares) {
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                const int t = first + 2 * lane + k;
+                if (t < p.tokens) raw[k] = dt[(i64)t * p.dt_stride], gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
             }
-            if (is_mine(first)) prepare(s.steps, p, a, bias, raw, gap);
-            warpgroup_arrive(&block.ends->loaded[ended.stage]);
-            ended.next(p.stages);
         }
-        begin(first + AHEAD * CHUNK);
+        warpgroup_wait(&block.ends->walked[turn.stage], turn.parity ^ 1);
+        copy_rows<PANELS>(s.b, b, p.b_stride, rows, p.d_state, bc_aligned);
+        copy_rows<PANELS>(s.c, c, p.c_stride, rows, p.d_state, bc_aligned);
+        copy_rows<1>(&s.x, x, p.x_stride, rows, block.channels, x_aligned);
+        x += (i64)CHUNK * p.x_stride, b += (i64)CHUNK * p.b_stride, c += (i64)CHUNK * p.c_stride;
+        if constexpr (sizeof(T) == 4) {
+            commit_copies();
+            wait_copies<0>();
+            __syncwarp();
+            split_rows<PANELS>(s.b), split_rows<PANELS>(s.c), split_rows<1>(&s.x);
+        }
+        arrive_behind_copies(&block.ends->loaded[turn.stage]);
+        if (prepares) prepare(s.steps, p, a, bias, raw, gap);
+        warpgroup_arrive(&block.ends->loaded[turn.stage]);
     }
 }
 
@@ -217,6 +212,7 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& bloc
     for (int first = 0; first < block.p.tokens; first += CHUNK, turn.next(block.p.stages)) {
         Stage<T, PANELS>& s = block.stages[turn.stage];
         warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
+        show_products();
         Sums dots = {};
 #pragma unroll
         for (int n = 0; n < PANELS; n += BATCH) {
@@ -233,24 +229,36 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& bloc
 #pragma unroll
             for (int i = 0; i < BATCH; i++) hold(left[i]);
         }
-        const float cum_i[2] = {s.steps.cum[row], s.steps.cum[row + 8]};
+        // Before this warp's rows, decay is that from j to `middle`, times that from there to i.
+        const float middle = s.steps.cum[warp > 0 ? warp * 16 - 1 : 0], cum_i[2] = {s.steps.cum[row], s.steps.cum[row + 8]};
+        const float decay_i[2] = {exp2_approx(cum_i[0] - middle), exp2_approx(cum_i[1] - middle)};
 #pragma unroll
         for (int tile = 0; tile < 8; tile++) {
             const int j = tile * 8 + lane % 4 * 2;
             float2 cum_j = *(const float2*)&s.steps.cum[j], step_j = *(const float2*)&s.steps.step[j];
+            float low[2] = {}, high[2] = {};
+            if (tile < 2 * warp) {
+                float decay_low = exp2_approx(middle - cum_j.x) * step_j.x, decay_high = exp2_approx(middle - cum_j.y) * step_j.y;
+#pragma unroll
+                for (int r = 0; r < 2; r++) low[r] = dots[tile][2 * r] * (decay_low * decay_i[r]), high[r] = dots[tile][2 * r + 1] * (decay_high * decay_i[r]);
+            } else if (tile < 2 * warp + 2) {
+#pragma unroll
+                for (int r = 0; r < 2; r++) {
+                    const int i = row + r * 8;
+                    low[r] = dots[tile][2 * r] * exp2_approx(cum_i[r] - cum_j.x) * step_j.x;
+                    high[r] = dots[tile][2 * r + 1] * exp2_approx(cum_i[r] - cum_j.y) * step_j.y;
+                    low[r] = j < i ? low[r] : j == i ? low[r] + d : 0.0f;
+                    high[r] = j + 1 < i ? high[r] : j + 1 == i ? high[r] + d : 0.0f;
+                }
+            } else if (first >= CHUNK * block.p.stages) {
+                continue;  // zero since the ring's first round
+            }
 #pragma unroll
             for (int r = 0; r < 2; r++) {
-                const int i = row + r * 8;
-                u32 parts[PARTS] = {};
-                if (tile <= 2 * warp + r) {
-                    float low = dots[tile][2 * r] * exp2_approx(cum_i[r] - cum_j.x) * step_j.x;
-                    float high = dots[tile][2 * r + 1] * exp2_approx(cum_i[r] - cum_j.y) * step_j.y;
-                    low = j < i ? low : j == i ? low + d : 0.0f;
-                    high = j + 1 < i ? high : j + 1 == i ? high + d : 0.0f;
-                    split<PARTS>(parts, low, high);
-                }
+                u32 parts[PARTS];
+                split<PARTS>(parts, low[r], high[r]);
 #pragma unroll
-                for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(i, j)) = parts[part];
+                for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, j)) = parts[part];
             }
         }
         warpgroup_arrive(&block.ends->scored[turn.stage]);
@@ -259,33 +267,19 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& bloc
 
 // ---- the state ------------------------------------------------------------------------------------------------------------------
 
-// Each number of these channels' state, which is of type S, and where it belongs; null beyond d_state or head_dim.
+// Each number of these channels' state, which is of type S, with its place.
 template <class S, class T, int PANELS, class F>
 static __device__ __forceinline__ void each_of_state(const Block<T, PANELS>& block, Sums (&h)[PANELS], F f) {
     const Ssd<T>& p = block.p;
-    const int first_n = threadIdx.x % 4 * 2, first_channel = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
-    const i64 first = ((i64)block.head * p.d_state + first_n) * p.head_dim + block.first_channel + first_channel;
-    S* place = (S*)(p.state + blockIdx.z * p.state_stride) + first;
+    const int n = threadIdx.x % 4 * 2, channel = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
+    const bool valid[2] = {channel < block.channels, channel + 8 < block.channels};
+    S* place = (S*)(p.state + blockIdx.z * p.state_stride) + ((i64)block.head * p.d_state + n) * p.head_dim + block.first_channel + channel;
 #pragma unroll
-    for (int i = 0; i < PANELS * 32; i++) {
-        bool valid = first_n + i / 4 * 8 + i % 2 < p.d_state && first_channel + i / 2 % 2 * 8 < block.channels;
-        f(valid ? place + (i / 4 * 8 + i % 2) * p.head_dim + i / 2 % 2 * 8 : nullptr, h[i / 32][i / 4 % 8][i % 4]);
-    }
-}
-template <class T, int PANELS>
-static __device__ __forceinline__ void load_first(const Block<T, PANELS>& block, Sums (&h)[PANELS]) {
-    if (block.p.state_is_half) {
-        each_of_state<u16>(block, h, [](u16* at, float& number) { number = at ? half_to_float(*at) : 0.0f; });
-    } else {
-        each_of_state<float>(block, h, [](float* at, float& number) { number = at ? *at : 0.0f; });
-    }
-}
-template <class T, int PANELS>
-static __device__ __forceinline__ void store_last(const Block<T, PANELS>& block, Sums (&h)[PANELS]) {
-    if (block.p.state_is_half) {
-        each_of_state<u16>(block, h, [](u16* at, float number) { if (at) *at = float_to_half(number); });
-    } else {
-        each_of_state<float>(block, h, [](float* at, float number) { if (at) *at = number; });
+    for (int tile = 0; tile < PANELS * 8; tile++, place += 8 * p.head_dim) {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            if (n + tile * 8 + k % 2 < p.d_state && valid[k / 2]) f(place[k % 2 * p.head_dim + k / 2 * 8], h[tile / 8][tile % 8][k]);
+        }
     }
 }
 
@@ -301,23 +295,34 @@ static __device__ __forceinline__ void store_y(float* to, int stride, const Sums
         }
     }
 }
-// The same as bf16: matrices of 8 x 8 are turned, so that neighbours are written together.
+// The same as bf16: matrices of 8 x 8 are turned, and lanes with neighbours exchange halves, so that four channels are written together.
 static __device__ __forceinline__ void store_y(bf16* to, int stride, const Sums& y, int rows, int channels) {
-    const int token = threadIdx.x % 32 / 4, channel = threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 4 * 2;
-    const bool aligned = (((u64)to | (u64)stride * 2) & 3) == 0 && channels % 2 == 0;
-    to += (i64)token * stride + channel;
+    const int token = threadIdx.x % 32 / 4, odd = threadIdx.x % 2, channel = threadIdx.x % WARPGROUP / 32 * 16 + odd * 8 + threadIdx.x % 4 / 2 * 4;
+    uint2 fours[8];
 #pragma unroll
-    for (int tile = 0; tile < 8; tile++, to += (i64)8 * stride) {
+    for (int tile = 0; tile < 8; tile++) {
+        u32 pairs[2];
 #pragma unroll
         for (int k = 0; k < 2; k++) {
-            u32 pair = pack_bf16(y[tile][2 * k], y[tile][2 * k + 1]);
-            asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(pair));
-            const int left = token + tile * 8 < rows ? channels - channel - k * 8 : 0;
-            if (aligned) {
-                if (left > 0) *(u32*)(to + k * 8) = pair;
-            } else {
-                if (left > 0) to[k * 8].bits = (u16)pair;
-                if (left > 1) to[k * 8 + 1].bits = (u16)(pair >> 16);
+            pairs[k] = pack_bf16(y[tile][2 * k], y[tile][2 * k + 1]);
+            asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %0;" : "+r"(pairs[k]));
+        }
+        u32 other = __shfl_xor_sync(FULL, odd ? pairs[0] : pairs[1], 1);
+        fours[tile] = make_uint2(odd ? other : pairs[0], odd ? pairs[1] : other);
+    }
+    const bool aligned = (((u64)to | (u64)stride * 2 | (u64)channels * 2) & 7) == 0;
+    to += (i64)token * stride + channel;
+    if (aligned) {
+        rows = channel < channels ? rows : 0;
+#pragma unroll
+        for (int tile = 0; tile < 8; tile++, to += (i64)8 * stride) {
+            if (token + tile * 8 < rows) *(uint2*)to = fours[tile];
+        }
+    } else {
+#pragma unroll
+        for (int tile = 0; tile < 8; tile++, to += (i64)8 * stride) {
+            for (int k = 0; k < 4; k++) {
+                if (token + tile * 8 < rows && channel + k < channels) to[k].bits = (u16)((k < 2 ? fours[tile].x : fours[tile].y) >> k % 2 * 16);
             }
         }
     }
@@ -329,28 +334,18 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
     const Ssd<T>& p = block.p;
     const int lane = threadIdx.x % 32;
     T* to = p.y + block.first_row * p.y_stride + block.head * p.head_dim + block.first_channel;
-    Sums h[PANELS];
-    load_first(block, h);
+    Sums h[PANELS] = {};
+    if (p.state_is_half) {
+        each_of_state<u16>(block, h, [](u16& place, float& number) { number = half_to_float(place); });
+    } else {
+        each_of_state<float>(block, h, [](float& place, float& number) { number = place; });
+    }
     Turn turn;
 #pragma unroll 1
     for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
         Stage<T, PANELS>& s = block.stages[turn.stage];
         warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
-        // What the state before gives: y = h c.
-        Sums y = {};
-        Left before[BATCH][PARTS];
-#pragma unroll
-        for (int n = 0; n < PANELS; n += BATCH) {
-            if (n > 0) await_products<0>();
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
-            hold(y);
-            begin_products();
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) multiply<false>(y, before[i], s.c[n + i]);
-            end_products();
-        }
-        if (BATCH < PANELS) await_products<0>();
+        show_products();
         Left x[PARTS], weighted[PARTS];
         load_left_transposed<PARTS>(x, s.x);
 #pragma unroll
@@ -363,28 +358,42 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
 #pragma unroll
             for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
         }
+        // What the state before gives: y = h c. And the state behind: h = decay * h + weighted x * b.
         const float decay = s.steps.entry[CHUNK - 1];
+        Sums y = {};
+        Left before[BATCH][PARTS];
+        hold(weighted), hold(y);
 #pragma unroll
-        for (int i = 0; i < PANELS * 32; i++) h[i / 32][i / 4 % 8][i % 4] *= decay;
-        await_products<0>();
-        hold(y);
+        for (int n = 0; n < PANELS; n += BATCH) {
+            if (n > 0) await_products<0>();
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) hold(before[i]);
-        // The state behind the chunk: h = decay * h + weighted x * b.
-        hold(weighted);
+            for (int i = 0; i < BATCH; i++) {
+                split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
 #pragma unroll
-        for (int n = 0; n < PANELS; n++) hold(h[n]);
-        begin_products();
+                for (int k = 0; k < 32; k++) h[n + i][k / 4][k % 4] *= decay;
+                hold(h[n + i]);
+            }
+            begin_products();
+#pragma unroll
+            for (int i = 0; i < BATCH; i++) multiply<false>(y, before[i], s.c[n + i]);
+            end_products();
+        }
 #pragma unroll
         for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
         end_products();
+        await_products<1>();
         // y, and what the chunk's own tokens give.
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) hold(before[i]);
+        hold(y);
 #pragma unroll
         for (int tile = 0; tile < 8; tile++) {
             float2 entry = *(const float2*)&s.steps.entry[tile * 8 + lane % 4 * 2];
             y[tile][0] *= entry.x, y[tile][1] *= entry.y, y[tile][2] *= entry.x, y[tile][3] *= entry.y;
         }
+        load_left_transposed<PARTS>(x, s.x);
         warpgroup_wait(&block.ends->scored[turn.stage], turn.parity);
+        show_products();
         hold(x), hold(y);
         begin_products();
         multiply<false>(y, x, s.scores);
@@ -397,7 +406,11 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
         store_y(to, p.y_stride, y, p.tokens - first, block.channels);
         to += (i64)CHUNK * p.y_stride;
     }
-    store_last(block, h);
+    if (p.state_is_half) {
+        each_of_state<u16>(block, h, [](u16& place, float number) { place = float_to_half(number); });
+    } else {
+        each_of_state<float>(block, h, [](float& place, float number) { place = number; });
+    }
 }
 
 // Grid (heads, ceil(head_dim / 64), streams), three warpgroups. d_state is at most 64 * PANELS. Shared memory: as many stages as p.stages says,
@@ -409,7 +422,8 @@ static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     Ends* ends = (Ends*)(stages + p.stages);
     const int first_channel = blockIdx.y * 64;
     Block<T, PANELS> block = {p, stages, ends, (int)blockIdx.x, first_channel, min(64, p.head_dim - first_channel), (u64)blockIdx.z * p.tokens};
-    if (threadIdx.x < 3 * STAGES) warpgroup_barrier_init(ends->loaded + threadIdx.x);
+    // The loaders arrive once more each behind their copies.
+    if (threadIdx.x < 3 * STAGES) warpgroup_barrier_init(ends->loaded + threadIdx.x, threadIdx.x < STAGES ? WARPGROUP : 0);
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         take_registers<104, true>();

@@ -95,17 +95,23 @@ static __device__ __forceinline__ void hold(Left (&left)[PARTS]) {
     for (int i = 0; i < PARTS * 16; i++) asm volatile("" : "+r"(left[i / 16][i / 4 % 4][i % 4])::"memory");
 }
 
+// What other threads wrote to shared memory, and this one has waited for, becomes visible to its products.
+static __device__ __forceinline__ void show_products() {
+#if WGMMA
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
 static __device__ __forceinline__ void begin_products() {
 #if WGMMA
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #endif
 }
-// Waits until at most `LEFT` groups are under way.
 static __device__ __forceinline__ void end_products() {
 #if WGMMA
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 #endif
 }
+// Waits until at most `LEFT` groups are under way.
 template <int LEFT>
 static __device__ __forceinline__ void await_products() {
 #if WGMMA
@@ -180,17 +186,18 @@ static __device__ __forceinline__ void take_registers() {
 
 // ---- barriers -------------------------------------------------------------------------------------------------------------------
 
-// One arrival of each of a warpgroup's warps ends a phase.
-static __device__ __forceinline__ void warpgroup_barrier_init(u64* barrier) {
-    asm volatile("mbarrier.init.shared.b64 [%0], 4;" ::"r"(shared_address(barrier)) : "memory");
+// A phase ends with one arrival of each of a warpgroup's warps and `others`.
+static __device__ __forceinline__ void warpgroup_barrier_init(u64* barrier, int others) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(4 + others) : "memory");
 }
-// By all threads of a warpgroup: what they did before can be relied on behind the barrier, by wgmma too.
+// By all threads of a warpgroup: what they did before can be relied on behind the barrier.
 static __device__ __forceinline__ void warpgroup_arrive(u64* barrier) {
-#if WGMMA
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
     __syncwarp();
     if (threadIdx.x % 32 == 0) asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(barrier)) : "memory");
+}
+// Another arrival, of this thread's, as soon as the copies that it has begun have ended.
+static __device__ __forceinline__ void arrive_behind_copies(u64* barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 // Waits for the end of a phase: the first has parity 0, and before it parity 1 has passed.
 static __device__ __forceinline__ void warpgroup_wait(u64* barrier, int parity) {
