@@ -80,53 +80,53 @@ struct Turn {
 
 // ---- loading --------------------------------------------------------------------------------------------------------------------
 
-// Rows of T into panels side by side, asynchronously: 16 bytes of f32 go where the high or the low parts of eight numbers will be. What lies
-// beyond `rows` or `width` becomes zero. If `aligned`, all rows lie on multiples of 16 bytes.
+// Rows of T into panels side by side, asynchronously. Of 16 numbers of f32 eight go where the high parts of all will be, in the same 32
+// bytes, and eight to the low parts. What lies beyond `rows` or `width` becomes zero. If `aligned`, rows lie on multiples of 16 bytes.
 template <int PANELS, class T, int PARTS>
 static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* from, int stride, int rows, int width, bool aligned) {
     const int UNIT = 16 / sizeof(T), ACROSS = PANELS * 64 / UNIT, APART = WARPGROUP / ACROSS, STEPS = CHUNK / APART;
     const int unit = threadIdx.x % ACROSS, column = unit * UNIT, first = threadIdx.x / ACROSS;
-    Panel& panel = to[column / 64][unit % PARTS];
+    const int column_there = PARTS == 1 ? column % 64 : (unit % 16 / 4 * 2 + unit % 2) * 8;
+    Panel& panel = to[column / 64][unit / 2 % PARTS];
     const T* source = from + (i64)first * stride + column;
     if (aligned) {
         const bool inside = column < width;
 #pragma unroll
         for (int i = 0; i < STEPS; i++) {
             int row = first + i * APART;
-            copy16_async(panel.numbers + place(row, column % 64 / 8 * 8), inside ? source + (i64)i * APART * stride : from, inside && row < rows ? 16 : 0);
+            copy16_async(panel.numbers + place(row, column_there), inside ? source + (i64)i * APART * stride : from, inside && row < rows ? 16 : 0);
         }
     } else {
 #pragma unroll 1
         for (int row = first; row < CHUNK; row += APART, source += (i64)APART * stride) {
-            T* here = (T*)(panel.numbers + place(row, column % 64 / 8 * 8));
+            T* here = (T*)(panel.numbers + place(row, column_there));
             for (int k = 0; k < UNIT; k++) here[k] = row < rows && column + k < width ? source[k] : T{};
         }
     }
 }
 
-// Makes f32 pairs of what this warp copied. Eight numbers are 32 bytes before and after, in the same two places.
+// Makes f32 pairs of what this warp copied, 16 numbers a lane at a time.
 template <int PANELS>
 static __device__ __forceinline__ void split_rows(Panel (*panels)[2]) {
-    const int ACROSS = PANELS * 16, STEPS = CHUNK * PANELS * 8 / WARPGROUP, BATCH = 4;
+    const int ACROSS = PANELS * 16, STEPS = CHUNK * ACROSS / 4 / WARPGROUP;
     const int lane = threadIdx.x % 32;
-#pragma unroll 1
-    for (int first = 0; first < STEPS; first += BATCH) {
-        uint4* here[BATCH][2];
-        float4 v[BATCH][2];
+#pragma unroll 2
+    for (int i = 0; i < STEPS; i++) {
+        const int unit = (4 * i + lane / 8) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 8 * 4, row = unit / ACROSS, column = unit % 16 * 4;
+        uint4* here[4];
+        float4 v[4];
+        u32 parts[8][2];
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            const int unit = (2 * (first + i) + lane / 16) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 16 * 2;
-            const int column = unit % ACROSS * 4, at = place(unit / ACROSS, column % 64);
-#pragma unroll
-            for (int k = 0; k < 2; k++) here[i][k] = (uint4*)(panels[column / 64][k].numbers + at), v[i][k] = *(const float4*)here[i][k];
+        for (int k = 0; k < 4; k++) {
+            here[k] = (uint4*)(panels[unit % ACROSS / 16][k / 2].numbers + place(row, column + k % 2 * 8));
+            v[k] = *(const float4*)here[k];
         }
 #pragma unroll
-        for (int i = 0; i < BATCH; i++) {
-            u32 parts[4][2];
+        for (int k = 0; k < 4; k++) split<2>(parts[2 * k], v[k].x, v[k].y), split<2>(parts[2 * k + 1], v[k].z, v[k].w);
 #pragma unroll
-            for (int k = 0; k < 2; k++) split<2>(parts[2 * k], v[i][k].x, v[i][k].y), split<2>(parts[2 * k + 1], v[i][k].z, v[i][k].w);
-#pragma unroll
-            for (int k = 0; k < 2; k++) *here[i][k] = make_uint4(parts[0][k], parts[1][k], parts[2][k], parts[3][k]);
+        for (int k = 0; k < 4; k++) {
+            const u32(*from)[2] = parts + k % 2 * 4;
+            *here[k] = make_uint4(from[0][k / 2], from[1][k / 2], from[2][k / 2], from[3][k / 2]);
         }
     }
 }
@@ -202,6 +202,30 @@ static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block
 
 // ---- scores ---------------------------------------------------------------------------------------------------------------------
 
+// What (c . b) is multiplied by: from each token to the tokens behind it decay and step size, else 0.
+static __device__ __forceinline__ void decays(Sums& factors, const Steps& steps) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, row = warp * 16 + lane / 4;
+    // From before this warp's rows decay is that to `middle`, times that from there on: both at most 1.
+    const float middle = steps.cum[warp > 0 ? warp * 16 - 1 : 0], cum_i[2] = {steps.cum[row], steps.cum[row + 8]};
+    const float decay_i[2] = {exp2_approx(cum_i[0] - middle), exp2_approx(cum_i[1] - middle)};
+#pragma unroll
+    for (int tile = 0; tile < 8; tile++) {
+        const int j = tile * 8 + lane % 4 * 2;
+        const float2 cum = *(const float2*)&steps.cum[j], step = *(const float2*)&steps.step[j];
+        const float cum_j[2] = {cum.x, cum.y}, step_j[2] = {step.x, step.y};
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            if (tile < 2 * warp) {
+                const float decay = exp2_approx(middle - cum_j[k]) * step_j[k];
+                factors[tile][k] = decay * decay_i[0], factors[tile][2 + k] = decay * decay_i[1];
+            } else if (tile < 2 * warp + 2) {
+#pragma unroll
+                for (int r = 0; r < 2; r++) factors[tile][2 * r + k] = j + k <= row + r * 8 ? exp2_approx(cum_i[r] - cum_j[k]) * step_j[k] : 0.0f;
+            }
+        }
+    }
+}
+
 template <class T, int PANELS>
 static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& block) {
     const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 4 / PARTS;  // panels of c at once in registers
@@ -213,7 +237,7 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& bloc
         Stage<T, PANELS>& s = block.stages[turn.stage];
         warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
         show_products();
-        Sums dots = {};
+        Sums dots = {}, factors = {};
 #pragma unroll
         for (int n = 0; n < PANELS; n += BATCH) {
             Left left[BATCH][PARTS];
@@ -224,42 +248,20 @@ static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& bloc
 #pragma unroll
             for (int i = 0; i < BATCH; i++) multiply<false>(dots, left[i], s.b[n + i]);
             end_products();
+            if (n == 0) decays(factors, s.steps);
             await_products<0>();
             hold(dots);
 #pragma unroll
             for (int i = 0; i < BATCH; i++) hold(left[i]);
         }
-        // Before this warp's rows, decay is that from j to `middle`, times that from there to i.
-        const float middle = s.steps.cum[warp > 0 ? warp * 16 - 1 : 0], cum_i[2] = {s.steps.cum[row], s.steps.cum[row + 8]};
-        const float decay_i[2] = {exp2_approx(cum_i[0] - middle), exp2_approx(cum_i[1] - middle)};
 #pragma unroll
-        for (int tile = 0; tile < 8; tile++) {
-            const int j = tile * 8 + lane % 4 * 2;
-            float2 cum_j = *(const float2*)&s.steps.cum[j], step_j = *(const float2*)&s.steps.step[j];
-            float low[2] = {}, high[2] = {};
-            if (tile < 2 * warp) {
-                float decay_low = exp2_approx(middle - cum_j.x) * step_j.x, decay_high = exp2_approx(middle - cum_j.y) * step_j.y;
+        for (int i = 0; i < 16; i++) {
+            const int tile = i / 2, r = i % 2, above = row + r * 8 - lane % 4 * 2 - tile * 8;  // rows from the diagonal down to here
+            u32 parts[PARTS];
+            split<PARTS>(parts, dots[tile][2 * r] * factors[tile][2 * r] + (above == 0 ? d : 0.0f),
+                         dots[tile][2 * r + 1] * factors[tile][2 * r + 1] + (above == 1 ? d : 0.0f));
 #pragma unroll
-                for (int r = 0; r < 2; r++) low[r] = dots[tile][2 * r] * (decay_low * decay_i[r]), high[r] = dots[tile][2 * r + 1] * (decay_high * decay_i[r]);
-            } else if (tile < 2 * warp + 2) {
-#pragma unroll
-                for (int r = 0; r < 2; r++) {
-                    const int i = row + r * 8;
-                    low[r] = dots[tile][2 * r] * exp2_approx(cum_i[r] - cum_j.x) * step_j.x;
-                    high[r] = dots[tile][2 * r + 1] * exp2_approx(cum_i[r] - cum_j.y) * step_j.y;
-                    low[r] = j < i ? low[r] : j == i ? low[r] + d : 0.0f;
-                    high[r] = j + 1 < i ? high[r] : j + 1 == i ? high[r] + d : 0.0f;
-                }
-            } else if (first >= CHUNK * block.p.stages) {
-                continue;  // zero since the ring's first round
-            }
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                u32 parts[PARTS];
-                split<PARTS>(parts, low[r], high[r]);
-#pragma unroll
-                for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, j)) = parts[part];
-            }
+            for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, tile * 8 + lane % 4 * 2)) = parts[part];
         }
         warpgroup_arrive(&block.ends->scored[turn.stage]);
     }
@@ -346,23 +348,11 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
         Stage<T, PANELS>& s = block.stages[turn.stage];
         warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
         show_products();
-        Left x[PARTS], weighted[PARTS];
-        load_left_transposed<PARTS>(x, s.x);
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            float2 weight = *(const float2*)&s.steps.weight[i / 2 * 8 + lane % 4 * 2];
-            float low = low_bf16(x[0][i / 4][i % 4]), high = high_bf16(x[0][i / 4][i % 4]);
-            if constexpr (PARTS == 2) low += low_bf16(x[1][i / 4][i % 4]), high += high_bf16(x[1][i / 4][i % 4]);
-            u32 parts[PARTS];
-            split<PARTS>(parts, low * weight.x, high * weight.y);
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
-        }
-        // What the state before gives: y = h c. And the state behind: h = decay * h + weighted x * b.
+        // What the state before gives: y = h c. The state is then free to decay.
         const float decay = s.steps.entry[CHUNK - 1];
         Sums y = {};
         Left before[BATCH][PARTS];
-        hold(weighted), hold(y);
+        hold(y);
 #pragma unroll
         for (int n = 0; n < PANELS; n += BATCH) {
             if (n > 0) await_products<0>();
@@ -378,11 +368,20 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
             for (int i = 0; i < BATCH; i++) multiply<false>(y, before[i], s.c[n + i]);
             end_products();
         }
+        if (BATCH < PANELS) await_products<0>();
+        Left x[PARTS], weighted[PARTS];
+        load_left_transposed<PARTS>(x, s.x);
 #pragma unroll
-        for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
-        end_products();
-        await_products<1>();
-        // y, and what the chunk's own tokens give.
+        for (int i = 0; i < 16; i++) {
+            float2 weight = *(const float2*)&s.steps.weight[i / 2 * 8 + lane % 4 * 2];
+            float low = low_bf16(x[0][i / 4][i % 4]), high = high_bf16(x[0][i / 4][i % 4]);
+            if constexpr (PARTS == 2) low += low_bf16(x[1][i / 4][i % 4]), high += high_bf16(x[1][i / 4][i % 4]);
+            u32 parts[PARTS];
+            split<PARTS>(parts, low * weight.x, high * weight.y);
+#pragma unroll
+            for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
+        }
+        await_products<0>();
 #pragma unroll
         for (int i = 0; i < BATCH; i++) hold(before[i]);
         hold(y);
@@ -391,20 +390,25 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
             float2 entry = *(const float2*)&s.steps.entry[tile * 8 + lane % 4 * 2];
             y[tile][0] *= entry.x, y[tile][1] *= entry.y, y[tile][2] *= entry.x, y[tile][3] *= entry.y;
         }
-        load_left_transposed<PARTS>(x, s.x);
+        // What the chunk's own tokens give, and the state behind it: h = decay * h + weighted x * b.
         warpgroup_wait(&block.ends->scored[turn.stage], turn.parity);
         show_products();
-        hold(x), hold(y);
+        hold(x), hold(weighted), hold(y);
         begin_products();
         multiply<false>(y, x, s.scores);
         end_products();
+#pragma unroll
+        for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
+        end_products();
+        await_products<1>();
+        hold(x), hold(y);
+        store_y(to, p.y_stride, y, p.tokens - first, block.channels);
+        to += (i64)CHUNK * p.y_stride;
         await_products<0>();
-        hold(x), hold(weighted), hold(y);
+        hold(weighted);
 #pragma unroll
         for (int n = 0; n < PANELS; n++) hold(h[n]);
         warpgroup_arrive(&block.ends->walked[turn.stage]);
-        store_y(to, p.y_stride, y, p.tokens - first, block.channels);
-        to += (i64)CHUNK * p.y_stride;
     }
     if (p.state_is_half) {
         each_of_state<u16>(block, h, [](u16& place, float number) { place = float_to_half(number); });
