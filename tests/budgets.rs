@@ -202,7 +202,12 @@ fn perplexity_stays_below_its_bound_and_the_report_can_be_read() {
     assert_eq!(json["parts"].as_array().unwrap().len(), a.parts.len());
     assert_eq!(json["perplexity_ratio"], ratio);
     let shares: f64 = json["parts"].as_array().unwrap().iter().map(|p| p["loss"].as_f64().unwrap()).sum();
-    assert!((shares + a.memory_loss - a.predicted).abs() <= 1e-9 * a.predicted);
+    assert!((shares + a.memory_loss - a.sum_of_parts()).abs() <= 1e-9 * a.predicted);
+    // This stream is noise, 16,384 steps of it: what is foretold is what is measured.
+    for foretold in [a.predicted, a.sum_of_parts()] {
+        assert!((1.0 / 1.5..1.5).contains(&(foretold / a.measured.mean)), "{foretold} {}", a.measured.mean);
+    }
+    assert!((1.0..1.5).contains(&a.predicted_within), "{}", a.predicted_within);
     let curve: Vec<(f64, f64)> =
         json["curve"].as_array().unwrap().iter().map(|p| (p["bytes"].as_f64().unwrap(), p["loss"].as_f64().unwrap())).collect();
     assert!(curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 >= pair[1].1));

@@ -46,6 +46,7 @@ fn fits(rows: usize, width: usize, stride: usize, len: usize) -> bool {
 }
 
 /// Whether ranges lie below `width` and none overlaps another.
+#[cfg_attr(feature = "std", inline)]
 fn are_apart(ranges: &[Range<usize>], width: usize) -> bool {
     ranges.iter().enumerate().all(|(i, range)| {
         let overlaps = |other: &Range<usize>| range.start < other.end && other.start < range.end;

@@ -14,6 +14,7 @@ pub enum StateMut<'a> {
 
 impl Default for StateMut<'_> {
     /// No rows.
+    #[cfg_attr(feature = "std", inline)]
     fn default() -> Self {
         StateMut::F32(RowsMut::default())
     }

@@ -368,6 +368,7 @@ impl KernelTable {
 
     /// [`KernelTable::quantize_activations`] of every row of `x`; the rest is (rows, groups).
     #[cfg(feature = "std")]
+    #[inline]
     pub fn quantize_rows(&self, x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
         let groups = x.width().div_ceil(GROUP).max(1);
         // Few groups alone take less time.

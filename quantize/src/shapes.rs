@@ -1,7 +1,10 @@
 //! Published shapes by name, to be timed with random weights: speed needs a config, not a download.
 
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::{Checkpoint, Config, random_numbers};
 use crate::error::Error;
+use crate::lower::{Progress, Report, write_packed};
+use crate::recipe::Recipe;
+use crate::{families, methods};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -25,6 +28,22 @@ pub fn shape(name: &str) -> Result<Checkpoint, Error> {
         Error::invalid(Path::new(name), "shape", format!("is not known; there are {known}"))
     })?;
     random(name, config)
+}
+
+/// Rows of a matrix that differ in [`write`]'s files.
+const DRAWN_ROWS: usize = 64;
+
+/// Writes the published shape `name` to `out`: a few rows of each matrix are drawn and rounded, and then repeated. Speed depends on neither.
+pub fn write(name: &str, recipe: &Recipe, out: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Report, Error> {
+    let checkpoint = shape(name)?;
+    let graph = families::build(&checkpoint)?;
+    let formats = recipe.formats(&graph);
+    let mut pack = |tensor: usize, format| {
+        let matrix = &graph.tensors[tensor];
+        let drawn = random_numbers(&matrix.name, &[matrix.rows.min(DRAWN_ROWS), matrix.cols]);
+        Ok(methods::pack_repeated(format, matrix.rows, matrix.cols, &drawn))
+    };
+    write_packed(&graph, recipe, &formats, out, &mut pack, progress)
 }
 
 /// A checkpoint of random weights under any `config` of a supported family.

@@ -11,6 +11,9 @@ pub struct Model<'a> {
     plan: Plan,
     /// Counted once: a step compares its frame with it.
     channels: Option<usize>,
+    /// The sections below this number have been checked.
+    #[cfg(feature = "std")]
+    checked: u32,
 }
 
 impl<'a> Model<'a> {
@@ -18,13 +21,46 @@ impl<'a> Model<'a> {
     ///
     /// After this only bad input can make a step fail.
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, Error> {
-        let artifact = Artifact::from_bytes(bytes)?;
+        Self::planned(Artifact::from_bytes(bytes)?)
+    }
+
+    /// Like [`Model::from_bytes`], but reads no more than the file's header: work can begin while the rest is still on its way from a disk.
+    ///
+    /// What such a model answers, errors included, counts only once [`Model::check_until`] has found nothing wrong in any section; until then keep
+    /// it to yourself. Sessions look up in the file what had not been checked when they began.
+    #[cfg(feature = "std")]
+    pub fn from_header(bytes: &'a [u8]) -> Result<Self, Error> {
+        Ok(Model { checked: 0, ..Self::planned(Artifact::from_header(bytes)?)? })
+    }
+
+    /// Checks the sections below number `end`, if that has not been done.
+    #[cfg(feature = "std")]
+    pub fn check_until(&mut self, end: u32) -> Result<(), Error> {
+        self.artifact.check_contents(self.checked..end)?;
+        self.checked = self.checked.max(end);
+        Ok(())
+    }
+
+    /// Whether section `id` has been read and checked.
+    #[cfg(feature = "std")]
+    pub(crate) fn is_checked(&self, id: u32) -> bool {
+        id < self.checked
+    }
+
+    #[inline]
+    fn planned(artifact: Artifact<'a>) -> Result<Self, Error> {
         let plan = Plan::new(&artifact)?;
         let channels = match artifact.header().input {
             InputSpec::Frames { channels, .. } => Some(line_count(channels)),
             InputSpec::Tokens { .. } => None,
         };
-        Ok(Model { artifact, plan, channels })
+        Ok(Model {
+            artifact,
+            plan,
+            channels,
+            #[cfg(feature = "std")]
+            checked: u32::MAX,
+        })
     }
 
     /// The file.

@@ -64,6 +64,9 @@ mod decoded {
         Array(&'a [f32]),
         /// Few, or none of an operation's business.
         Other,
+        /// To be looked up each time: while a file is still on its way, nobody waits for what is not needed yet.
+        #[cfg(feature = "std")]
+        Unread,
     }
 
     impl<'a> Prepared<'a> {
@@ -71,6 +74,10 @@ mod decoded {
             let artifact = model.artifact();
             let header = artifact.header();
             let tensor = |id| {
+                #[cfg(feature = "std")]
+                if !model.is_checked(id) {
+                    return Some(Tensor::Unread);
+                }
                 let section = artifact.section(id)?;
                 match section.content.format() {
                     Some(format) => Some(Tensor::Matrix(artifact.matrix(id)?, format)),
@@ -93,16 +100,20 @@ mod decoded {
             Ops(&self.ops)
         }
 
-        pub(super) fn matrix(&self, _: &Artifact<'a>, id: u32) -> Option<(Matrix<'a>, Format)> {
+        pub(super) fn matrix(&self, _artifact: &Artifact<'a>, id: u32) -> Option<(Matrix<'a>, Format)> {
             match self.tensors.get(id as usize)? {
                 Tensor::Matrix(matrix, format) => Some((*matrix, *format)),
+                #[cfg(feature = "std")]
+                Tensor::Unread => Some((_artifact.matrix(id)?, _artifact.section(id)?.content.format()?)),
                 _ => None,
             }
         }
 
-        pub(super) fn array(&self, _: &Artifact<'a>, id: u32) -> Option<&'a [f32]> {
+        pub(super) fn array(&self, _artifact: &Artifact<'a>, id: u32) -> Option<&'a [f32]> {
             match self.tensors.get(id as usize)? {
                 Tensor::Array(array) => Some(array),
+                #[cfg(feature = "std")]
+                Tensor::Unread => _artifact.array(id),
                 _ => None,
             }
         }

@@ -122,7 +122,13 @@ impl Crew<'_> {
 #[cfg(feature = "team")]
 pub(crate) fn shares(units: usize, parts: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = parts.clamp(1, units.max(1));
-    (0..parts).filter_map(move |part| Some(units.checked_mul(part)?.checked_div(parts)?..units.checked_mul(part + 1)?.checked_div(parts)?))
+    (0..parts).filter_map(move |part| {
+        // Small models are done in less time than divisions take.
+        if parts == 1 {
+            return Some(0..units);
+        }
+        Some(units.checked_mul(part)?.checked_div(parts)?..units.checked_mul(part + 1)?.checked_div(parts)?)
+    })
 }
 
 /// All `units`: there is one part.

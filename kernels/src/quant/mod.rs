@@ -51,7 +51,7 @@ pub enum Format {
     Q5,
     /// 6-bit codes through a table of 64: 6.25 bits per weight and 4 bytes per row.
     Q6,
-    /// -1, 0 or 1 in 2 bits, for models trained with such weights: 2.25 bits per weight and 4 bytes per row.
+    /// -1, 0, 1 or 2 times a signed factor, in 2 bits: 2.25 bits per weight and 4 bytes per row. Exact for weights trained as -1, 0 and 1.
     T2,
 }
 

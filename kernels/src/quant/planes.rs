@@ -184,8 +184,7 @@ pub fn default_table(format: Format) -> Option<(&'static [i8], i8)> {
         Format::Q3 => Some((&q3::LEVELS, q3::SHIFT)),
         Format::Q5 => Some((&q5::LEVELS, q5::SHIFT)),
         Format::Q6 => Some((&q6::LEVELS, q6::SHIFT)),
-        // The last code is for nothing that is rounded.
-        Format::T2 => Some((&t2::LEVELS[..3], 0)),
+        Format::T2 => Some((&t2::LEVELS, 0)),
         Format::F32 | Format::F16 | Format::Q8 | Format::Q4 => None,
     }
 }

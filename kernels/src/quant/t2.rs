@@ -1,11 +1,12 @@
-//! T2: `weight = row_scale * factor * (code - 1)`, code in 0..3, for models that were trained with weights of -1, 0 and 1.
+//! T2: `weight = row_scale * factor * (code - 1)`, code in 0..4. Weights that were trained as -1, 0 and 1 are kept as they are; others take the
+//! fourth level too, on the side of zero that a group's signed factor gives it.
 //!
 //! A tile is two lines of four codes a byte ([`super::planes`]), 128 bytes.
 
 use super::planes::Tile;
 use super::q8;
 
-/// Value of each code. No writer gives the last one, but a file may hold it.
+/// Value of each code.
 pub(crate) const LEVELS: [i8; 4] = [-1, 0, 1, 2];
 
 /// Expands a tile's codes into the layout of a Q8 tile.

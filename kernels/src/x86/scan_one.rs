@@ -8,6 +8,7 @@ use super::stored::Cell;
 use crate::rows::RowsMut;
 use crate::table::Scan;
 use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// Exponentials that are taken together.
@@ -96,26 +97,23 @@ impl Token<'_> {
         // Behind the last register the last again.
         let some = |first: usize| [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| (first + i).min(count - 1));
         let gap = _mm512_set1_ps(scan.gap);
-        let mut steps = [[0.0; LANES]; PART];
-        for first in (0..count).step_by(EXPS) {
-            let some = some(first);
-            let exps = exp(each!(i < EXPS: _mm512_add_ps(load(dt, some[i]), load(scan.dt_bias, some[i]))));
-            for i in 0..EXPS {
-                lanes::store(&mut steps[some[i]], exps[i]);
+        // Registers behind the last are those of the last, and nobody reads them.
+        let mut steps = [const { [MaybeUninit::<[f32; LANES]>::uninit(); EXPS] }; PART / EXPS];
+        for (block, steps) in steps.iter_mut().enumerate().take(count.div_ceil(EXPS)) {
+            let some = some(block * EXPS);
+            let sums = each!(i < EXPS: _mm512_add_ps(load(dt, some[i]), load(scan.dt_bias, some[i])));
+            let exps = exp(sums);
+            for half in 0..EXPS / SOME {
+                let at = half * SOME;
+                let sizes = softplus_of(each!(i < SOME: sums[at + i]), each!(i < SOME: exps[at + i]));
+                for i in 0..SOME {
+                    lanes::store(steps[at + i].write([0.0; LANES]), _mm512_mul_ps(sizes[i], gap));
+                }
             }
         }
-        for first in (0..count).step_by(SOME) {
-            let some = some(first);
-            let sizes = softplus_of(
-                each!(i < SOME: _mm512_add_ps(load(dt, some[i]), load(scan.dt_bias, some[i]))),
-                each!(i < SOME: lanes::load(&steps[some[i]])),
-            );
-            for i in 0..SOME {
-                lanes::store(&mut steps[some[i]], _mm512_mul_ps(sizes[i], gap));
-            }
-        }
-        for (i, dt) in steps.iter().enumerate().take(count) {
-            let dt = lanes::load(dt);
+        for (i, dt) in steps.as_flattened().iter().enumerate().take(count) {
+            // SAFETY: the loop above wrote as many.
+            let dt = lanes::load(unsafe { dt.assume_init_ref() });
             let minus_dt = _mm512_xor_ps(dt, _mm512_set1_ps(-0.0));
             let dx = _mm512_mul_ps(dt, load(x, i));
             let mut channels = Channels { at: at + i * LANES, mask, minus_dt, dx, sum: _mm512_setzero_ps() };
@@ -123,22 +121,20 @@ impl Token<'_> {
             unsafe { self.all_states::<FULL, T>(&mut channels, h) };
             store(y, i, channels.sum);
         }
-        if let Some(z) = scan.z {
-            for first in (0..count).step_by(EXPS) {
-                let some = some(first);
-                let exps = exp(each!(i < EXPS: _mm512_xor_ps(load(z.row(self.t), some[i]), _mm512_set1_ps(-0.0))));
+        for first in (0..count).step_by(EXPS) {
+            let some = some(first);
+            let mut out = each!(i < EXPS: _mm512_add_ps(load(y, some[i]), _mm512_mul_ps(load(scan.d, some[i]), load(x, some[i]))));
+            if let Some(z) = scan.z {
+                let z = z.row(self.t);
+                let exps = exp(each!(i < EXPS: _mm512_xor_ps(load(z, some[i]), _mm512_set1_ps(-0.0))));
                 for i in 0..EXPS {
-                    lanes::store(&mut steps[some[i]], exps[i]);
+                    let share = _mm512_div_ps(load(z, some[i]), _mm512_add_ps(_mm512_set1_ps(1.0), exps[i]));
+                    out[i] = _mm512_mul_ps(out[i], share);
                 }
             }
-        }
-        for (i, exp) in steps.iter().enumerate().take(count) {
-            let mut out = _mm512_add_ps(load(y, i), _mm512_mul_ps(load(scan.d, i), load(x, i)));
-            if let Some(z) = scan.z {
-                let share = _mm512_div_ps(load(z.row(self.t), i), _mm512_add_ps(_mm512_set1_ps(1.0), lanes::load(exp)));
-                out = _mm512_mul_ps(out, share);
+            for i in 0..EXPS {
+                store(y, some[i], out[i]);
             }
-            store(y, i, out);
         }
     }
 

@@ -20,7 +20,7 @@ const STREAM: usize = 8;
 /// Bytes of tiles that stay near for the next few vectors.
 const NEAR_BYTES: usize = 64 * 1024;
 /// Tiles of a matrix up to which they are likely to be in a cache.
-const PAIRS_BYTES: usize = 256 * 1024;
+const PAIRS_BYTES: usize = 48 * 1024;
 /// From this many vectors and groups on, tiles are expanded into a panel.
 const PANEL_VECTORS: usize = 48;
 const PANEL_MIN_GROUPS: usize = 8;
@@ -126,9 +126,11 @@ fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
     let start = |shift: i8| _mm512_set1_epi32((i32::from(shift) - 128) & 0xffff);
     let (first, second) = (start(0), start(q.shift));
     let matrix = Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
+    // A compiler that knows by how much to shift would shift bytes before they are widened, which takes four instructions.
+    let by_one = _mm_cvtsi32_si128(core::hint::black_box(1));
     let split = move |sub| {
         let picks = _mm512_test_epi32_mask(sub, one);
-        (_mm512_mask_mov_epi32(first, picks, second), _mm512_srai_epi32::<1>(sub))
+        (_mm512_mask_mov_epi32(first, picks, second), _mm512_sra_epi32(sub, by_one))
     };
     if std::is_x86_feature_detected!("avx512vbmi") {
         // The table lies four times in the register: whatever the two bits above a code are, they pick the same level.
@@ -212,10 +214,10 @@ fn stream<const N: usize, T>(
     // is read in order, which is what reaches its speed.
     let in_pairs = N <= 2 && size_of_val(matrix.tiles) <= PAIRS_BYTES;
     while i < tile_rows.end {
-        i += if in_pairs && i + 1 < tile_rows.end {
-            rows::<N, 2, T>(matrix, i, x, first, out, word, split)
-        } else {
-            rows::<N, 1, T>(matrix, i, x, first, out, word, split)
+        i += match tile_rows.end - i {
+            4.. if in_pairs && N == 1 => rows::<N, 4, T>(matrix, i, x, first, out, word, split),
+            2.. if in_pairs => rows::<N, 2, T>(matrix, i, x, first, out, word, split),
+            _ => rows::<N, 1, T>(matrix, i, x, first, out, word, split),
         };
     }
     N
@@ -250,8 +252,10 @@ fn rows<const N: usize, const R: usize, T>(
         let mut isum = [[_mm512_setzero_si512(); N]; R];
         let at = |t: usize| (first + t) * groups + g;
         for r in 0..R {
-            prefetch(tiles.as_ptr().wrapping_add(r * groups + g + ahead));
-            if g % 4 == 0 {
+            if R == 1 {
+                prefetch(tiles.as_ptr().wrapping_add(r * groups + g + ahead));
+            }
+            if R == 1 && g % 4 == 0 {
                 prefetch(sub_scales.as_ptr().wrapping_add(r * groups + g + ahead));
             }
             // SAFETY: 16 readable bytes of as many tiles as `R` rows have; the load asks for no alignment.

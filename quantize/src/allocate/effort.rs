@@ -4,6 +4,8 @@ use brooklet::kernels::quant::Format;
 
 /// Multiplications that finding out what matrices are worth may take: some minutes.
 const MOST_MACS: u64 = 16_000_000_000_000;
+/// The same for running each matrix of the finished file alone.
+const MOST_MACS_OF_OWN: u64 = 6_000_000_000_000;
 /// The same for one measurement of a whole file.
 const MOST_MACS_OF_WHOLE: u64 = 400_000_000_000;
 
@@ -30,7 +32,9 @@ pub(super) struct Effort {
 impl Effort {
     /// For `units` matrices that may take `formats`, in a model of so many multiplications a step, over a stream of at most `stream_steps`.
     pub(super) fn new(units: usize, formats: &[Format], macs_per_step: u64, stream_steps: usize) -> Self {
-        let rounded: Vec<Format> = formats.iter().copied().filter(|format| format.is_quantized()).collect();
+        let mut rounded: Vec<Format> = formats.iter().copied().filter(|format| format.is_quantized()).collect();
+        // Two bits are offered to some budgets only. They come on top, so that one ledger serves all.
+        let on_top: Vec<Format> = if rounded.len() > 1 { rounded.extract_if(.., |f| *f == Format::T2).collect() } else { Vec::new() };
         let affords = |steps: usize, anchors: usize| {
             (units * anchors * steps.min(stream_steps)) as u64 <= MOST_MACS / macs_per_step.max(1) // saturates nowhere: units are few
         };
@@ -41,6 +45,9 @@ impl Effort {
             anchors.dedup();
             for (segments, steps) in STREAMS {
                 if segments * steps >= least_steps && affords(segments * steps, anchors.len()) {
+                    if anchors == rounded {
+                        anchors.splice(..0, on_top);
+                    }
                     return Effort { segments, steps, anchors, bands: units };
                 }
             }
@@ -49,6 +56,14 @@ impl Effort {
         let bands = MOST_MACS / (macs_per_step.max(1) * (segments * steps) as u64);
         Effort { segments, steps, anchors: middle(Format::Q4).into_iter().collect(), bands: (bands as usize).clamp(1, units.max(1)) }
     }
+}
+
+/// Segments and steps on which each of `units` matrices of a finished file can be run by itself; `None` where that takes too long.
+pub(super) fn stream_for_own(units: usize, macs_per_step: u64, whole: (usize, usize)) -> Option<(usize, usize)> {
+    let affords = |(segments, steps): (usize, usize)| ((units * segments * steps) as u64).saturating_mul(macs_per_step) <= MOST_MACS_OF_OWN;
+    let is_some =
+        |&(segments, steps): &(usize, usize)| segments * steps >= STEPS_FOR_ALL && segments <= whole.0 && affords((segments, steps));
+    STREAMS.into_iter().find(is_some)
 }
 
 /// Segments and steps for measurements of whole files, whose float answers must be held meanwhile.
@@ -78,6 +93,16 @@ mod tests {
         for (effort, macs) in [(small, 50_000), (middling, 350_000_000), (large, 1_500_000_000)] {
             let work = effort.bands * effort.anchors.len() * effort.segments * effort.steps;
             assert!(work as u64 * macs <= MOST_MACS, "{effort:?}");
+        }
+    }
+
+    #[test]
+    fn two_bits_are_measured_on_the_stream_of_the_others() {
+        let with: Vec<Format> = std::iter::once(Format::T2).chain(FORMATS).collect();
+        for macs in [50_000, 38_000_000, 350_000_000, 1_500_000_000] {
+            let (without, with) = (Effort::new(65, &FORMATS, macs, usize::MAX), Effort::new(65, &with, macs, usize::MAX));
+            assert_eq!((with.segments, with.steps, with.bands), (without.segments, without.steps, without.bands));
+            assert_eq!(with.anchors.contains(&Format::T2), without.anchors.len() == 5);
         }
     }
 

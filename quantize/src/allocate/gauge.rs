@@ -5,13 +5,13 @@ use super::ledger::Ledger;
 use super::memory::{Need, need};
 use super::{Request, Write};
 use crate::error::Error;
-use crate::fit::candidates::all_at_least;
+use crate::fit::activations::rounding;
+use crate::fit::candidates::{Unit, all_at_least};
 use crate::fit::meter::{Meter, Profile};
 use crate::fit::shelf::Shelf;
 use crate::fit::{Calibration, FitProgress, MOST_HELD_NUMBERS};
 use crate::graph::Graph;
 use crate::lower::{Layout, Report};
-use crate::methods::Method;
 use crate::recipe::Recipe;
 use brooklet::Model;
 use brooklet::kernels::quant::Format;
@@ -21,9 +21,12 @@ use std::path::{Path, PathBuf};
 /// A number of segments and the steps of each.
 pub(super) type Stream = (usize, usize);
 
-/// How the ledger names what a method's file lost over the sum of its parts, but for the size.
-fn over_parts_name(method: Method) -> String {
-    format!("{} over its parts, bytes: ", method.name())
+/// What matrices of a file cost in the codes that they have there, in nats per step.
+pub(super) struct Own {
+    /// By unit.
+    pub(super) losses: Vec<f64>,
+    /// Of all.
+    pub(super) together: f64,
 }
 
 /// Measures files.
@@ -45,6 +48,7 @@ pub(super) struct Gauge<'g, 'w> {
     /// What whole files are measured on.
     pub(super) whole: Stream,
     channels: usize,
+    outputs: usize,
 }
 
 impl<'g, 'w> Gauge<'g, 'w> {
@@ -72,7 +76,7 @@ impl<'g, 'w> Gauge<'g, 'w> {
         let weights = shelf.checksum(float.len());
         let of = format!("weights {weights:08x}, stream {:08x}, context {}", calibration.checksum(), recipe.cache.context);
         let ledger = Ledger::open(request.ledger, of)?;
-        let channels = model.channels().unwrap_or(1);
+        let (channels, outputs) = (model.channels().unwrap_or(1), model.outputs());
         let (out, meters) = (out.to_owned(), Vec::new());
         Ok(Gauge {
             recipe,
@@ -89,6 +93,7 @@ impl<'g, 'w> Gauge<'g, 'w> {
             macs_per_step,
             whole,
             channels,
+            outputs,
         })
     }
 
@@ -132,6 +137,24 @@ impl<'g, 'w> Gauge<'g, 'w> {
         Ok(loss)
     }
 
+    /// Mean divergence when nothing but the activations of matrices that may be quantized is rounded; `plain` are the coarsest formats.
+    pub(super) fn activations(&mut self, plain: &[Option<Format>]) -> Result<f64, Error> {
+        let what = "activations alone";
+        let name = format!("{what}, {} x {}", self.whole.0, self.whole.1);
+        if let Some(known) = self.ledger.get(&name) {
+            return Ok(known);
+        }
+        let formats = all_at_least(plain, Format::F16);
+        if !self.shelf.holds(&formats) {
+            self.make(&formats)?;
+        }
+        let meter = self.meter(self.whole)?;
+        self.say(what);
+        let loss = self.meters[meter].1.divergence_by(rounding(), &self.shelf.mix(&self.float_layout, &formats)?.model()?)?;
+        self.ledger.put(name, loss)?;
+        Ok(loss)
+    }
+
     /// RAM that a file of these formats takes.
     pub(super) fn need(&mut self, layout: &Layout<'_>, formats: &[Option<Format>]) -> Result<Need, Error> {
         if !self.shelf.holds(formats) {
@@ -162,16 +185,33 @@ impl<'g, 'w> Gauge<'g, 'w> {
         Ok((report, self.meters[meter].1.profile(&model)?, need(&model)))
     }
 
-    /// What a file of `method` lost over the sum of what it left of each matrix: of those measured before, the one whose size is nearest to `bytes`.
-    pub(super) fn over_parts(&self, method: Method, bytes: u64) -> Option<f64> {
-        let start = over_parts_name(method);
-        let measured = self.ledger.beginning_with(&start).filter_map(|(size, ratio)| Some((size.parse::<u64>().ok()?, ratio)));
-        measured.min_by_key(|(size, _)| size.abs_diff(bytes)).map(|(_, ratio)| ratio)
-    }
-
-    /// Keeps that ratio for the next budget, if it says anything.
-    pub(super) fn keep_over_parts(&mut self, method: Method, bytes: u64, ratio: f64) -> Result<(), Error> {
-        if ratio > 0.0 { self.ledger.put(format!("{}{bytes}", over_parts_name(method)), ratio) } else { Ok(()) }
+    /// What each unit of the file of these formats costs by itself in the codes that it has there, and all of them together, with what `layout` costs: as
+    /// the sum of the changes that each makes in the answers. The codes are those of `out`, or the nearest.
+    pub(super) fn own(
+        &mut self,
+        out: Option<&Path>,
+        layout: &Layout<'_>,
+        formats: &[Option<Format>],
+        units: &[Unit],
+        stream: Stream,
+    ) -> Result<Own, Error> {
+        let made = out.map(|out| self.shelf.first_and(out, formats)).transpose()?;
+        let meter = self.meter(stream)?;
+        let (meter, shelf) = (&self.meters[meter].1, made.as_ref().unwrap_or(&self.shelf));
+        let mut sum = meter.superposition();
+        let mut of = |layout: &Layout<'_>, formats: &[Option<Format>]| meter.superpose(&mut sum, &shelf.mix(layout, formats)?.model()?);
+        if layout.slots() != self.float_layout.slots() {
+            of(layout, &self.float)?;
+        }
+        let mut losses = Vec::with_capacity(units.len());
+        for unit in units {
+            let what = "each matrix of the file alone";
+            (self.progress)(FitProgress::Measuring { what, done: losses.len(), total: units.len() });
+            let mut alone = self.float.clone();
+            unit.tensors.iter().for_each(|&tensor| alone[tensor] = formats[tensor]);
+            losses.push(of(&self.float_layout, &alone)?);
+        }
+        Ok(Own { losses, together: meter.together(&sum, self.outputs) })
     }
 
     fn say(&mut self, what: &str) {

@@ -41,11 +41,6 @@ impl Ledger {
         self.losses.get(what).copied()
     }
 
-    /// What was measured of things whose names begin alike, by the rest of their names.
-    pub(super) fn beginning_with<'l>(&'l self, start: &'l str) -> impl Iterator<Item = (&'l str, f64)> {
-        self.losses.iter().filter_map(move |(what, loss)| Some((what.strip_prefix(start)?, *loss)))
-    }
-
     /// Keeps a loss.
     pub(super) fn put(&mut self, what: String, loss: f64) -> Result<(), Error> {
         // JSON has no infinity; what is broken is measured again.
@@ -82,7 +77,6 @@ mod tests {
         ledger.put("none".to_owned(), f64::NAN).unwrap();
         let again = open("a").unwrap();
         assert_eq!((again.get("one"), again.get("none")), (Some(0.1 + 0.2), None));
-        assert_eq!(again.beginning_with("o").collect::<Vec<_>>(), [("ne", 0.1 + 0.2)]);
         assert!(open("b").err().unwrap().to_string().contains("another checkpoint"));
         std::fs::write(&path, "{").unwrap();
         assert!(open("a").err().unwrap().to_string().contains("not JSON"));

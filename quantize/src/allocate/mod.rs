@@ -7,6 +7,7 @@
 //! Files to measure come from a [`Write`], so that they are made as the result will be: rounded to the nearest, or by a method that knows better.
 
 mod effort;
+mod forecast;
 mod gauge;
 mod goal;
 mod hull;
@@ -30,14 +31,16 @@ use crate::methods::{Method, takes_metric};
 use crate::recipe::Recipe;
 use brooklet::kernels::quant::Format;
 use effort::Effort;
+use forecast::By;
 use gauge::Gauge;
 use sizes::Sizes;
 use std::path::Path;
 
 /// Checkpoints of more numbers than this are measured against half floats: whole floats would take too much room, and tell nothing more.
 const LARGE: u64 = 200_000_000;
-/// How far the sum of the parts may be from what a whole file measured before it is corrected.
-const TRUSTED: f64 = 1.5;
+
+/// Factor within which a forecast by losses is good enough.
+const GOOD_FORECAST: f64 = 1.5;
 
 /// Makes the file of a recipe and a format per tensor: [`crate::lower::write_formats`], or another method.
 pub type Write<'w> = dyn FnMut(&Recipe, &[Option<Format>], &Path, &mut dyn FnMut(FitProgress<'_>)) -> Result<Report, Error> + 'w;
@@ -93,12 +96,16 @@ pub struct Allocation {
     pub parts: Vec<Part>,
     /// What the stream's memory costs by itself, in nats per step.
     pub memory_loss: f64,
+    /// What the rounding of activations costs by itself, in nats per step: less is left by half floats alone.
+    pub activations_loss: f64,
     /// What sums of parts are multiplied with to give a prediction.
     pub scale: f64,
     /// Share of the loss of nearest rounding that the method of the file was expected to leave, by what it left of each matrix.
     pub method_share: f64,
     /// Loss that was foretold, in nats per step.
     pub predicted: f64,
+    /// Factor within which nine measurements of ten are of what was foretold: the shorter the calibration stream, the larger.
+    pub predicted_within: f64,
     /// Loss that was measured.
     pub measured: Measured,
     /// The least loss at every size, foretold.
@@ -115,6 +122,13 @@ pub struct Allocation {
     pub whole_steps: usize,
     /// What was written; nothing if only a plan was asked for.
     pub report: Option<Report>,
+}
+
+impl Allocation {
+    /// The losses of all matrices and of the stream's memory, in nats per step: what the file would lose if their errors never met.
+    pub fn sum_of_parts(&self) -> f64 {
+        self.memory_loss + self.parts.iter().map(|part| part.loss).sum::<f64>()
+    }
 }
 
 /// One format that a unit can take.
@@ -141,6 +155,8 @@ pub struct Part {
     pub choices: Vec<Choice>,
     /// What was.
     pub chosen: usize,
+    /// What it costs alone in the codes that it has in the file, where there was time to measure that; else as foretold. In nats per step.
+    pub loss: f64,
 }
 
 impl Part {
@@ -155,6 +171,10 @@ impl Part {
 pub struct Measured {
     /// Mean, in nats per step.
     pub mean: f64,
+    /// How far the mean may be from that of an endless stream of this kind, as a share of itself: its standard error over stretches of the stream.
+    pub relative_error: f64,
+    /// Number of these stretches.
+    pub stretches: usize,
     /// Mean at every position of a segment.
     pub by_position: Vec<f64>,
     /// Perplexity of the calibration text and its ratio to the float model's.
@@ -163,7 +183,13 @@ pub struct Measured {
 
 impl From<Profile> for Measured {
     fn from(profile: Profile) -> Self {
-        Measured { mean: profile.mean(), perplexity: profile.perplexity(), by_position: profile.by_position }
+        Measured {
+            mean: profile.mean(),
+            relative_error: profile.relative_error(),
+            stretches: profile.stretches.len(),
+            perplexity: profile.perplexity(),
+            by_position: profile.by_position,
+        }
     }
 }
 
@@ -226,6 +252,8 @@ pub fn allocate<'w>(
         choices.iter_mut().for_each(|choices| choices.retain(|choice| choice.format.is_quantized()));
     }
 
+    let activations_loss = gauge.activations(&sizes.plain)?;
+
     // Whole files, and what the sums of their parts miss.
     let mut uniform = Vec::new();
     let mut off = Vec::new();
@@ -239,8 +267,8 @@ pub fn allocate<'w>(
         off.push((bytes, loss / sum));
     }
     let aim = limit_bytes.unwrap_or(sizes.fixed_bytes);
-    let near = off.iter().min_by_key(|(bytes, _)| bytes.abs_diff(aim)).map_or(1.0, |near| near.1);
-    let scale = if near.is_finite() && near > 0.0 && !(1.0 / TRUSTED..=TRUSTED).contains(&near) { near } else { 1.0 };
+    let scale = forecast::correction(&off, aim);
+    let of_activations = forecast::of_activations(&choices, activations_loss);
     choices.iter_mut().flatten().for_each(|choice| choice.loss *= scale);
     let fixed = Point { bytes: sizes.fixed_bytes, loss: memory.loss };
     let curve = hull::curve(&choices, fixed);
@@ -259,32 +287,41 @@ pub fn allocate<'w>(
     };
     let formats = sizes.formats_of(&choices, &chosen);
     let file_bytes = sizes.file_bytes(&formats);
-    // What a method makes better, and what it leaves as it is: 8 bits and floats.
-    let loss_of = |better: bool| -> f64 {
-        let chosen = choices.iter().zip(&chosen).map(|(choices, &i)| choices[i]);
-        chosen.filter(|choice| takes_metric(choice.format) == better).map(|choice| choice.loss).sum()
-    };
-    let (nearest_loss, kept_loss) = (loss_of(true), fixed.loss + loss_of(false));
+    let mut parts = sizes.parts(choices, &chosen);
     // A plan is measured by nearest rounding.
-    let mut method_share = 1.0;
     let (report, profile, need) = if request.plan_only {
         let (profile, need) = gauge.profile(&memory.recipe, &layout, &formats)?;
         (None, profile, need)
     } else {
         let (report, profile, need) = gauge.finish(&memory.recipe, &formats)?;
-        if request.method != Method::Nearest && nearest_loss > 0.0 {
-            let left = |tensors: &[usize]| tensors.iter().map(|&t| f64::from(report.tensors[t].left)).sum::<f64>() / tensors.len() as f64;
-            let chosen = sizes.units.iter().zip(&choices).zip(&chosen).map(|((unit, choices), &i)| (unit, choices[i]));
-            let better = chosen.filter(|(_, choice)| takes_metric(choice.format));
-            // Errors that a method made small add up: what was corrected for those of nearest rounding does not concern them.
-            let by_parts = better.map(|(unit, choice)| choice.loss / scale * left(&unit.tensors)).sum::<f64>();
-            method_share = gauge.over_parts(request.method, file_bytes).unwrap_or(1.0) * by_parts / nearest_loss;
-            gauge.keep_over_parts(request.method, file_bytes, (profile.mean() - kept_loss) / by_parts)?;
-        }
         (Some(report), profile, need)
     };
-    let predicted = kept_loss + method_share * nearest_loss;
-    let parts = sizes.parts(choices, &chosen);
+    let by_method = report.as_ref().filter(|_| request.method != Method::Nearest);
+    // What a method makes better; it leaves 8 bits and floats as they are.
+    let better = |part: &Part| takes_metric(part.choice().format);
+    if let Some(report) = by_method {
+        for (part, of_activations) in parts.iter_mut().zip(of_activations).filter(|(part, _)| better(part)) {
+            let left = part.tensors.iter().map(|&t| f64::from(report.tensors[t].left)).sum::<f64>() / part.tensors.len() as f64;
+            // Errors that a method made small add up: what was corrected for those of nearest rounding does not concern them.
+            part.loss = of_activations + (part.loss / scale - of_activations).max(0.0) * left;
+        }
+    }
+    let mut predicted = fixed.loss + parts.iter().map(|part| part.loss).sum::<f64>();
+    let measured = Measured::from(profile);
+    let (part_steps, whole_steps) = (gauge.steps_of((effort.segments, effort.steps)), gauge.steps_of(whole_stream));
+    let mut predicted_within = forecast::within(&measured, By::Losses, part_steps, whole_steps);
+    // Where the stream is too short for a sum of losses, what each matrix changes in the answers says more, if there is time for that.
+    if predicted_within > GOOD_FORECAST
+        && let Some(stream) = effort::stream_for_own(sizes.units.len(), gauge.macs_per_step, whole_stream)
+    {
+        let own = gauge.own(report.as_ref().map(|_| out), &layout, &formats, &sizes.units, stream)?;
+        predicted = own.together;
+        predicted_within = forecast::within(&measured, By::Changes, gauge.steps_of(stream), whole_steps);
+        parts.iter_mut().zip(own.losses).for_each(|(part, loss)| part.loss = loss);
+    }
+    let sum = |loss: &dyn Fn(&Part) -> f64| parts.iter().filter(|part| better(part)).map(loss).sum::<f64>();
+    let nearest_loss = sum(&|part| part.choice().loss);
+    let method_share = if by_method.is_some() && nearest_loss > 0.0 { sum(&|part| part.loss) / nearest_loss } else { 1.0 };
     Ok(Allocation {
         goal: request.goal,
         limit_bytes,
@@ -296,15 +333,17 @@ pub fn allocate<'w>(
         is_finest: parts.iter().all(|part| part.chosen + 1 == part.choices.len()),
         parts,
         memory_loss: fixed.loss,
+        activations_loss,
         scale,
         method_share,
         predicted,
-        measured: profile.into(),
+        predicted_within,
+        measured,
         curve,
         uniform,
         is_relative_error: matches!(graph.output, Output::Values { .. }),
-        part_steps: gauge.steps_of((effort.segments, effort.steps)),
-        whole_steps: gauge.steps_of(whole_stream),
+        part_steps,
+        whole_steps,
         report,
     })
 }

@@ -48,14 +48,12 @@ impl<'g> Sizes<'g> {
         {
             return Err(sizes.impossible(limit, goal, out));
         }
-        // Two bits are for weights that were trained as three values, and for budgets that allow no more.
+        // Two bits are for budgets that leave little else to give up: where four throughout fit, no matrix is worth as little as that.
         if let [Format::T2, rest @ ..] = formats
-            && !rest.is_empty()
+            && let [_, next, ..] = rest
+            && limit_bytes.is_none_or(|limit| sizes.file_bytes(&floors(graph, &[*next])) <= limit)
         {
-            let plain = floors(graph, rest);
-            if limit_bytes.is_none_or(|limit| sizes.file_bytes(&plain) <= limit) {
-                (sizes.formats, sizes.plain) = (rest.to_vec(), plain);
-            }
+            (sizes.formats, sizes.plain) = (rest.to_vec(), floors(graph, rest));
         }
         sizes.units = units(graph, &sizes.plain).into_iter().filter(|unit| sizes.has_choice(unit)).collect();
         let chosen: u64 = sizes.units.iter().map(|unit| sizes.unit_bytes(unit, &sizes.plain)).sum();
@@ -142,7 +140,8 @@ impl<'g> Sizes<'g> {
     pub(super) fn parts(&self, choices: Vec<Vec<Choice>>, chosen: &[usize]) -> Vec<Part> {
         let part = |((unit, choices), &chosen): ((&Unit, Vec<Choice>), &usize)| {
             let first = &self.graph.tensors[unit.tensors[0]];
-            Part { name: first.name.clone(), tensors: unit.tensors.clone(), shape: (first.rows, first.cols), choices, chosen }
+            let (name, shape, loss) = (first.name.clone(), (first.rows, first.cols), choices[chosen].loss);
+            Part { name, tensors: unit.tensors.clone(), shape, choices, chosen, loss }
         };
         self.units.iter().zip(choices).zip(chosen).map(part).collect()
     }

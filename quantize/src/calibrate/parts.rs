@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"brkpart2";
+const MAGIC: &[u8; 8] = b"brkpart3";
 /// Magic, key, format, error, what is left, checksum.
 const HEAD_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 4;
 

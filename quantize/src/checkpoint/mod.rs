@@ -10,6 +10,7 @@ pub use config::Config;
 use self::gguf::GgufModel;
 use self::safetensors::Shard;
 use crate::error::Error;
+pub(crate) use random::numbers as random_numbers;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -213,7 +214,7 @@ impl Checkpoint {
             Tensors::Shards(..) => self.shard(name)?.read(name, range),
             Tensors::Gguf(model) => model.read(name, range),
             Tensors::Random => {
-                let all = random::numbers(name, shape);
+                let all = random_numbers(name, shape);
                 Ok(match range {
                     None => all,
                     Some(range) => all.get(range).unwrap_or_default().to_vec(),

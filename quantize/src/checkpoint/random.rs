@@ -1,7 +1,7 @@
 //! A checkpoint that never was: any tensor a family asks for, with numbers of a plausible size. For timing shapes.
 
 /// Numbers for tensor `name` of the given sizes: the same for the same name.
-pub(super) fn numbers(name: &str, shape: &[usize]) -> Vec<f32> {
+pub(crate) fn numbers(name: &str, shape: &[usize]) -> Vec<f32> {
     let count: usize = shape.iter().product();
     let mut draw = uniform(name);
     // Time steps between a thousandth and a tenth, decay rates of 1 to 16: a state that neither dies nor blows up.

@@ -110,6 +110,9 @@ impl Calibration {
     pub(crate) fn spread(&self, channels: usize, count: usize, len: usize) -> Vec<Range<usize>> {
         let steps = self.steps(channels);
         let len = len.min(steps);
+        // Where a few steps more make another segment of nearly that length, all are a bit shorter, and no step is left out.
+        let more = steps.div_ceil(len.max(1));
+        let len = if more <= count && 4 * steps >= 3 * more * len { steps.checked_div(more).unwrap_or(0) } else { len };
         let count = count.min(steps.checked_div(len).unwrap_or(0));
         (0..count).map(|i| (steps - len) * i / (count - 1).max(1)).map(|start| start..start + len).collect()
     }
@@ -130,7 +133,9 @@ mod tests {
         let tokens = |steps| Calibration::Tokens(vec![0; steps]);
         assert_eq!(starts(&tokens(1000), 1, 2, usize::MAX), (SEGMENT_STEPS, vec![0, 1000 - SEGMENT_STEPS]));
         assert_eq!(starts(&tokens(130), 1, 8, usize::MAX), (64, vec![0, 66]));
-        assert_eq!(starts(&tokens(10), 1, 8, 4), (4, vec![0, 6]));
+        // 1 segment of 64 steps would leave a third of them out.
+        assert_eq!(starts(&tokens(97), 1, 8, usize::MAX), (48, vec![0, 49]));
+        assert_eq!(starts(&tokens(10), 1, 8, 4), (3, vec![0, 3, 7]));
         assert_eq!(starts(&tokens(3), 1, 8, 64), (3, vec![0]));
         assert_eq!(starts(&tokens(0), 1, 8, 64), (0, vec![]));
         let frames = Calibration::Frames { samples: vec![0.0; 12], seconds: None };

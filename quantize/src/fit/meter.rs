@@ -4,7 +4,7 @@
 use super::calibration::{Calibration, SEGMENT_STEPS};
 use crate::error::Error;
 use brooklet::artifact::OutputSpec;
-use brooklet::kernels;
+use brooklet::kernels::{self, KernelTable};
 use brooklet::mem::Line;
 use brooklet::{Model, Session, State};
 use rayon::prelude::*;
@@ -31,7 +31,7 @@ impl Meter {
             return Err(Error::invalid(out, "calibration", "holds no steps; give a longer stream"));
         }
         let reference: Vec<Vec<f32>> =
-            segments.par_iter().map(|segment| outputs(float, &calibration, segment)).collect::<Result<_, Error>>()?;
+            segments.par_iter().map(|segment| outputs(kernels::detect(), float, &calibration, segment)).collect::<Result<_, Error>>()?;
         let gives_values = matches!(float.header().output, OutputSpec::Values { .. });
         let weights = gives_values.then(|| inverse_variances(&reference, float.outputs()));
         Ok(Meter { calibration, segments, reference, weights })
@@ -48,12 +48,19 @@ impl Meter {
         Ok(self.divergence_within(model, unlimited)?.unwrap_or(unlimited))
     }
 
+    /// The same with other kernels than the usual.
+    pub(crate) fn divergence_by(&self, table: &'static KernelTable, model: &Model<'_>) -> Result<f64, Error> {
+        let sums = self.segments.par_iter().zip(&self.reference).map(|(segment, reference)| self.sum(table, model, segment, reference));
+        Ok(sums.collect::<Result<Vec<f64>, Error>>()?.iter().sum::<f64>() / self.steps() as f64)
+    }
+
     /// Divergence from the float model's answers; `None`, and most of the work saved, if it is beyond `most`.
     pub(crate) fn divergence_within(&self, model: &Model<'_>, most: Divergence) -> Result<Option<Divergence>, Error> {
+        let table = kernels::detect();
         let (mut sum, mut worst) = (0.0, 0.0f64);
         // A few segments at a time: enough for the threads, few enough to stop soon.
         for (segments, references) in self.segments.chunks(AT_ONCE).zip(self.reference.chunks(AT_ONCE)) {
-            let sums = segments.par_iter().zip(references).map(|(segment, reference)| self.sum(model, segment, reference));
+            let sums = segments.par_iter().zip(references).map(|(segment, reference)| self.sum(table, model, segment, reference));
             for (sum_of_one, segment) in sums.collect::<Result<Vec<f64>, Error>>()?.into_iter().zip(segments) {
                 sum += sum_of_one;
                 worst = worst.max(sum_of_one / segment.len() as f64);
@@ -66,11 +73,32 @@ impl Meter {
         Ok(Some(Divergence { mean: sum / self.steps() as f64, worst }))
     }
 
+    /// Begins a sum of what several files change in the float model's answers.
+    pub(crate) fn superposition(&self) -> Superposition {
+        Superposition { answers: self.reference.clone() }
+    }
+
+    /// Adds what a file changes; gives back its divergence.
+    pub(crate) fn superpose(&self, sum: &mut Superposition, model: &Model<'_>) -> Result<f64, Error> {
+        let each = self.segments.par_iter().zip(&self.reference).zip(&mut sum.answers).map(|((segment, reference), sum)| {
+            let got = outputs(kernels::detect(), model, &self.calibration, segment)?;
+            sum.iter_mut().zip(got.iter().zip(reference)).for_each(|(sum, (got, float))| *sum += got - float);
+            Ok(self.between(reference, &got, model.outputs()))
+        });
+        Ok(each.collect::<Result<Vec<f64>, Error>>()?.iter().sum::<f64>() / self.steps() as f64)
+    }
+
+    /// Divergence of all changes together, as if none depended on another.
+    pub(crate) fn together(&self, sum: &Superposition, outputs: usize) -> f64 {
+        let each = self.reference.par_iter().zip(&sum.answers).map(|(reference, sum)| self.between(reference, sum, outputs));
+        each.collect::<Vec<f64>>().iter().sum::<f64>() / self.steps() as f64
+    }
+
     /// Divergence and perplexities over the positions of a segment.
     pub(crate) fn profile(&self, model: &Model<'_>) -> Result<Profile, Error> {
         let width = model.outputs();
         let of_segment = |(segment, reference): (&Range<usize>, &Vec<f32>)| {
-            let got = outputs(model, &self.calibration, segment)?;
+            let got = outputs(kernels::detect(), model, &self.calibration, segment)?;
             let steps = reference.chunks_exact(width).zip(got.chunks_exact(width));
             let mut own = Profile::default();
             for ((p, q), at) in steps.zip(segment.clone()) {
@@ -84,6 +112,7 @@ impl Meter {
                     own.float_surprise += surprise(p, next);
                 }
             }
+            own.stretches = own.by_position.chunks(SEGMENT_STEPS).map(|some| some.iter().sum()).collect();
             Ok(own)
         };
         let all = self.segments.par_iter().zip(&self.reference).map(of_segment).collect::<Result<Vec<Profile>, Error>>()?;
@@ -91,6 +120,7 @@ impl Meter {
         let longest = all.iter().map(|p| p.by_position.len()).max().unwrap_or(0);
         let mut whole = Profile { by_position: vec![0.0; longest], ..Profile::default() };
         for one in &all {
+            whole.stretches.extend(&one.stretches);
             whole.guessed += one.guessed;
             whole.surprise += one.surprise;
             whole.float_surprise += one.float_surprise;
@@ -100,10 +130,14 @@ impl Meter {
     }
 
     /// Divergence summed over one segment.
-    fn sum(&self, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
-        let got = outputs(model, &self.calibration, segment)?;
-        let steps = reference.chunks_exact(model.outputs()).zip(got.chunks_exact(model.outputs()));
-        Ok(steps.map(|(p, q)| self.of_step(p, q)).sum())
+    fn sum(&self, table: &'static KernelTable, model: &Model<'_>, segment: &Range<usize>, reference: &[f32]) -> Result<f64, Error> {
+        let got = outputs(table, model, &self.calibration, segment)?;
+        Ok(self.between(reference, &got, model.outputs()))
+    }
+
+    /// Divergence summed over the steps of two answers, each (steps, outputs).
+    fn between(&self, reference: &[f32], got: &[f32], outputs: usize) -> f64 {
+        reference.chunks_exact(outputs).zip(got.chunks_exact(outputs)).map(|(p, q)| self.of_step(p, q)).sum()
     }
 
     fn of_step(&self, p: &[f32], q: &[f32]) -> f64 {
@@ -112,6 +146,11 @@ impl Meter {
             Some(weights) => p.iter().zip(q).zip(weights).map(|((p, q), w)| w * (f64::from(*p) - f64::from(*q)).powi(2)).sum(),
         }
     }
+}
+
+/// The float model's answers with what several files change in them, added up; by segment, each (steps, outputs).
+pub(crate) struct Superposition {
+    answers: Vec<Vec<f32>>,
 }
 
 /// How far answers are from the float model's, in nats per step.
@@ -135,6 +174,8 @@ impl Divergence {
 pub(crate) struct Profile {
     /// Divergence at every position of a segment, the mean over segments.
     pub(crate) by_position: Vec<f64>,
+    /// Divergence summed over stretches of [`SEGMENT_STEPS`].
+    pub(crate) stretches: Vec<f64>,
     /// Tokens that were guessed.
     guessed: usize,
     /// Nats by which they surprised the file, summed.
@@ -149,6 +190,16 @@ impl Profile {
         self.by_position.iter().sum::<f64>() / self.by_position.len().max(1) as f64
     }
 
+    /// How far the mean is from that of an endless stream of this kind, as a share of itself: the standard error over stretches.
+    pub(crate) fn relative_error(&self) -> f64 {
+        let (count, sum) = (self.stretches.len() as f64, self.stretches.iter().sum::<f64>());
+        let squares = self.stretches.iter().map(|x| x * x).sum::<f64>();
+        if count < 2.0 || sum <= 0.0 {
+            return 1.0;
+        }
+        ((squares / (sum * sum) - 1.0 / count) * count / (count - 1.0)).max(0.0).sqrt()
+    }
+
     /// Perplexity of the stream, and over the float model's; `None` for streams of samples.
     pub(crate) fn perplexity(&self) -> Option<(f64, f64)> {
         let guessed = self.guessed as f64;
@@ -157,11 +208,11 @@ impl Profile {
 }
 
 /// A segment's outputs from an empty state, (steps, outputs).
-fn outputs(model: &Model<'_>, calibration: &Calibration, segment: &Range<usize>) -> Result<Vec<f32>, Error> {
+fn outputs(table: &'static KernelTable, model: &Model<'_>, calibration: &Calibration, segment: &Range<usize>) -> Result<Vec<f32>, Error> {
     let lines = |bytes: usize| vec![Line::ZERO; bytes.div_ceil(size_of::<Line>())];
     let (mut state, mut scratch) = (lines(model.state_bytes()), lines(model.scratch_bytes(SEGMENT_STEPS)));
     let mut state = State::new(model, Line::bytes_mut(&mut state))?;
-    let mut session = Session::new(model, kernels::detect(), &mut state, Line::bytes_mut(&mut scratch))?;
+    let mut session = Session::new(model, table, &mut state, Line::bytes_mut(&mut scratch))?;
     let mut out = Vec::with_capacity(segment.len() * model.outputs());
     let mut each = |_: usize, y: &[f32]| out.extend_from_slice(y);
     match calibration {

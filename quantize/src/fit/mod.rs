@@ -6,6 +6,7 @@
 //!
 //! What is measured are real files, run by the runtime: rounded weights, rounded activations and the attention cache all count.
 
+pub(crate) mod activations;
 mod calibration;
 pub(crate) mod candidates;
 pub(crate) mod meter;

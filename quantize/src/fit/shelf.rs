@@ -42,10 +42,18 @@ impl Shelf {
     pub(crate) fn add(&mut self, formats: &[Option<Format>], write: &mut dyn FnMut(&Path) -> Result<Report, Error>) -> Result<(), Error> {
         let path = self.dir.path().join(format!("{}.brook", self.files.len()));
         write(&path)?;
-        let file = MappedFile::open(&path).map_err(|e| Error::io(&path, e))?;
-        let sections = places(&Model::from_bytes(file.bytes())?);
-        self.files.push(Whole { path, file, formats: formats.to_vec(), sections });
+        self.files.push(Whole::open(&path, formats)?);
         Ok(())
+    }
+
+    /// A shelf with the first file of this one and the file in `path`, which stays where it is.
+    pub(crate) fn first_and(&self, path: &Path, formats: &[Option<Format>]) -> Result<Self, Error> {
+        let mut other = Shelf::new(&self.dir.path().join("made"))?;
+        for first in self.files.iter().take(1) {
+            other.files.push(Whole::open(&first.path, &first.formats)?);
+        }
+        other.files.push(Whole::open(path, formats)?);
+        Ok(other)
     }
 
     /// Whether every tensor is there in these formats.
@@ -82,6 +90,14 @@ impl Shelf {
         }
         let parts: Vec<&[u8]> = parts.iter().map(|(whole, place)| &whole.file.bytes()[place.clone()]).collect();
         Ok(Image::new(&header, &parts))
+    }
+}
+
+impl Whole {
+    fn open(path: &Path, formats: &[Option<Format>]) -> Result<Self, Error> {
+        let file = MappedFile::open(path).map_err(|e| Error::io(path, e))?;
+        let sections = places(&Model::from_bytes(file.bytes())?);
+        Ok(Whole { path: path.to_owned(), file, formats: formats.to_vec(), sections })
     }
 }
 

@@ -23,8 +23,7 @@ pub struct Packed {
     pub bytes: Vec<u8>,
     /// Root-mean-square error over root-mean-square of the weights.
     pub relative_error: f32,
-    /// Share of the squared error of what it gives that is left of nearest rounding's: over the inputs that its codes were chosen by, and with
-    /// what the rounding of these inputs adds, which no choice of codes makes less.
+    /// Share of the squared error of what it gives that is left of nearest rounding's, over the inputs that its codes were chosen by.
     pub left: f32,
 }
 
@@ -65,6 +64,18 @@ pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed
     with_error(format, rows, cols, weights, bytes)
 }
 
+/// Packs a matrix of `rows` rows, those of `sample` (sample rows, cols) again and again: only these are searched for their scales.
+pub(crate) fn pack_repeated(format: Format, rows: usize, cols: usize, sample: &[f32]) -> Packed {
+    let table = default_table(format);
+    let weights: Vec<f32> = sample.iter().copied().cycle().take(rows * cols).collect();
+    let bytes = encode(format, rows, cols, &weights, &table, || {
+        let grid = rtn::Grid::new(&table.levels, table.shift);
+        let few: Vec<rtn::Row> = sample.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect();
+        few.iter().cycle().take(rows).cloned().collect()
+    });
+    with_error(format, rows, cols, &weights, bytes)
+}
+
 /// Packs matrices that multiply the same inputs.
 pub struct Packer<'m> {
     metric: &'m Metric,
@@ -85,7 +96,9 @@ impl<'m> Packer<'m> {
             return nearest;
         }
         let importance = self.solver.as_ref().map_or_else(|| self.metric.importance(), gptq::Solver::importance);
-        let table = default_table(format).trained(weights, cols, &importance);
+        let table = default_table(format);
+        // Levels that the file has no room for are as they are.
+        let table = if format.table_bytes() > 0 { table.trained(weights, cols, &importance) } else { table };
         let bytes = encode(format, rows, cols, weights, &table, || match &self.solver {
             Some(solver) => solver.round(weights, &table.grid()),
             None => {
@@ -99,15 +112,13 @@ impl<'m> Packer<'m> {
         if of_chosen >= of_nearest {
             return nearest;
         }
-        let (of_weights, of_inputs) = (f64::from(nearest.relative_error).powi(2), ACTIVATION_ERROR.powi(2));
-        let left = (of_weights * (of_chosen / of_nearest).max(0.0) + of_inputs) / (of_weights + of_inputs);
-        Packed { left: left as f32, ..chosen }
+        Packed { left: (of_chosen / of_nearest).max(0.0) as f32, ..chosen }
     }
 }
 
-/// Whether a format's codes can be chosen by a metric: those of 8 bits are good enough as they are, ternary ones are given.
+/// Whether a format's codes can be chosen by a metric: those of 8 bits are good enough as they are.
 pub fn takes_metric(format: Format) -> bool {
-    matches!(format, Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
+    matches!(format, Format::T2 | Format::Q3 | Format::Q4 | Format::Q5 | Format::Q6)
 }
 
 /// The table of a format whose codes stand for levels, before it is trained.

@@ -40,7 +40,7 @@ pub fn html(card: &Card, a: &Allocation) -> String {
     add(&format!("<section><h2>Matrices, by their share of the loss</h2>\n{}</section>\n", table(a)));
     add(&format!(
         "<footer>Each matrix was measured alone in an otherwise float model over {} steps of the calibration stream, whole files over {}. Shares \
-         are of the foretold loss{}{}. Losses are {}.</footer>\n</main>\n</html>\n",
+         are of the matrices' sum{}{}; activations rounded to 8 bits cost {} alone. Losses are {}.</footer>\n</main>\n</html>\n",
         grouped(a.part_steps as u64),
         grouped(a.whole_steps as u64),
         if a.scale == 1.0 {
@@ -49,6 +49,7 @@ pub fn html(card: &Card, a: &Allocation) -> String {
             format!(", which is the sum of its parts times {:.2}, as a whole file in one format showed", a.scale)
         },
         if a.memory_loss > 0.0 { format!("; the attention cache alone costs {}", small(a.memory_loss)) } else { String::new() },
+        small(a.activations_loss),
         if a.is_relative_error {
             "squared errors of the values over their variance"
         } else {
@@ -179,13 +180,13 @@ fn formats(a: &Allocation) -> String {
 
 fn table(a: &Allocation) -> String {
     let mut parts: Vec<&Part> = a.parts.iter().collect();
-    parts.sort_by(|x, y| y.choice().loss.total_cmp(&x.choice().loss));
-    let all_loss = a.predicted.max(f64::MIN_POSITIVE);
-    let most_loss = parts.first().map_or(0.0, |p| p.choice().loss).max(f64::MIN_POSITIVE);
+    parts.sort_by(|x, y| y.loss.total_cmp(&x.loss));
+    let all_loss = a.sum_of_parts().max(f64::MIN_POSITIVE);
+    let most_loss = parts.first().map_or(0.0, |p| p.loss).max(f64::MIN_POSITIVE);
     let most_bytes = parts.iter().map(|p| p.choice().bytes).max().unwrap_or(1).max(1);
     let row = |part: &&Part| {
         let choice = part.choice();
-        let (format, share) = (choice.format.name(), 100.0 * choice.loss / all_loss);
+        let (format, share) = (choice.format.name(), 100.0 * part.loss / all_loss);
         let more = if part.tensors.len() > 1 { format!(" and {} more", part.tensors.len() - 1) } else { String::new() };
         format!(
             "<tr><td class='name'>{}{more}</td><td class='n'>{} × {}</td><td><i class='chip {format}'>{format}</i></td>\
@@ -196,8 +197,8 @@ fn table(a: &Allocation) -> String {
             part.shape.1,
             grouped(choice.bytes),
             100.0 * choice.bytes as f64 / most_bytes as f64,
-            small(choice.loss),
-            100.0 * choice.loss / most_loss,
+            small(part.loss),
+            100.0 * part.loss / most_loss,
         )
     };
     format!(

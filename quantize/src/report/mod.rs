@@ -16,7 +16,7 @@ pub fn to_json(card: &Card, a: &Allocation) -> Value {
         let choices = part.choices.iter().map(|c| json!({ "format": c.format.name(), "bytes": c.bytes, "loss": c.loss }));
         json!({
             "name": part.name, "matrices": part.tensors.len(), "rows": part.shape.0, "cols": part.shape.1, "format": choice.format.name(),
-            "bytes": choice.bytes, "loss": choice.loss, "choices": choices.collect::<Vec<_>>(),
+            "bytes": choice.bytes, "loss": part.loss, "choices": choices.collect::<Vec<_>>(),
         })
     };
     let goal = match a.goal {
@@ -36,8 +36,11 @@ pub fn to_json(card: &Card, a: &Allocation) -> Value {
         "ram_bytes": a.ram_bytes,
         "loss_is": if a.is_relative_error { "squared error over variance" } else { "KL(float || file), nats per step" },
         "predicted_loss": a.predicted,
+        "predicted_within": a.predicted_within,
         "measured_loss": a.measured.mean,
+        "measured_loss_relative_error": a.measured.relative_error,
         "memory_loss": a.memory_loss,
+        "activations_loss": a.activations_loss,
         "scale_of_parts": a.scale,
         "method_share": a.method_share,
         "perplexity": a.measured.perplexity.map(|(perplexity, _)| perplexity),

@@ -158,6 +158,7 @@ pub(super) fn multiply_at(
 
 /// Rounds the rows of `x` to int8, on as many threads as there are.
 #[cfg(feature = "std")]
+#[inline]
 fn quantize_rows(kernels: &KernelTable, team: Crew<'_>, x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) -> Option<()> {
     if team.size() == 1 || x.rows() == 1 {
         kernels.quantize_rows(x, codes, scales, sums);

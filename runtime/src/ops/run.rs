@@ -121,6 +121,44 @@ pub(crate) struct Stretch<'f, 's> {
     pub(crate) gap: f32,
 }
 
+/// Where the rows of a slot lie in every stream's state.
+#[derive(Clone, Copy)]
+struct SlotRows {
+    at: usize,
+    end: usize,
+    rows: usize,
+    width: usize,
+    #[cfg(feature = "narrow-states")]
+    kind: SlotKind,
+}
+
+impl SlotRows {
+    /// Rows of `width` numbers.
+    #[inline(always)]
+    fn of(tensors: Tensors<'_, '_>, slot: u32, width: usize) -> Option<Self> {
+        let slot = tensors.slot(slot)?;
+        let (at, len) = (usize::try_from(slot.at).ok()?, usize::try_from(slot_bytes(&slot)?).ok()?);
+        Some(SlotRows {
+            at,
+            end: at.checked_add(len)?,
+            rows: (slot.capacity as usize).checked_div(width)?,
+            width,
+            #[cfg(feature = "narrow-states")]
+            kind: slot.kind,
+        })
+    }
+
+    #[inline(always)]
+    fn in_state(self, state: &mut [u8]) -> Option<StateMut<'_>> {
+        let bytes = state.get_mut(self.at..self.end)?;
+        #[cfg(feature = "narrow-states")]
+        if self.kind == SlotKind::NumbersF16 {
+            return RowsMut::new(numbers_mut(bytes)?, self.rows, self.width, self.width).map(StateMut::F16);
+        }
+        RowsMut::new(numbers_mut(bytes)?, self.rows, self.width, self.width).map(StateMut::F32)
+    }
+}
+
 impl<'b, 'a> Batch<'b, 'a> {
     /// Number of frames.
     pub(crate) fn rows(&self) -> usize {
@@ -195,15 +233,7 @@ impl<'b, 'a> Batch<'b, 'a> {
 
     /// A state slot as rows of `width` numbers.
     fn slot_rows<'s>(tensors: Tensors<'_, '_>, state: &'s mut [u8], slot: u32, width: usize) -> Option<StateMut<'s>> {
-        let slot = tensors.slot(slot)?;
-        let (at, len) = (usize::try_from(slot.at).ok()?, usize::try_from(slot_bytes(&slot)?).ok()?);
-        let bytes = state.get_mut(at..at.checked_add(len)?)?;
-        let rows = (slot.capacity as usize).checked_div(width)?;
-        #[cfg(feature = "narrow-states")]
-        if slot.kind == SlotKind::NumbersF16 {
-            return RowsMut::new(numbers_mut(bytes)?, rows, width, width).map(StateMut::F16);
-        }
-        RowsMut::new(numbers_mut(bytes)?, rows, width, width).map(StateMut::F32)
+        SlotRows::of(tensors, slot, width)?.in_state(state)
     }
 
     /// An optional array tensor: outer `None` if it should be there and is not.
@@ -279,13 +309,17 @@ impl<'b, 'a> Batch<'b, 'a> {
             Some((streams, frames))
         });
         let failed = core::sync::atomic::AtomicBool::new(false);
+        let place = SlotRows::of(tensors, slot, width)?;
         self.team.share(parts, |(streams, frames)| {
             for (streams, frames) in streams.chunks_mut(STREAMS).zip(frames.chunks_mut(STREAMS * stride)) {
                 let rows = streams.len();
-                let mut slots = streams.iter_mut().filter_map(|stream| Self::slot_rows(tensors, stream.state, slot, width));
                 let mut found = 0;
-                let mut states: [StateMut<'_>; STREAMS] =
-                    core::array::from_fn(|_| slots.next().inspect(|_| found += 1).unwrap_or_default());
+                let mut states: [StateMut<'_>; STREAMS] = core::array::from_fn(|_| StateMut::default());
+                for (state, stream) in states.iter_mut().zip(streams.iter_mut()) {
+                    if let Some(rows) = place.in_state(stream.state) {
+                        (*state, found) = (rows, found + 1);
+                    }
+                }
                 let done = match (states.get_mut(..rows), frame_rows(frames, rows, stride)) {
                     (Some(states), Some(frames)) if found == rows => {
                         steps(Stretch { kernels, team: Crew::ALONE, frames, states, gap: 1.0 })

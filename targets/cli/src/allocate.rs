@@ -24,6 +24,10 @@ const FIRMWARE_FORMATS: [Format; 2] = [Format::Q4, Format::Q8];
 const FORMATS: [Format; 7] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8, Format::F16];
 /// How far linked firmware may be from what is foretold: `cargo xtask size` allows as much.
 const FORETOLD_WITHIN: f64 = 1.02;
+/// Share of the loss from which on it is said what the rounding of activations costs.
+const NOTICEABLE_SHARE: f64 = 0.1;
+/// How uncertain a forecast may be before a longer calibration stream is recommended.
+const MOST_UNCERTAIN: f64 = 2.0;
 /// Matrices that are shown one by one; `--plan` and `--verbose` show all.
 const MOST_NAMED: usize = 12;
 
@@ -171,16 +175,16 @@ fn of_calibration(progress: CalibrateProgress<'_>) -> FitProgress<'_> {
 /// What was chosen, and what it costs.
 pub(crate) fn print(out: &mut dyn Write, a: &Allocation, everything: bool) -> Result<()> {
     let mut parts: Vec<_> = a.parts.iter().collect();
-    parts.sort_by(|x, y| y.choice().loss.total_cmp(&x.choice().loss));
-    let loss_of_all: f64 = a.predicted.max(f64::MIN_POSITIVE);
+    parts.sort_by(|x, y| y.loss.total_cmp(&x.loss));
+    let loss_of_all: f64 = a.sum_of_parts().max(f64::MIN_POSITIVE);
     let named = if everything { parts.len() } else { parts.len().min(MOST_NAMED) };
     writeln!(out, "{:<6} {:>16} {:>12} {:>10} {:>7}  matrix, by share of the loss", "format", "shape", "bytes", "loss", "share")?;
     for part in &parts[..named] {
         let (choice, shape) = (part.choice(), format!("{} x {}", part.shape.0, part.shape.1));
         let more = if part.tensors.len() > 1 { format!(" and {} more", part.tensors.len() - 1) } else { String::new() };
-        let share = percent((choice.loss / loss_of_all) as f32);
+        let share = percent((part.loss / loss_of_all) as f32);
         let format = choice.format.name();
-        writeln!(out, "{format:<6} {shape:>16} {:>12} {:>10.2e} {share:>7}  {}{more}", choice.bytes, choice.loss, part.name)?;
+        writeln!(out, "{format:<6} {shape:>16} {:>12} {:>10.2e} {share:>7}  {}{more}", choice.bytes, part.loss, part.name)?;
     }
     if named < parts.len() {
         writeln!(out, "and {} more; --verbose shows them all", parts.len() - named)?;
@@ -192,7 +196,17 @@ pub(crate) fn print(out: &mut dyn Write, a: &Allocation, everything: bool) -> Re
         .map_or(String::new(), |limit| format!(", {:.1} % of {}", 100.0 * a.file_bytes as f64 / limit.max(1) as f64, grouped(limit)));
     writeln!(out, "file       {} bytes{room}; {:.2} bits per weight", grouped(a.file_bytes), bits_per_weight(a))?;
     writeln!(out, "RAM        {} bytes of state and scratch", grouped(a.ram_bytes))?;
-    writeln!(out, "loss       {:.3e} measured, {:.3e} foretold ({what} from float, per step)", a.measured.mean, a.predicted)?;
+    let (measured, predicted, within) = (a.measured.mean, a.predicted, a.predicted_within);
+    writeln!(
+        out,
+        "loss       {measured:.3e} measured, {predicted:.3e} foretold within a factor of {within:.1} ({what} from float, per step)"
+    )?;
+    if within > MOST_UNCERTAIN {
+        writeln!(out, "           most of it sits in few of the {} calibration steps: a longer stream would tell more", a.whole_steps)?;
+    }
+    if a.activations_loss > NOTICEABLE_SHARE * a.measured.mean {
+        writeln!(out, "           {:.3e} with exact weights and 8-bit activations: no format but f16 goes below", a.activations_loss)?;
+    }
     if let Some((perplexity, ratio)) = a.measured.perplexity {
         writeln!(out, "perplexity {perplexity:.3} on the calibration text, {ratio:.5} times the float model's")?;
     }

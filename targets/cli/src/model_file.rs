@@ -4,10 +4,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use brooklet::kernels::{self, KernelTable};
 use brooklet::mem::{MappedFile, Pages};
 use brooklet::{Line, Model, Session, State};
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 
 /// Environment variable that forces one table of kernels.
 const BACKEND: &str = "BROOKLET_BACKEND";
+
+/// The last of so many parts of a file is checked while the first step runs: a step takes about as long as a fast disk takes for an eighth of the
+/// file, and begins with what has come. A step from the start on would ask for pages far ahead of those that are coming.
+const PARTS: u64 = 3;
 
 /// A mapped `.brook` file.
 pub(crate) struct ModelFile {
@@ -32,6 +38,26 @@ impl ModelFile {
         Model::from_bytes(self.file.bytes()).with_context(|| self.name())
     }
 
+    /// Does `work` while the end of the file is still being checked, which may be on its way from a disk. Nothing may be told before what `work`
+    /// is given has waited for the end of the check. Where the check fails, that is the error.
+    pub(crate) fn while_checked<T>(&self, work: impl FnOnce(&Model<'_>, &Check<'_>) -> Result<T>) -> Result<T> {
+        let mut model = Model::from_header(self.bytes()).with_context(|| self.name())?;
+        let sections = model.header().sections;
+        let early_bytes = self.bytes().len() as u64 / PARTS * (PARTS - 1);
+        let is_late = |&id: &u32| sections.get(id).is_some_and(|section| section.at > early_bytes);
+        let late = (0..sections.count).find(is_late).unwrap_or(sections.count);
+        model.check_until(late).with_context(|| self.name())?;
+        let mut rest = model;
+        std::thread::scope(|scope| {
+            let rest = move || rest.check_until(u32::MAX);
+            let checked = std::thread::Builder::new().name("brooklet-check".into()).stack_size(128 << 10).spawn_scoped(scope, rest)?;
+            let check = Check(RefCell::new(Checking::Running(checked)));
+            let done = work(&model, &check);
+            check.wait().with_context(|| self.name())?;
+            done
+        })
+    }
+
     /// Keeps the file's pages in memory, so that no step waits for a disk.
     pub(crate) fn lock(&self) -> Result<()> {
         let cannot = || {
@@ -52,6 +78,26 @@ impl ModelFile {
     /// The path, for messages.
     pub(crate) fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// The check of a file, at work on a thread of its own.
+pub(crate) struct Check<'scope>(RefCell<Checking<'scope>>);
+
+enum Checking<'scope> {
+    Running(ScopedJoinHandle<'scope, Result<(), brooklet::Error>>),
+    Done(Result<(), brooklet::Error>),
+}
+
+impl Check<'_> {
+    /// Waits until all of the file has been checked.
+    pub(crate) fn wait(&self) -> Result<(), brooklet::Error> {
+        let found = match self.0.replace(Checking::Done(Ok(()))) {
+            Checking::Running(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Checking::Done(found) => found,
+        };
+        self.0.replace(Checking::Done(found));
+        found
     }
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// File to make; without it, the folder's name with .brook, here
     #[arg(short, long, value_name = "OUT.brook")]
     output: Option<PathBuf>,
-    /// How the matrices are stored: f32, f16, q8, q6, q5, q4, q3, or t2 for weights trained as -1, 0 and 1
+    /// How the matrices are stored: f32, f16, q8, q6, q5, q4, q3 or t2, which keeps weights trained as -1, 0 and 1 as they are
     #[arg(long, default_value = "q4", value_parser = format, conflicts_with_all = ["fit", "bits", "flash", "max_ppl_ratio"])]
     format: Format,
     /// How the embedding is stored; without it, q8 for models of fewer bits, else as the others

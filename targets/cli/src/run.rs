@@ -5,10 +5,13 @@ use crate::device::Target;
 use crate::device::ready;
 use crate::generate::{Limits, generate, per_second};
 use crate::interrupt::on_ctrl_c;
-use crate::model_file::{Memory, ModelFile, chosen_kernels};
+use crate::model_file::{Check, Memory, ModelFile, chosen_kernels};
+use crate::reader::Held;
 use crate::sampler::{Sampler, Sampling};
 use crate::term;
 use anyhow::{Context, Result, anyhow};
+use brooklet::Model;
+use brooklet::kernels::KernelTable;
 use brooklet_text::TextCodec;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -88,8 +91,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.lock {
         file.lock()?;
     }
-    let model = file.model()?;
-    let codec = TextCodec::of(&model, &file.name())?;
+    file.while_checked(|model, check| write(args, kernels, &file, model, check))
+}
+
+/// Writes what follows the prompt. The file's check may still be going on: no token is told before it has ended.
+fn write(args: &Args, kernels: &'static KernelTable, file: &ModelFile, model: &Model<'_>, check: &Check<'_>) -> Result<()> {
+    let codec = TextCodec::of(model, &file.name())?;
     let prompt = prompt(args)?;
     let mut tokens = codec.encode(&prompt, true)?;
     if tokens.is_empty() {
@@ -107,11 +114,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let limits = Limits { tokens: args.tokens, time: None, at_eos: !args.ignore_eos, stop: &stop };
     #[cfg(feature = "cuda")]
     let on_gpu = {
-        let gpu = crate::device::on_gpu(args.device, &model);
+        let gpu = crate::device::on_gpu(args.device, model);
         let session = gpu.as_ref().and_then(|gpu| ready(brooklet_cuda::CudaSession::new(gpu, brooklet_cuda::Options::default())));
         session
             .map(|mut session| {
-                let written = generate(&mut session, &codec, &tokens, &mut sampler, &limits, &mut out)?;
+                let written = generate(&mut Held { reader: &mut session, check }, &codec, &tokens, &mut sampler, &limits, &mut out)?;
                 anyhow::Ok((written, session.gpu().device().name()))
             })
             .transpose()
@@ -125,8 +132,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let (written, ran_on) = match on_gpu {
         Some(on_gpu) => on_gpu,
         None => {
-            let written = Memory::new(&model, tokens.len().min(PROMPT_BATCH))?
-                .with_session(&model, kernels, |session| generate(session, &codec, &tokens, &mut sampler, &limits, &mut out))
+            let written = Memory::new(model, tokens.len().min(PROMPT_BATCH))?
+                .with_session(model, kernels, |session| {
+                    generate(&mut Held { reader: session, check }, &codec, &tokens, &mut sampler, &limits, &mut out)
+                })
                 .with_context(|| file.name())?;
             (written, kernels.name().to_owned())
         }

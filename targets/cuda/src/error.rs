@@ -56,6 +56,20 @@ pub enum Error {
     },
     /// The model or its input: as on the CPU.
     Model(brooklet::Error),
+    /// A stream that the session does not have.
+    NoStream {
+        /// The number asked for, from 0 on.
+        stream: usize,
+        /// Streams of the session.
+        streams: usize,
+    },
+    /// Outputs that are no tokens: what is drawn of them cannot be the next input.
+    NoTokens {
+        /// Outputs of the model.
+        outputs: usize,
+        /// Tokens that it takes.
+        vocab: usize,
+    },
     /// A launch that the kernel asked for does not take; another one does.
     Launch {
         /// What is beyond it.
@@ -107,6 +121,10 @@ impl fmt::Display for Error {
             Error::Driver { what, fault } => write!(f, "{what}: {}, says the GPU's driver", said(fault)),
             Error::Archive { what } => write!(f, "the kernels in this build are damaged ({what}); build it again"),
             Error::Unsupported { index, what } => write!(f, "operation {index} of the program has {what}, which no kernel for GPUs takes"),
+            Error::NoStream { stream, streams } => write!(f, "there is no stream {stream}: the session's {streams} are numbered from 0"),
+            Error::NoTokens { outputs, vocab } => {
+                write!(f, "the model has {outputs} outputs for {vocab} tokens: what is drawn cannot be fed back")
+            }
             Error::Launch { what } => write!(f, "the GPU's kernels do not take {what} at once"),
             Error::Model(error) => write!(f, "{error}"),
         }

@@ -8,6 +8,7 @@ use crate::launch::Rounded;
 use crate::model::CudaModel;
 use crate::needs::ROUTE_BYTES;
 use crate::queue::{Context, Room};
+use brooklet::artifact::InputSpec;
 use brooklet::{Input, Line, State, snapshot_bytes};
 use cudarc::driver::{CudaGraph, sys};
 use std::collections::HashMap;
@@ -170,6 +171,10 @@ impl<'s, 'm> CudaSession<'s, 'm> {
     }
 
     /// Steps that a stream has taken since it began.
+    ///
+    /// # Panics
+    ///
+    /// If the session has no such stream.
     pub fn position(&self, stream: usize) -> u64 {
         self.positions[stream]
     }
@@ -242,9 +247,15 @@ impl<'s, 'm> CudaSession<'s, 'm> {
 
     /// Draws `count` tokens, each the likeliest after those before: `first` is the first that the one stream takes. Nothing comes from the GPU between them.
     pub fn greedy(&mut self, first: u32, count: usize) -> Result<Vec<u32>, Error> {
-        let total = Inputs::Tokens(&[first]).check(self.gpu.model())?;
+        let model = self.gpu.model();
+        let total = Inputs::Tokens(&[first]).check(model)?;
         self.check_streams(total)?;
-        self.gpu.model().check_context(self.positions[0], count)?;
+        model.check_context(self.positions[0], count)?;
+        if let InputSpec::Tokens { vocab, .. } = model.header().input
+            && model.outputs() > vocab as usize
+        {
+            return Err(Error::NoTokens { outputs: model.outputs(), vocab: vocab as usize });
+        }
         self.arena.upload(self.places.input, &[first])?;
         let mut drawn = Vec::with_capacity(count);
         let mut log = vec![0u32; LOG_LEN as usize];
@@ -262,8 +273,8 @@ impl<'s, 'm> CudaSession<'s, 'm> {
 
     /// Copies a stream to a state of the CPU's, which continues it.
     pub fn store(&self, stream: usize, state: &mut State<'_>) -> Result<(), Error> {
-        let model = self.gpu.model();
-        if state.model_hash() != model.artifact().hash() {
+        self.check_stream(stream)?;
+        if state.model_hash() != self.gpu.model().artifact().hash() {
             return Err(brooklet::Error::OtherModel.into());
         }
         state.refill(self.positions[stream], |bytes| self.arena.download_at(self.places.state, stream as u64 * self.state_stride, bytes))
@@ -271,6 +282,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
 
     /// Continues a state of the CPU's in a stream.
     pub fn load(&mut self, stream: usize, state: &State<'_>) -> Result<(), Error> {
+        self.check_stream(stream)?;
         if state.model_hash() != self.gpu.model().artifact().hash() {
             return Err(brooklet::Error::OtherModel.into());
         }
@@ -336,6 +348,11 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         marks.windows(2).map(between).collect()
     }
 
+    fn check_stream(&self, stream: usize) -> Result<(), Error> {
+        let streams = self.positions.len();
+        if stream < streams { Ok(()) } else { Err(Error::NoStream { stream, streams }) }
+    }
+
     fn check_streams(&self, got: usize) -> Result<(), Error> {
         let want = self.options.streams;
         if got == want as usize { Ok(()) } else { Err(brooklet::Error::StreamCount { got: got as u32, want }.into()) }
@@ -363,6 +380,7 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         seconds: Option<&[f32]>,
         mut each: Option<&mut dyn FnMut(usize, &[f32])>,
     ) -> Result<&[f32], Error> {
+        self.check_stream(stream)?;
         let model = *self.gpu.model();
         let total = inputs.check(&model)?;
         model.check_context(self.positions[stream], total)?;

@@ -48,10 +48,13 @@ fn too_little_memory_is_an_error_and_the_gpu_goes_on() {
 }
 
 #[test]
-fn old_drivers_and_old_gpus_are_told_apart() {
+fn errors_say_what_was_asked_for_and_what_there_is() {
     let old = Error::OldDriver { version: 11_020 };
     let unknown = Error::UnknownArchitecture { name: "Tesla T4".into(), capability: (7, 5) };
-    for (error, words) in [(old, ["11.2", "11.4"]), (unknown, ["Tesla T4", "7.5"])] {
+    let (stream, tokens) = (Error::NoStream { stream: 4, streams: 3 }, Error::NoTokens { outputs: 9, vocab: 8 });
+    for (error, words) in
+        [(old, ["11.2", "11.4"]), (unknown, ["Tesla T4", "7.5"]), (stream, ["stream 4", "3"]), (tokens, ["9 outputs", "8 tokens"])]
+    {
         let text = error.to_string();
         assert!(is_one_line(&error) && words.iter().all(|word| text.contains(word)), "{text}");
     }

@@ -10,7 +10,7 @@ use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use brooklet::ops::Op;
 use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
-use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Options};
+use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Error, Options};
 use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
 use rig::{Random, gpu, text_models};
@@ -266,6 +266,8 @@ fn a_stream_moves_between_gpu_and_cpu() {
         let mut snapshot = vec![0; snapshot_bytes(&model)];
         let mut got = Vec::new();
         State::new(&model, Line::bytes_mut(&mut buffers.state)).unwrap().snapshot(&mut snapshot).unwrap();
+        assert!(matches!(on_gpu.restore(1, &snapshot), Err(Error::NoStream { stream: 1, streams: 1 })), "{name}");
+        assert!(matches!(on_gpu.snapshot(1), Err(Error::NoStream { .. })), "{name}");
         // A few steps here, a few there.
         for (turn, at) in (0..steps).step_by(5).enumerate() {
             let range = at..steps.min(at + 5);

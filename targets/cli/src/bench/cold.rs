@@ -27,10 +27,10 @@ const READ_BYTES: usize = 1 << 20;
 pub(crate) struct FirstAnswer {
     /// From its beginning to the open file.
     open_seconds: f64,
-    /// Checking and planning.
-    check_seconds: f64,
-    /// State, scratch and the first step.
+    /// Planning, state, scratch and the first step, while the file is being checked.
     step_seconds: f64,
+    /// From there to the end of the check.
+    check_seconds: f64,
     /// Most memory that was resident so far.
     peak_resident_bytes: u64,
 }
@@ -66,12 +66,14 @@ pub(crate) fn first_answer(path: &Path, engine: &Engine, lock: bool, out: &mut d
         file.lock()?;
     }
     let open_seconds = lap();
-    let model = file.model()?;
-    let check_seconds = lap();
-    Stream::new(&model, 1, engine.threads())?.time_from(&Place::START, engine, |session| Inputs::random(&model, 1).step(session, 1))?;
-    let told = FirstAnswer { open_seconds, check_seconds, step_seconds: lap(), peak_resident_bytes: peak_resident_bytes()? };
-    writeln!(out, "{}", serde_json::to_string(&told)?)?;
-    Ok(())
+    file.while_checked(|model, check| {
+        Stream::new(model, 1, engine.threads())?.time_from(&Place::START, engine, |session| Inputs::random(model, 1).step(session, 1))?;
+        let step_seconds = lap();
+        check.wait()?;
+        let told = FirstAnswer { open_seconds, step_seconds, check_seconds: lap(), peak_resident_bytes: peak_resident_bytes()? };
+        writeln!(out, "{}", serde_json::to_string(&told)?)?;
+        Ok(())
+    })
 }
 
 impl ColdStart {
@@ -123,8 +125,8 @@ impl ColdStart {
             self.best_of_read
         )?;
         writeln!(out, "  opening                {:>9.1} ms", ms(open_seconds))?;
-        writeln!(out, "  checking               {:>9.1} ms", ms(check_seconds))?;
         writeln!(out, "  memory and first step  {:>9.1} ms", ms(step_seconds))?;
+        writeln!(out, "  end of the check       {:>9.1} ms", ms(check_seconds))?;
         writeln!(out, "warm start, first answer {:>9.1} ms", ms(self.warm_first_answer_seconds))?;
         let (program, memory) = (short(PROGRAM_BYTES), short(self.allowed_resident_bytes));
         writeln!(out, "resident at most         {:>12}   file, state, scratch and {program}: {memory}", short(peak_resident_bytes))
