@@ -45,8 +45,8 @@ WHEELS = {
 }
 PTX = 1080
 TARGETS = {80: "11.8", 86: "11.8", 87: "11.8", 89: "11.8", 90: "11.8", 120: "12.9", PTX: "11.8"}
-# What the older compiler cannot give: bulk copies, which products of one vector wait on with sm_90.
-NEWER = {("matvec", 90): "12.9"}
+# What the older compiler cannot give sm_90: bulk copies, which products of one vector wait on, and what only sm_90a has, products of warpgroups.
+NEWER = {("matvec", 90): ("12.9", "sm_90"), ("ssd", 90): ("12.9", "sm_90a")}
 OPTIONS = ["--std=c++17", "--define-macro=NDEBUG"]
 
 
@@ -100,21 +100,21 @@ class Compiler:
         self.call(f"nvrtcGet{what}", program, buffer)
         return buffer.raw
 
-    def compile(self, name, source, headers, target):
+    def compile(self, name, source, headers, architecture):
         program = ctypes.c_void_p()
         count = len(headers)
         texts = (ctypes.c_char_p * count)(*[text for _, text in headers])
         names = (ctypes.c_char_p * count)(*[name.encode() for name, _ in headers])
         self.call("nvrtcCreateProgram", ctypes.byref(program), source, name.encode(), count, texts, names)
-        architecture = "compute_80" if target == PTX else f"sm_{target}"
         options = OPTIONS + options_of(source) + [f"--gpu-architecture={architecture}"]
         arguments = (ctypes.c_char_p * len(options))(*[option.encode() for option in options])
         if self.call("nvrtcCompileProgram", program, len(options), arguments) != 0:
             log = self.text(program, "ProgramLog").rstrip(b"\0\n").decode()
             sys.exit(f"{name} does not compile for {architecture}:\n{log}")
-        binary = self.text(program, "PTX" if target == PTX else "CUBIN")
+        is_text = architecture.startswith("compute")
+        binary = self.text(program, "PTX" if is_text else "CUBIN")
         self.call("nvrtcDestroyProgram", ctypes.byref(program))
-        return binary.rstrip(b"\0") + b"\0" if target == PTX else binary
+        return binary.rstrip(b"\0") + b"\0" if is_text else binary
 
 
 def headers_of(source):
@@ -147,10 +147,11 @@ def build(path):
     source, headers, crc = sources_of(path)
     entries = []
     for target, version in TARGETS.items():
-        version = NEWER.get((path.stem, target), version)
+        architecture = "compute_80" if target == PTX else f"sm_{target}"
+        version, architecture = NEWER.get((path.stem, target), (version, architecture))
         if version not in compilers:
             compilers[version] = library(version)
-        entries.append((target, compilers[version].compile(path.name, source, headers, target)))
+        entries.append((target, compilers[version].compile(path.name, source, headers, architecture)))
     head = struct.pack("<II", len(entries), crc) + b"".join(struct.pack("<II", target, len(data)) for target, data in entries)
     return head + b"".join(data for _, data in entries)
 

@@ -313,29 +313,28 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
 }
 #define SARG(T)                                                                                                                  \
     const T*, const T*, const T*, const T*, T*, int, int, int, int, int, const float*, const float*, const float*, float, float, \
-        const float*, u8*, u64, int, int, int, int, int, int, int, float*, u32*, const u32*
+        const float*, u8*, u64, int, int, int, int, int, int, int
 template <class T>
 struct SsdK {
     const char* name;
     void (*f)(SARG(T));
-    int n, threads, chunk;
-    size_t sm;
+    int n, fewest;
+    size_t stage;
 };
 template <class T>
 vector<SsdK<T>> ssd_kernels();
-#define DK(NAME, N, C, PA) {#NAME, NAME, N, 256, C, sizeof(SsdShared<N, C, PA>)}
 template <>
 vector<SsdK<bf16>> ssd_kernels() {
-    return {DK(ssd_prefill_bf16_128, 128, 64, 1)};
+    return {{"ssd_prefill_bf16_128", ssd_prefill_bf16_128, 128, 2, sizeof(Stage<bf16, 2>)}};
 }
 template <>
 vector<SsdK<float>> ssd_kernels() {
-    return {DK(ssd_prefill_f32_32, 32, 32, 2), DK(ssd_prefill_f32_64, 64, 32, 2), DK(ssd_prefill_f32_128, 128, 32, 2),
-            DK(ssd_prefill_f32_256, 256, 32, 2)};
+    return {{"ssd_prefill_f32_64", ssd_prefill_f32_64, 64, 1, sizeof(Stage<float, 1>)},
+            {"ssd_prefill_f32_128", ssd_prefill_f32_128, 128, 1, sizeof(Stage<float, 2>)},
+            {"ssd_prefill_f32_256", ssd_prefill_f32_256, 256, 1, sizeof(Stage<float, 4>)}};
 }
 template <class T>
-void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool gaps, int pad, bool bench, float lo = 0, float hi = INFINITY,
-              std::vector<int> segs = {1, 2, 3, 5}) {
+void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool gaps, int pad, bool bench, float lo = 0, float hi = INFINITY) {
     int xs = H * P + pad, bs = G * N + pad, ds = H + pad;
     size_t rows = (size_t)streams * L;
     auto x = rnd<T>(rows * xs, [] { return nrm(); }), dt = rnd<T>(rows * ds, [] { return nrm() - 1.f; }),
@@ -386,56 +385,24 @@ void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool ga
     Dev<float> da(a), dd(d), dbias(bias), dg(g);
     Dev<u8> st(hb);
     auto ks = ssd_kernels<T>();
-    auto run = [&](int w, int seg, float* ex, u32* fl, cudaStream_t s) {
-        void (*f)(SARG(T));
-        dim3 grid;
-        int threads;
-        size_t sm = 0;
-        if (w < 0) {
-            bool four = P % 4 == 0 && N <= 256 && (pad % 4 == 0);
-            f = (void (*)(SARG(T)))(sizeof(T) == 4 ? (four ? (void*)ssd_serial_f32_4 : (void*)ssd_serial_f32_1) : (void*)0);
-            grid = dim3((P + 15) / 16, H, streams);
-            threads = 128;
-        } else {
-            auto k = ks[w];
-            f = k.f;
-            threads = k.threads;
-            sm = k.sm;
-            CK(cudaFuncSetAttribute((void*)f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)sm));
-            grid = dim3(H * seg, (P + 63) / 64, streams);
-        }
-        f<<<grid, threads, sm, s>>>(dx.p, ddt.p, db.p, dc.p, y.p, xs, ds, bs, bs, xs, da.p, dd.p, dbias.p, lo, hi, gaps ? dg.p : 0, st.p,
-                                    cells * cell, half, L, H, P, G, N, seg, ex, fl, 0);
+    auto run = [&](const SsdK<T>& k, int stages, cudaStream_t s) {
+        k.f<<<dim3(H, (P + 63) / 64, streams), 3 * WARPGROUP, stages * k.stage + sizeof(Ends), s>>>(
+            dx.p, ddt.p, db.p, dc.p, y.p, xs, ds, bs, bs, xs, da.p, dd.p, dbias.p, lo, hi, gaps ? dg.p : 0, st.p, cells * cell, half, L, H, P, G, N,
+            stages);
         CK(cudaGetLastError());
     };
-    for (int w = L <= 130 && sizeof(T) == 4 ? -1 : 0; w < (int)ks.size(); w++)
-        for (int seg : segs) {
-            if (w < 0 && seg > 1) continue;
-            size_t units = 1, ex = 1;
-            if (w >= 0) {
-                auto k = ks[w];
-                if (k.n < N || (k.n > 2 * N && k.n > 32) || (bench && k.n > N)) continue;
-                if (seg > (L + k.chunk - 1) / k.chunk) continue;
-                int occ = 0;
-                CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)k.sm));
-                CK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&occ, k.f, k.threads, k.sm));
-                units = (size_t)streams * H * seg * ((P + 63) / 64);
-                if (seg > 1 && units > (size_t)occ * 132) {
-                    if (bench) printf("  (%s seg %d: %zu blocks, %d per SM)\n", k.name, seg, units, occ);
-                    continue;
-                }
-                ex = units * (k.n / 16) * 256 * 4 + units;
-            }
-            Dev<float> exch(ex);
-            Dev<u32> flags(units + 1);
-            CK(cudaMemset(flags.p, 0, (units + 1) * 4));
-            CK(cudaMemset(exch.p, 0xff, ex * 4));
+    for (auto& k : ks)
+        for (int stages = k.fewest; stages <= STAGES; stages++) {
+            size_t shared = stages * k.stage + sizeof(Ends);
+            if (k.n < N || k.n > std::max(2 * N, 128) || shared > 227 << 10) continue;
+            if (bench && (k.n > std::max(N, 64) || (stages < STAGES && shared + k.stage <= 227 << 10))) continue;
+            CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
             Err ey, eh;
             bool stray = false;
             for (int rep = 0; rep < 2; rep++) {
                 CK(cudaMemcpy(st.p, hb.data(), hb.size(), cudaMemcpyHostToDevice));
                 CK(cudaMemset(y.p, 0xff, y.n * sizeof(T)));
-                run(w, seg, exch.p, flags.p, 0);
+                run(k, stages, 0);
                 CK(cudaDeviceSynchronize());
             }
             auto out = y.get();
@@ -457,14 +424,14 @@ void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool ga
                     memcpy(&v, &hs[i * 4], 4);
                 eh.add(v, hw[i]);
             }
-            double ty = sizeof(T) == 4 ? 5e-5 : (w < 0 ? 4e-3 : 6e-3), th = half ? 1e-3 : (sizeof(T) == 4 || w < 0 ? 5e-5 : 5e-3);
+            double ty = sizeof(T) == 4 ? 5e-5 : 6e-3, th = half ? 1e-3 : sizeof(T) == 4 ? 5e-5 : 5e-3;
             if (half && sizeof(T) == 2) th = 5e-3;
             bool ok = ey.rel() < ty && eh.rel() < th && !stray;
             if (!ok) fails++;
-            printf("ssd %s S%d L%d H%d P%d N%d G%d half%d gaps%d pad%d %-28s seg%d y %.2e (max %.1e) h %.2e %s",
-                   sizeof(T) == 4 ? "f32" : "bf16", streams, L, H, P, N, G, half, gaps, pad, w < 0 ? "serial" : ks[w].name, seg, ey.rel(),
+            printf("ssd %s S%d L%d H%d P%d N%d G%d half%d gaps%d pad%d %-20s %d stages y %.2e (max %.1e) h %.2e %s",
+                   sizeof(T) == 4 ? "f32" : "bf16", streams, L, H, P, N, G, half, gaps, pad, k.name, stages, ey.rel(),
                    ey.worst / ey.mx, eh.rel(), ok ? "ok" : (stray ? "STRAY" : "FAIL"));
-            if (bench) printf("  %.1f us", timed([&](cudaStream_t s) { run(w, seg, exch.p, flags.p, s); }));
+            if (bench) printf("  %.1f us", timed([&](cudaStream_t s) { run(k, stages, s); }));
             printf("\n");
         }
 }
@@ -504,6 +471,18 @@ int main(int argc, char** argv) {
         ssd_case<float>(1, 321, 4, 32, 16, 1, false, false, 1, false);
         ssd_case<float>(1, 190, 2, 64, 256, 1, false, false, 0, false);
     }
+    if (what == "check" || what == "random") {
+        auto below = [](int n) { return (int)(rng() % n); };
+        for (int i = 0; i < 24; i++) {
+            int groups = 1 + below(2), pad = i % 2 ? below(4) : 4 * below(3), n = i % 3 ? 1 + below(256) : 64 << below(3), heads = groups * (1 + below(4));
+            int p = i % 4 ? 32 << below(3) : 1 + below(150), tokens = 2 + below(400), streams = 1 + below(2);
+            if (i % 4 == 3) {
+                ssd_case<bf16>(streams, tokens, heads, p, std::min(n, 128), groups, below(2), below(2), 2 * pad, false, .01, 1);
+            } else {
+                ssd_case<float>(streams, tokens, heads, p, n, groups, below(2), below(2), pad, false, .01, 1);
+            }
+        }
+    }
     if (what == "bench" || what == "scan") {
         scan_case<bf16>(1, 2048, 5120, 16, 1, true, false, false, 0, true);
         scan_case<bf16>(1, 512, 1536, 16, 1, true, false, false, 0, true);
@@ -511,13 +490,14 @@ int main(int argc, char** argv) {
         scan_case<float>(1, 512, 1536, 16, 1, true, false, false, 0, true);
     }
     if (what == "bench" || what == "ssd") {
-        std::vector<int> sg = {1, 2, 3, 4, 5, 6, 8};
-        ssd_case<bf16>(1, 2048, 80, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
-        ssd_case<bf16>(1, 512, 80, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
-        ssd_case<bf16>(1, 512, 24, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
-        ssd_case<float>(1, 512, 24, 64, 128, 1, false, false, 0, true, 0, INFINITY, sg);
-        ssd_case<float>(1, 1, 24, 64, 128, 1, false, false, 0, true);
-        ssd_case<float>(1, 1, 80, 64, 128, 1, false, false, 0, true);
+        ssd_case<bf16>(1, 2048, 80, 64, 128, 1, false, false, 0, true);
+        ssd_case<bf16>(1, 512, 80, 64, 128, 1, false, false, 0, true);
+        ssd_case<bf16>(1, 512, 24, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 2048, 80, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 512, 80, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 2048, 24, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 512, 24, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 512, 32, 128, 256, 1, false, false, 0, true);
     }
     printf("fails %d\n", fails);
     return fails != 0;

@@ -77,18 +77,4 @@ impl CudaModel<'_> {
         let many = self.program.iter().filter(|node| !matches!(node, Node::Routed(..)));
         many.flat_map(Node::ops).map(of).max().unwrap_or(0)
     }
-
-    /// Bytes of working space that fast dual recurrences take in batches of up to `tokens` tokens: exchanged states, and flags, which must be zero.
-    pub(crate) fn exchange_bytes(&self, tokens: u32) -> [u64; 2] {
-        let mut most = [0u64; 2];
-        let Some(fast) = &self.kernels.fast_ssd else { return most };
-        for op in self.program.iter().flat_map(Node::ops) {
-            if let Op::Ssd(op) = op {
-                // The longer a sequence, the more segments.
-                let segments = fast.segments(&self.device, &self.ssd(op), tokens, 1);
-                most = [most[0].max(segments.exchange_bytes), most[1].max(segments.flag_bytes)];
-            }
-        }
-        most
-    }
 }

@@ -31,8 +31,6 @@ pub(crate) struct Room {
     pub(crate) experts: Address,
     /// A route's decision.
     pub(crate) entry: Address,
-    /// What segments of a sequence hand on, and flags that say so.
-    pub(crate) exchange: [Address; 2],
 }
 
 /// A batch on its way through the program.
@@ -195,14 +193,10 @@ impl CudaModel<'_> {
             }
             Op::Ssd(op) => {
                 let shape = self.ssd(op);
-                // Not inside a block that a token enters or not.
-                if let Some(fast) = kernels.fast_ssd.as_ref().filter(|_| batch.tokens > 1 && batch.gate == Address::NULL) {
-                    let segments = fast.segments(device, &shape, batch.tokens, batch.streams);
-                    if fast.run(device, batch, &shape, &segments, room.exchange)? {
-                        return Ok(());
-                    }
+                match &kernels.fast_ssd {
+                    Some(fast) if fast.run(device, batch, &shape)? => Ok(()),
+                    _ => kernels.walk.ssd(device, batch, &shape),
                 }
-                kernels.walk.ssd(device, batch, &shape)
             }
             Op::Attention(op) => {
                 let shape = self.attention(op);

@@ -125,7 +125,6 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
         let experts = layout.add(4 * rows_u64 * needs.experts);
         let entry = layout.add(ROUTE_BYTES);
-        let [exchange, flags] = gpu.exchange_bytes(options.batch).map(|bytes| layout.add(bytes));
         let arena = Arena::new(gpu.device(), &layout)?;
         let room = Room {
             input: arena.address(places.input),
@@ -138,7 +137,6 @@ impl<'s, 'm> CudaSession<'s, 'm> {
             hidden: arena.address(hidden),
             experts: arena.address(experts),
             entry: arena.address(entry),
-            exchange: [arena.address(exchange), arena.address(flags)],
         };
         let mut session = CudaSession {
             gpu,
@@ -154,7 +152,6 @@ impl<'s, 'm> CudaSession<'s, 'm> {
             has_gaps: model.plan().takes_gaps,
         };
         session.reset()?;
-        session.arena.clear(flags)?;
         session.arena.upload(session.places.gaps, &vec![1.0f32; rows as usize])?;
         session.gpu.device().wait()?;
         Ok(session)

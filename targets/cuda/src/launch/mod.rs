@@ -51,7 +51,7 @@ pub use round::Round;
 pub use route::Route;
 pub(crate) use route::{ENTRY_BYTES, GATE_AT};
 pub use scan::SelectiveScan;
-pub use ssd::{Segments, StateSpaceDual};
+pub use ssd::StateSpaceDual;
 pub use walk::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
 
 use crate::device::Device;
