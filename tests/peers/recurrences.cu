@@ -22,7 +22,11 @@
 #include <algorithm>
 #include <string>
 #include <cstring>
+// Both kernels have names of their own for their block and their steps.
+#define Block ScanBlock
 #include "scan.cu"
+#undef Block
+#undef STEPS
 #include "ssd.cu"
 #define CK(x)                                                                        \
     do {                                                                             \

@@ -194,8 +194,8 @@ static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block
             __syncwarp();
             split_rows<PANELS>(s.b), split_rows<PANELS>(s.c), split_rows<1>(&s.x);
         }
-        arrive_behind_copies(&block.ends->loaded[turn.stage]);
         if (prepares) prepare(s.steps, p, a, bias, raw, gap);
+        arrive_behind_copies(&block.ends->loaded[turn.stage]);
         warpgroup_arrive(&block.ends->loaded[turn.stage]);
     }
 }
