@@ -57,10 +57,7 @@ const FEW_STEPS: u64 = 64;
 /// Packs a matrix (rows, cols), row-major, rounding to the nearest code under searched scales.
 pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed {
     let table = default_table(format);
-    let bytes = encode(format, rows, cols, weights, &table, || {
-        let grid = rtn::Grid::new(&table.levels, table.shift);
-        weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect()
-    });
+    let bytes = encode(format, rows, cols, weights, &table, || nearest_rows(&table, cols, weights));
     with_error(format, rows, cols, weights, bytes)
 }
 
@@ -68,12 +65,15 @@ pub fn pack(format: Format, rows: usize, cols: usize, weights: &[f32]) -> Packed
 pub(crate) fn pack_repeated(format: Format, rows: usize, cols: usize, sample: &[f32]) -> Packed {
     let table = default_table(format);
     let weights: Vec<f32> = sample.iter().copied().cycle().take(rows * cols).collect();
-    let bytes = encode(format, rows, cols, &weights, &table, || {
-        let grid = rtn::Grid::new(&table.levels, table.shift);
-        let few: Vec<rtn::Row> = sample.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect();
-        few.iter().cycle().take(rows).cloned().collect()
-    });
+    let bytes =
+        encode(format, rows, cols, &weights, &table, || nearest_rows(&table, cols, sample).iter().cycle().take(rows).cloned().collect());
     with_error(format, rows, cols, &weights, bytes)
+}
+
+/// Rows (rows, cols) as the nearest codes of a table, all weights alike.
+fn nearest_rows(table: &Table, cols: usize, weights: &[f32]) -> Vec<rtn::Row> {
+    let grid = rtn::Grid::new(&table.levels, table.shift);
+    weights.par_chunks(cols).map(|w| rtn::round_coded(w, &grid, |_| &rtn::ALIKE)).collect()
 }
 
 /// Packs matrices that multiply the same inputs.
