@@ -6,9 +6,8 @@
 //   ./recurrences check [SEED]    # odd shapes; every line ends in ok
 //   ./recurrences bench [SEED]    # the shapes of docs/benchmarks.md
 //
-// mamba_ssm_scan.o is mamba-ssm 2.3.2's csrc/selective_scan compiled with --use_fast_math for bf16, behind the function declared below,
-// which fills its SSMParamsBase: u, delta, z, out and out_z (D, L), B and C (N, L), A (D, N) f32. Its layout keeps time innermost, ours
-// channels.
+// mamba_ssm_scan.o comes from mamba_ssm_scan.cu, which says how. Its layout keeps time innermost, ours channels. Both scans are timed in a graph
+// and as plain launches, ours in turn and as programs launch it too.
 #define BROOKLET_BF16
 #include <atomic>
 #include <cuda_fp16.h>
