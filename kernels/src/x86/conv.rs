@@ -116,7 +116,12 @@ pub(super) fn streams(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut Ro
 fn several<const KEPT: usize>(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
     let channels = x.width();
     for first in (0..states.len()).step_by(STREAMS) {
-        let mut some = Some4 { inputs: [core::ptr::null_mut(); STREAMS], states: [core::ptr::null_mut(); STREAMS], stride: 0, behind: [core::ptr::null(); STREAMS] };
+        let mut some = Some4 {
+            inputs: [core::ptr::null_mut(); STREAMS],
+            states: [core::ptr::null_mut(); STREAMS],
+            stride: 0,
+            behind: [core::ptr::null(); STREAMS],
+        };
         for i in 0..STREAMS {
             // Behind the last stream the last again: nothing is read after it was written.
             let last = (first + i).min(states.len() - 1);
@@ -150,7 +155,12 @@ struct Some4 {
 impl Some4 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    fn step<const KEPT: usize, const C: usize, const N: usize, const FULL: bool>(&self, conv: &Conv1d<'_>, at: usize, mask: __mmask16) -> usize {
+    fn step<const KEPT: usize, const C: usize, const N: usize, const FULL: bool>(
+        &self,
+        conv: &Conv1d<'_>,
+        at: usize,
+        mask: __mmask16,
+    ) -> usize {
         // SAFETY: every row was seen to be as wide as x, and the mask lets no channel beyond that through.
         let load = |x: *const f32, c: usize| unsafe { f32::load::<FULL>(x.add(at + c * LANES), mask) };
         // SAFETY: as above.
@@ -169,7 +179,11 @@ impl Some4 {
         for tap in 0..KEPT {
             let weight: [__m512; C] = core::array::from_fn(|c| load(conv.weight.row(tap).as_ptr(), c));
             acc = each!(i < N: _mm512_add_ps(acc[i], _mm512_mul_ps(weight[i / STREAMS], older[i])));
-            let next = if tap + 1 < KEPT { each!(i < N: load(self.states[i % STREAMS].wrapping_add((tap + 1) * self.stride), i / STREAMS)) } else { newest };
+            let next = if tap + 1 < KEPT {
+                each!(i < N: load(self.states[i % STREAMS].wrapping_add((tap + 1) * self.stride), i / STREAMS))
+            } else {
+                newest
+            };
             for i in 0..N {
                 store(self.states[i % STREAMS].wrapping_add(tap * self.stride), i / STREAMS, next[i]);
             }
