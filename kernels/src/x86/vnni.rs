@@ -22,7 +22,7 @@ const NEAR_BYTES: usize = 64 * 1024;
 /// Tiles of a matrix up to which they are likely to be in a cache.
 const PAIRS_BYTES: usize = 48 * 1024;
 /// From this many vectors and groups on, tiles are expanded into a panel.
-const PANEL_VECTORS: usize = 48;
+const PANEL_VECTORS: usize = 32;
 const PANEL_MIN_GROUPS: usize = 8;
 /// Groups of a narrow matrix: a row of its tiles fits the registers.
 const NARROW_GROUPS: usize = 2;
