@@ -94,65 +94,66 @@ const STREAMS: usize = 4;
 /// A token of each of several streams, (streams, channels). Returns whether it is for such a convolution.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn streams(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) -> bool {
+    let stride = match states.first() {
+        Some(StateMut::F32(state)) => state.stride(),
+        _ => return false,
+    };
     // Fewer than three streams take as long as four.
     let all_fit = x.rows() == states.len()
         && states.len() >= 3
         && states.iter().all(|state| match state {
-            StateMut::F32(state) => fits(conv, state, x),
+            StateMut::F32(state) => fits(conv, state, x) && state.stride() == stride,
             StateMut::F16(_) => false,
         });
     match conv.taps {
-        4 if all_fit => several::<3>(conv, states, x),
-        3 if all_fit => several::<2>(conv, states, x),
-        2 if all_fit => several::<1>(conv, states, x),
+        4 if all_fit => several::<3>(conv, stride, states, x),
+        3 if all_fit => several::<2>(conv, stride, states, x),
+        2 if all_fit => several::<1>(conv, stride, states, x),
         _ => return false,
     }
     true
 }
 
-/// [`STREAMS`] streams at a time, with `KEPT` inputs kept.
+/// [`STREAMS`] streams on their way, whose states have rows so far apart; behind the last stream the last again: nothing is read after it was written.
+struct Block {
+    inputs: [*mut f32; STREAMS],
+    states: [*mut f32; STREAMS],
+    stride: usize,
+    /// The states of the streams to come: nobody foresees where they lie.
+    behind: [*const f32; STREAMS],
+}
+
+/// All streams, with `KEPT` inputs kept.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn several<const KEPT: usize>(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
+fn several<const KEPT: usize>(conv: &Conv1d<'_>, stride: usize, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
     let channels = x.width();
     for first in (0..states.len()).step_by(STREAMS) {
-        let mut some = Some4 {
-            inputs: [core::ptr::null_mut(); STREAMS],
-            states: [core::ptr::null_mut(); STREAMS],
-            stride: 0,
-            behind: [core::ptr::null(); STREAMS],
-        };
+        let (inputs, rows, behind) = ([core::ptr::null_mut(); STREAMS], [core::ptr::null_mut(); STREAMS], [core::ptr::null(); STREAMS]);
+        let mut block = Block { inputs, states: rows, stride, behind };
         for i in 0..STREAMS {
-            // Behind the last stream the last again: nothing is read after it was written.
             let last = (first + i).min(states.len() - 1);
-            some.inputs[i] = x.row_mut(last).as_mut_ptr();
-            // What the streams to come have: nobody foresees where their states lie.
-            if let Some(StateMut::F32(state)) = states.get(first + STREAMS + i) {
-                some.behind[i] = state.row(0).as_ptr();
-            }
+            block.inputs[i] = x.row_mut(last).as_mut_ptr();
             if let StateMut::F32(state) = &mut states[last] {
-                (some.states[i], some.stride) = (state.row_mut(0).as_mut_ptr(), state.stride());
+                block.states[i] = state.row_mut(0).as_mut_ptr();
+            }
+            if let Some(StateMut::F32(state)) = states.get(first + STREAMS + i) {
+                block.behind[i] = state.row(0).as_ptr();
             }
         }
         let mut at = 0;
         while at < channels {
             at += match (channels - at) / LANES {
-                2.. => some.step::<KEPT, 2, 8, true>(conv, at, 0),
-                1 => some.step::<KEPT, 1, 4, true>(conv, at, 0),
-                0 => some.step::<KEPT, 1, 4, false>(conv, at, mask(channels - at)),
+                2.. => block.step::<KEPT, 2, { 2 * STREAMS }, true>(conv, at, 0),
+                1 => block.step::<KEPT, 1, STREAMS, true>(conv, at, 0),
+                0 => block.step::<KEPT, 1, STREAMS, false>(conv, at, mask(channels - at)),
             };
         }
     }
 }
 
-struct Some4 {
-    inputs: [*mut f32; STREAMS],
-    states: [*mut f32; STREAMS],
-    stride: usize,
-    behind: [*const f32; STREAMS],
-}
-
-impl Some4 {
+impl Block {
+    /// `C` registers of channels from `at`, or the part of one that the mask says, of every stream: `N` in all. Returns how many channels that are at most.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     fn step<const KEPT: usize, const C: usize, const N: usize, const FULL: bool>(
