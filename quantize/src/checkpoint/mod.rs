@@ -100,6 +100,16 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The files it was opened from.
+    pub(crate) fn files(&self) -> Box<dyn Iterator<Item = &Path> + '_> {
+        let (config, tokenizer) = (self.config.path(), self.tokenizer.as_deref());
+        match &self.tensors {
+            Tensors::Shards(shards, _) => Box::new(shards.iter().map(Shard::path).chain([config]).chain(tokenizer)),
+            Tensors::Gguf(_) => Box::new([self.path.as_path()].into_iter().chain(tokenizer)),
+            Tensors::Random => Box::new(std::iter::empty()),
+        }
+    }
+
     /// What the model is called: by its folder, or by its file.
     pub fn name(&self) -> Option<String> {
         if self.name.is_some() {

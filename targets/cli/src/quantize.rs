@@ -7,7 +7,7 @@ use crate::download;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::model_file::ModelFile;
-use crate::output::write_file;
+use crate::output::{expect_place, write_file};
 use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
@@ -17,7 +17,7 @@ use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::graph::{Card, Graph};
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
-use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower, report};
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Destination, Recipe, Report, StateFormat, families, lower, report};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -135,6 +135,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(path) => path.clone(),
         None => default_output(&checkpoint)?,
     };
+    // Before any work is done for it.
+    Destination::of(&out).and_then(|place| place.outside(&checkpoint)).map_err(plainly)?;
+    args.report.iter().try_for_each(|path| expect_place(path))?;
     for note in checkpoint.notes().map_err(plainly)? {
         writeln!(io::stderr(), "note: {note}")?;
     }
