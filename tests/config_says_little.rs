@@ -108,3 +108,49 @@ fn positions_of_the_training_are_found() {
         assert_eq!(beside, now, "{name}");
     }
 }
+
+/// What a config hides is told: here the biases of attention.
+#[test]
+fn tensors_without_a_place_in_the_model_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = fixtures().join("families/granite-rope");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), dir.path().join(name)).unwrap();
+    }
+    let left = || {
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        brooklet_quantize::families::build(&checkpoint).unwrap();
+        checkpoint.left_behind().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(left().is_empty());
+    let config = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+    std::fs::write(dir.path().join("config.json"), config.replace("\"attention_bias\": true", "\"attention_bias\": false")).unwrap();
+    let left = left();
+    assert_eq!(left.len(), 8, "{left:?}");
+    assert!(left.iter().all(|name| name.contains("self_attn") && name.ends_with(".bias")), "{left:?}");
+}
+
+/// No fixture holds a tensor without a place: each of them matters.
+#[test]
+fn fixtures_are_read_whole() {
+    for dir in brooklet_tests::family_fixtures() {
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        brooklet_quantize::families::build(&checkpoint).unwrap();
+        assert!(checkpoint.left_behind().is_empty(), "{}: {:?}", dir.display(), checkpoint.left_behind());
+    }
+}
+
+/// Beside `model.safetensors` other files may lie: an index of older shards, the same weights under other names.
+#[test]
+fn the_whole_model_in_one_file_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join("families/mamba-a")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let alone = file(dir.path()).unwrap();
+    std::fs::copy(dir.path().join("model.safetensors"), dir.path().join("consolidated.safetensors")).unwrap();
+    std::fs::write(dir.path().join("model.safetensors.index.json"), r#"{"weight_map": {"x": "model-00001-of-00002.safetensors"}}"#)
+        .unwrap();
+    assert_eq!(alone, file(dir.path()).unwrap());
+}

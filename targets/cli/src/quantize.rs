@@ -147,6 +147,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps: args.calibration_steps.map(|n| n as usize),
     };
     let mut graph = families::build(&checkpoint).map_err(plainly)?;
+    note_left_behind(&checkpoint)?;
     // Under a budget passes are tried in the format that the file will mostly be in, rounded as files are that are only measured.
     let (tried, tried_how) = match args.budget.nearest_format(&graph) {
         Some(format) => (Recipe { format, embedding: Some(format), ..recipe }, calibrate::How { method: Method::Nearest, ..how }),
@@ -175,6 +176,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
     print(args, &out, &report, fitted.as_ref())
+}
+
+/// Says which tensors are in no operation of the model.
+fn note_left_behind(checkpoint: &Checkpoint) -> Result<()> {
+    const SHOWN: usize = 3;
+    let left = checkpoint.left_behind();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let (shown, more) = (left[..left.len().min(SHOWN)].join(", "), if left.len() > SHOWN { ", .." } else { "" });
+    Ok(writeln!(
+        io::stderr(),
+        "note: tensors that config.json gives no place in the model are left out, {} of them: {shown}{more}",
+        left.len()
+    )?)
 }
 
 /// Makes the best file within a budget, or shows what it would be.
