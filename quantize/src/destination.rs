@@ -41,10 +41,39 @@ impl Destination {
     }
 }
 
+/// How the names of this process's unfinished files and folders begin; they lie beside what is made.
+pub(crate) fn unfinished_prefix() -> String {
+    format!(".brooklet-{}-", std::process::id())
+}
+
+/// Removes what this process has not finished in the folder of `out`: for a program that is told to end. Removes what it can.
+pub fn remove_unfinished(out: &Path) {
+    let Ok(Destination { dir, .. }) = Destination::of(out) else { return };
+    let prefix = unfinished_prefix();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            let path = entry.path();
+            // Whoever still writes may add a file in between; a last one is small harm.
+            let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Destination;
+    use super::{Destination, remove_unfinished, unfinished_prefix};
     use std::path::Path;
+
+    #[test]
+    fn only_this_process_s_unfinished_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let [mine, others] = [unfinished_prefix(), ".brooklet-0-".to_owned()].map(|prefix| dir.path().join(prefix + "x.tmp"));
+        std::fs::create_dir(&mine).unwrap();
+        std::fs::write(mine.join("0.brook"), "x").unwrap();
+        std::fs::write(&others, "x").unwrap();
+        remove_unfinished(&dir.path().join("model.brook"));
+        assert!(!mine.exists() && others.exists());
+    }
 
     #[test]
     fn only_files_in_folders_that_are_there() {

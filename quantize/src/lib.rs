@@ -22,7 +22,7 @@ pub mod report;
 pub mod shapes;
 
 pub use checkpoint::Checkpoint;
-pub use destination::Destination;
+pub use destination::{Destination, remove_unfinished};
 pub use error::Error;
 pub use lower::{Progress, Report, TensorReport, quantize};
 pub use recipe::{Cache, CacheFormat, Recipe, StateFormat};

@@ -2,7 +2,7 @@
 //! format and section; writes, proves itself, renames.
 
 use crate::checkpoint::Checkpoint;
-use crate::destination::Destination;
+use crate::destination::{Destination, unfinished_prefix};
 use crate::error::Error;
 use crate::families;
 use crate::graph::{Graph, Input, Operand, Output, TensorDecl, Values};
@@ -116,7 +116,8 @@ pub fn write_packed(
     };
 
     let Destination { target, dir } = Destination::of(out)?;
-    let mut file = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempfile_in(&dir).map_err(|e| Error::io(&dir, e))?;
+    let mut file =
+        tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempfile_in(&dir).map_err(|e| Error::io(&dir, e))?;
     // Records have fixed sizes: the header that follows from the checksums is as long as this one.
     let start = encode(&sections, 0)?;
     file.write_all(&start).map_err(io)?;

@@ -210,6 +210,20 @@ fn outputs_that_would_be_lost_or_lose_something_are_refused_before_any_work() {
     assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 3, "something was left behind");
 }
 
+/// A tokenizer that cannot be used is told where the file is made, not first where it is run.
+#[test]
+fn a_tokenizer_that_cannot_be_used_is_told_at_once() {
+    let dir = folder("tokenizer");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(format!("{FIXTURES}/mamba-a/{name}"), dir.join(name)).expect("the fixture");
+    }
+    let (from, out) = (dir.to_str().expect("a plain path").to_owned(), dir.join("out.brook").to_str().expect("a plain path").to_owned());
+    assert_eq!(run(&["quantize", &from, "-o", &out]).err, "");
+    write(&dir, "tokenizer.json", "{}");
+    let ran = run(&["quantize", &from, "-o", &out]);
+    assert!(ran.ok && ran.err.contains("tokenizer.json cannot be used") && ran.err.contains("no text"), "{}", ran.err);
+}
+
 /// A file is cut short wherever its copying stopped: the message says so, not what is missing.
 #[test]
 fn a_file_cut_short_says_so_to_every_command() {
