@@ -128,7 +128,7 @@ fn rotations_are_kept_where_they_pay() {
     for tied in [false, true] {
         let plain = random(tied);
         let passes = chosen(&|| families::build(&plain), Format::Q8);
-        assert!(!passes.rotate && !passes.hadamard, "tied {tied}: {passes}");
+        assert!(!passes.rotate && !passes.smooth && !passes.hadamard, "tied {tied}: {passes}");
 
         // A few channels of the stream are large at every token, as in trained transformers: they spoil their groups' rounding.
         let outliers = || {
@@ -142,7 +142,7 @@ fn rotations_are_kept_where_they_pay() {
 }
 
 #[test]
-fn transforms_are_kept_where_they_pay() {
+fn smoothing_and_transforms_are_kept_where_they_pay() {
     let plain = random(false);
     // Some channels inside the MLP are large, and their columns of the next matrix small: the same function in float.
     let outliers = || {
@@ -152,5 +152,5 @@ fn transforms_are_kept_where_they_pay() {
         Ok(graph)
     };
     let passes = chosen(&outliers, Format::Q8);
-    assert!(passes.hadamard, "{passes}");
+    assert!(passes.smooth && passes.hadamard, "{passes}");
 }

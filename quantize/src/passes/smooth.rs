@@ -170,3 +170,23 @@ fn rows_of(graph: &Graph<'_>, i: usize, y: Operand, around: &Around<'_>) -> Opti
     let same_step = around.blocks[writer.op] == around.blocks[i];
     (once && whole && same_step).then(|| Divide::Rows { matrix: *w, bias: *bias, at: (y.at - out.at) as usize })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::factors;
+
+    #[test]
+    fn large_channels_are_divided_by_more_and_small_ones_not_blown_up() {
+        let mut activations = vec![1.0; 64];
+        (activations[3], activations[5]) = (100.0, 0.0);
+        let all = factors(&activations, &[1.0; 64]);
+        let mean: f64 = all.iter().map(|&x| f64::from(x).ln()).sum();
+        assert!(mean.abs() < 1e-4, "{mean}");
+        assert!((all[3] / all[0] - 100.0f32.powf(0.2)).abs() < 0.01 && all[5] > 0.25 * all[0], "{all:?}");
+        // Columns that are larger where channels are smaller already: nothing is to be done.
+        let even = factors(&[4.0, 1.0], &[4.0, 1.0]);
+        assert!(even.iter().all(|x| (x - 1.0).abs() < 1e-3), "{even:?}");
+        // Where nothing was heard, nothing can be told: such places are left as they are.
+        assert!(factors(&[0.0; 8], &[0.0; 8]).iter().all(|x| x.is_nan()));
+    }
+}
