@@ -84,7 +84,8 @@ pub(crate) struct Args {
     /// Go on from what an interrupted run of the same command left in OUT.brook.parts
     #[arg(long)]
     resume: bool,
-    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate, hadamard
+    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate,
+    /// smooth, hadamard
     #[arg(long, value_name = "WHICH", default_value = "none")]
     passes: passes::Wanted,
     /// What --method, --max-kl, --passes auto and budgets run on, text or a CSV recording; without it, a built-in text or noise around the
@@ -161,7 +162,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => (recipe, how),
     };
     let chosen = passes::choose(args.passes, &checkpoint, &tried, source, tried_how, &out)?;
-    chosen.passes.apply(&mut graph);
+    let stream = if chosen.passes.smooth { tried_how.stream(&graph, source)? } else { None };
+    chosen.passes.apply(&mut graph, stream.as_ref()).map_err(plainly)?;
     passes::print(&mut io::stdout().lock(), &chosen)?;
     if args.budget.is_given() {
         // Firmware has no use for large vocabularies, and leaves out what reads them in pieces.
