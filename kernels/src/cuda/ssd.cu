@@ -9,11 +9,15 @@
 //   S'    = exp(cum[last]) S    +  sum_j exp(cum[last] - cum[j]) dt[j] b[j] x[j]
 //
 // Four matrix products on tensor cores (warpgroup.cuh). A block walks the chunks of 64 channels of a head with three warpgroups: one loads
-// chunks into a ring of stages, one makes their scores (c . b, masked and decayed, with d on the diagonal), and one keeps the state. It has
-// the state, transposed, as the sums of a product: (channels, d_state). So the state is the left operand of y's product as it is, and no
-// state but the first and the last passes through memory. y comes out transposed too: (channels, tokens).
+// chunks into a ring of stages, one makes their scores (c . b, masked and decayed, with d on the diagonal), and one keeps the state. It has the state, transposed, as the sums of a product: (channels, d_state). So the state is the left operand of y's product as it
+// is, and none but the first and the last passes through memory. y comes out transposed too: (channels, tokens).
+//
+// Heads that are fewer than multiprocessors are cut into segments of time, a block each, in a cluster (cluster.cuh). A block first makes of
+// its chunks what they add to the state, which needs neither c nor scores, and how much they let it decay. Then the state before the first
+// goes from block to block; and then each walks its chunks with the state that it was handed.
 //
 // With PARTS = 2, operands are pairs of bf16, high and low, and a product is three: errors of about 2^-16 instead of 2^-8. For f32 frames.
+#include "cluster.cuh"
 #include "warpgroup.cuh"
 
 // Tokens of a chunk, and channels of a block.
@@ -34,7 +38,7 @@ struct Ssd {
     const float* gaps;  // (streams * tokens), or null for 1
     u8* state;          // (streams, heads, d_state, head_dim), streams `state_stride` bytes apart
     u64 state_stride;
-    int state_is_half, tokens, heads, head_dim, groups, d_state, stages;
+    int state_is_half, tokens, heads, head_dim, groups, d_state, stages, segments;
 };
 
 // What a chunk's step sizes become.
@@ -55,28 +59,47 @@ struct Stage {
     Steps steps;
 };
 
-// Ends of the work on each stage.
-struct Ends {
-    u64 loaded[STAGES], scored[STAGES], walked[STAGES];
+// The state before a segment, as the threads of a warpgroup have it in their sums.
+template <int PANELS>
+struct Carry {
+    float4 sums[PANELS][8][WARPGROUP];
 };
 
-// A block's place: 64 channels of a head, in one stream.
+// Ends of the work on each stage, and of the carry's arrival, panel by panel.
+struct Ends {
+    u64 copied[STAGES], split[STAGES], scored[STAGES], walked[STAGES], carried[4];
+};
+
+// A block's way through its chunks and its ring. If another block waits for the state behind them it goes twice, first for that alone.
+struct Turn {
+    int chunks, stages;
+    bool is_whole;
+    int chunk = 0, stage = 0, parity = 0;  // parity: how often the ring has gone round, modulo 2
+    __device__ __forceinline__ bool is_left() const { return chunk < chunks; }
+    __device__ __forceinline__ void next() {
+        if (++chunk == chunks && !is_whole) chunk = 0, is_whole = true;
+        if (++stage == stages) stage = 0, parity ^= 1;
+    }
+};
+
+// A block's place: 64 channels of a head and a segment of time, in one stream.
 template <class T, int PANELS>
 struct Block {
     const Ssd<T>& p;
     Stage<T, PANELS>* stages;
+    Carry<PANELS>* carry;
     Ends* ends;
-    int head, first_channel, channels;
+    int head, first_channel, channels, segment, chunks, tokens;
     u64 first_row;
-};
-
-// A chunk's stage, and how often the ring has gone round before it, modulo 2.
-struct Turn {
-    int stage = 0, parity = 0;
-    __device__ __forceinline__ void next(int stages) {
-        if (++stage == stages) stage = 0, parity ^= 1;
+    __device__ __forceinline__ bool is_last() const { return segment + 1 == p.segments; }
+    __device__ __forceinline__ Turn first_turn() const { return {chunks, p.stages, is_last()}; }
+    // Until operands can be multiplied.
+    __device__ __forceinline__ void wait_until_loaded(const Turn& turn) const {
+        warpgroup_wait(sizeof(T) == 2 ? &ends->copied[turn.stage] : &ends->split[turn.stage], turn.parity);
+        show_products();
     }
 };
+
 
 // ---- loading --------------------------------------------------------------------------------------------------------------------
 
@@ -92,9 +115,9 @@ static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* fr
     if (aligned) {
         const bool inside = column < width;
 #pragma unroll
-        for (int i = 0; i < STEPS; i++) {
+        for (int i = 0; i < STEPS; i++, source += APART * stride) {
             int row = first + i * APART;
-            copy16_async(panel.numbers + place(row, column_there), inside ? source + (i64)i * APART * stride : from, inside && row < rows ? 16 : 0);
+            copy16_async(panel.numbers + place(row, column_there), inside ? source : from, inside && row < rows ? 16 : 0);
         }
     } else {
 #pragma unroll 1
@@ -105,14 +128,14 @@ static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* fr
     }
 }
 
-// Makes f32 pairs of what this warp copied, 16 numbers a lane at a time.
+// Makes pairs of rows of f32, 16 numbers a lane at a time.
 template <int PANELS>
 static __device__ __forceinline__ void split_rows(Panel (*panels)[2]) {
     const int ACROSS = PANELS * 16, STEPS = CHUNK * ACROSS / 4 / WARPGROUP;
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32;
 #pragma unroll 2
     for (int i = 0; i < STEPS; i++) {
-        const int unit = (4 * i + lane / 8) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 8 * 4, row = unit / ACROSS, column = unit % 16 * 4;
+        const int unit = (4 * i + lane / 8) * WARPGROUP + warp * 32 + lane % 8 * 4, row = unit / ACROSS, column = unit % 16 * 4;
         uint4* here[4];
         float4 v[4];
         u32 parts[8][2];
@@ -168,35 +191,35 @@ static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block
     const bool x_aligned = ((u64)x | (u64)p.x_stride * sizeof(T) | (u64)block.channels * sizeof(T)) % 16 == 0;
     const bool bc_aligned = ((u64)b | (u64)c | (u64)p.b_stride * sizeof(T) | (u64)p.c_stride * sizeof(T) | (u64)p.d_state * sizeof(T)) % 16 == 0;
     const float a = p.a[block.head] * LOG2_E, bias = p.dt_bias[block.head];
-    Turn turn;
 #pragma unroll 1
-    for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
+    for (Turn turn = block.first_turn(); turn.is_left(); turn.next()) {
         Stage<T, PANELS>& s = block.stages[turn.stage];
-        const int rows = p.tokens - first;
-        const bool prepares = first / CHUNK % 4 == threadIdx.x / 32;  // Warps prepare step sizes in turn.
+        const int first = turn.chunk * CHUNK, rows = block.tokens - first;
+        const bool prepares = turn.chunk % 4 == threadIdx.x / 32;  // Warps prepare step sizes in turn.
         T raw[2] = {};
         float gap[2] = {};
         if (prepares) {
 #pragma unroll
             for (int k = 0; k < 2; k++) {
                 const int t = first + 2 * lane + k;
-                if (t < p.tokens) raw[k] = dt[(i64)t * p.dt_stride], gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
+                if (t < block.tokens) raw[k] = dt[(i64)t * p.dt_stride], gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
             }
         }
         warpgroup_wait(&block.ends->walked[turn.stage], turn.parity ^ 1);
-        copy_rows<PANELS>(s.b, b, p.b_stride, rows, p.d_state, bc_aligned);
-        copy_rows<PANELS>(s.c, c, p.c_stride, rows, p.d_state, bc_aligned);
-        copy_rows<1>(&s.x, x, p.x_stride, rows, block.channels, x_aligned);
-        x += (i64)CHUNK * p.x_stride, b += (i64)CHUNK * p.b_stride, c += (i64)CHUNK * p.c_stride;
-        if constexpr (sizeof(T) == 4) {
-            commit_copies();
-            wait_copies<0>();
-            __syncwarp();
-            split_rows<PANELS>(s.b), split_rows<PANELS>(s.c), split_rows<1>(&s.x);
-        }
+        copy_rows<PANELS>(s.b, b + (i64)first * p.b_stride, p.b_stride, rows, p.d_state, bc_aligned);
+        copy_rows<1>(&s.x, x + (i64)first * p.x_stride, p.x_stride, rows, block.channels, x_aligned);
+        commit_copies();
+        if (turn.is_whole) copy_rows<PANELS>(s.c, c + (i64)first * p.c_stride, p.c_stride, rows, p.d_state, bc_aligned);
+        commit_copies();
         if (prepares) prepare(s.steps, p, a, bias, raw, gap);
-        arrive_behind_copies(&block.ends->loaded[turn.stage]);
-        warpgroup_arrive(&block.ends->loaded[turn.stage]);
+        arrive_behind_copies(&block.ends->copied[turn.stage]);
+        warpgroup_arrive(&block.ends->copied[turn.stage]);
+        if constexpr (sizeof(T) == 4) {
+            wait_copies<1>();
+            __syncwarp();
+            split_rows<PANELS>(s.b), split_rows<1>(&s.x);
+            warpgroup_arrive(&block.ends->split[turn.stage]);
+        }
     }
 }
 
@@ -227,42 +250,50 @@ static __device__ __forceinline__ void decays(Sums& factors, const Steps& steps)
 }
 
 template <class T, int PANELS>
-static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& block) {
-    const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 4 / PARTS;  // panels of c at once in registers
+static __device__ __forceinline__ void score_chunk(Stage<T, PANELS>& s, float d) {
+    const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 1;  // panels of c at once in registers
     const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, row = warp * 16 + lane / 4;
+    Sums dots = {}, factors = {};
+#pragma unroll
+    for (int n = 0; n < PANELS; n += BATCH) {
+        Left left[BATCH][PARTS];
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) load_left<PARTS>(left[i], s.c[n + i]), hold(left[i]);
+        hold(dots);
+        begin_products();
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) multiply<false>(dots, left[i], s.b[n + i]);
+        end_products();
+        if (n == 0) decays(factors, s.steps);
+        await_products<0>();
+        hold(dots);
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) hold(left[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int tile = i / 2, r = i % 2, above = row + r * 8 - lane % 4 * 2 - tile * 8;  // rows from the diagonal down to here
+        u32 parts[PARTS];
+        split<PARTS>(parts, dots[tile][2 * r] * factors[tile][2 * r] + (above == 0 ? d : 0.0f),
+                     dots[tile][2 * r + 1] * factors[tile][2 * r + 1] + (above == 1 ? d : 0.0f));
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, tile * 8 + lane % 4 * 2)) = parts[part];
+    }
+}
+
+template <class T, int PANELS>
+static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& block) {
     const float d = block.p.d[block.head];
-    Turn turn;
 #pragma unroll 1
-    for (int first = 0; first < block.p.tokens; first += CHUNK, turn.next(block.p.stages)) {
+    for (Turn turn = block.first_turn(); turn.is_left(); turn.next()) {
         Stage<T, PANELS>& s = block.stages[turn.stage];
-        warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
-        show_products();
-        Sums dots = {}, factors = {};
-#pragma unroll
-        for (int n = 0; n < PANELS; n += BATCH) {
-            Left left[BATCH][PARTS];
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) load_left<PARTS>(left[i], s.c[n + i]), hold(left[i]);
-            hold(dots);
-            begin_products();
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) multiply<false>(dots, left[i], s.b[n + i]);
-            end_products();
-            if (n == 0) decays(factors, s.steps);
-            await_products<0>();
-            hold(dots);
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) hold(left[i]);
+        if constexpr (sizeof(T) == 4) {
+            warpgroup_wait(&block.ends->copied[turn.stage], turn.parity);
+            if (turn.is_whole) split_rows<PANELS>(s.c);
+            warpgroup_arrive(&block.ends->split[turn.stage]);
         }
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            const int tile = i / 2, r = i % 2, above = row + r * 8 - lane % 4 * 2 - tile * 8;  // rows from the diagonal down to here
-            u32 parts[PARTS];
-            split<PARTS>(parts, dots[tile][2 * r] * factors[tile][2 * r] + (above == 0 ? d : 0.0f),
-                         dots[tile][2 * r + 1] * factors[tile][2 * r + 1] + (above == 1 ? d : 0.0f));
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, tile * 8 + lane % 4 * 2)) = parts[part];
-        }
+        block.wait_until_loaded(turn);
+        if (turn.is_whole) score_chunk(s, d);
         warpgroup_arrive(&block.ends->scored[turn.stage]);
     }
 }
@@ -330,57 +361,57 @@ static __device__ __forceinline__ void store_y(bf16* to, int stride, const Sums&
     }
 }
 
-template <class T, int PANELS>
-static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block) {
+// x times what its tokens weigh in the state behind the chunk.
+template <int PARTS>
+static __device__ __forceinline__ void weigh(Left (&weighted)[PARTS], const Left (&x)[PARTS], const Steps& steps) {
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float2 weight = *(const float2*)&steps.weight[i / 2 * 8 + threadIdx.x % 4 * 2];
+        float low = low_bf16(x[0][i / 4][i % 4]), high = high_bf16(x[0][i / 4][i % 4]);
+        if constexpr (PARTS == 2) low += low_bf16(x[1][i / 4][i % 4]), high += high_bf16(x[1][i / 4][i % 4]);
+        u32 parts[PARTS];
+        split<PARTS>(parts, low * weight.x, high * weight.y);
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
+    }
+}
+
+// Takes the state through a chunk, and gives the chunk's y if it is WHOLE. How much of the state before is left.
+template <bool WHOLE, class T, int PANELS>
+static __device__ __forceinline__ float walk_chunk(const Block<T, PANELS>& block, const Turn& turn, Sums (&h)[PANELS]) {
     const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 1;  // panels of the state at once as operands
+    const bool APART = PANELS > 2;  // A wide state leaves no registers for both products of x at once.
     const Ssd<T>& p = block.p;
     const int lane = threadIdx.x % 32;
-    T* to = p.y + block.first_row * p.y_stride + block.head * p.head_dim + block.first_channel;
-    Sums h[PANELS] = {};
-    if (p.state_is_half) {
-        each_of_state<u16>(block, h, [](u16& place, float& number) { number = half_to_float(place); });
-    } else {
-        each_of_state<float>(block, h, [](float& place, float& number) { number = place; });
-    }
-    Turn turn;
-#pragma unroll 1
-    for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
-        Stage<T, PANELS>& s = block.stages[turn.stage];
-        warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
-        show_products();
-        // What the state before gives: y = h c. The state is then free to decay.
-        const float decay = s.steps.entry[CHUNK - 1];
-        Sums y = {};
-        Left before[BATCH][PARTS];
-        hold(y);
+    Stage<T, PANELS>& s = block.stages[turn.stage];
+    block.wait_until_loaded(turn);
+    const float decay = s.steps.entry[CHUNK - 1];
+    // What the state before gives: y = h c. The state is then free to decay.
+    Sums y = {};
+    Left before[BATCH][PARTS];
+    if constexpr (WHOLE) hold(y);
 #pragma unroll
-        for (int n = 0; n < PANELS; n += BATCH) {
-            if (n > 0) await_products<0>();
+    for (int n = 0; n < PANELS; n += BATCH) {
+        if (WHOLE && n > 0) await_products<0>();
 #pragma unroll
-            for (int i = 0; i < BATCH; i++) {
-                split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
+        for (int i = 0; i < BATCH; i++) {
+            if constexpr (WHOLE) split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
 #pragma unroll
-                for (int k = 0; k < 32; k++) h[n + i][k / 4][k % 4] *= decay;
-                hold(h[n + i]);
-            }
+            for (int k = 0; k < 32; k++) h[n + i][k / 4][k % 4] *= decay;
+            hold(h[n + i]);
+        }
+        if constexpr (WHOLE) {
             begin_products();
 #pragma unroll
             for (int i = 0; i < BATCH; i++) multiply<false>(y, before[i], s.c[n + i]);
             end_products();
         }
-        if (BATCH < PANELS) await_products<0>();
-        Left x[PARTS], weighted[PARTS];
-        load_left_transposed<PARTS>(x, s.x);
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            float2 weight = *(const float2*)&s.steps.weight[i / 2 * 8 + lane % 4 * 2];
-            float low = low_bf16(x[0][i / 4][i % 4]), high = high_bf16(x[0][i / 4][i % 4]);
-            if constexpr (PARTS == 2) low += low_bf16(x[1][i / 4][i % 4]), high += high_bf16(x[1][i / 4][i % 4]);
-            u32 parts[PARTS];
-            split<PARTS>(parts, low * weight.x, high * weight.y);
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
-        }
+    }
+    if (WHOLE && BATCH < PANELS) await_products<0>();
+    Left x[PARTS], weighted[PARTS];
+    load_left_transposed<PARTS>(x, s.x);
+    if constexpr (!APART) weigh<PARTS>(weighted, x, s.steps);
+    if constexpr (WHOLE) {
         await_products<0>();
 #pragma unroll
         for (int i = 0; i < BATCH; i++) hold(before[i]);
@@ -390,26 +421,94 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
             float2 entry = *(const float2*)&s.steps.entry[tile * 8 + lane % 4 * 2];
             y[tile][0] *= entry.x, y[tile][1] *= entry.y, y[tile][2] *= entry.x, y[tile][3] *= entry.y;
         }
-        // What the chunk's own tokens give, and the state behind it: h = decay * h + weighted x * b.
-        warpgroup_wait(&block.ends->scored[turn.stage], turn.parity);
+    }
+    T* to = p.y + (block.first_row + turn.chunk * CHUNK) * p.y_stride + block.head * p.head_dim + block.first_channel;
+    // What the chunk's own tokens give, and the state behind it: h = decay * h + weighted x * b.
+    warpgroup_wait(&block.ends->scored[turn.stage], turn.parity);
+    if constexpr (WHOLE) {
         show_products();
-        hold(x), hold(weighted), hold(y);
-        begin_products();
+        hold(x), hold(y);
+    }
+    if constexpr (!APART) hold(weighted);
+    begin_products();
+    if constexpr (WHOLE) {
         multiply<false>(y, x, s.scores);
         end_products();
+    }
+    if constexpr (APART) {
+        await_products<0>();
+        hold(x), hold(y);
+        if constexpr (WHOLE) store_y(to, p.y_stride, y, block.tokens - turn.chunk * CHUNK, block.channels);
+        weigh<PARTS>(weighted, x, s.steps);
+        hold(weighted);
+        begin_products();
+    }
 #pragma unroll
-        for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
-        end_products();
+    for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
+    end_products();
+    if constexpr (WHOLE && !APART) {
         await_products<1>();
         hold(x), hold(y);
-        store_y(to, p.y_stride, y, p.tokens - first, block.channels);
-        to += (i64)CHUNK * p.y_stride;
-        await_products<0>();
-        hold(weighted);
-#pragma unroll
-        for (int n = 0; n < PANELS; n++) hold(h[n]);
-        warpgroup_arrive(&block.ends->walked[turn.stage]);
+        store_y(to, p.y_stride, y, block.tokens - turn.chunk * CHUNK, block.channels);
     }
+    await_products<0>();
+    hold(weighted);
+#pragma unroll
+    for (int n = 0; n < PANELS; n++) hold(h[n]);
+    warpgroup_arrive(&block.ends->walked[turn.stage]);
+    return decay;
+}
+
+// From block to block of a cluster: h, which this block's chunks have made of nothing, becomes the state before them, and the next block
+// is sent the state behind them, of which `decay` of the one before is left.
+template <class T, int PANELS>
+static __device__ __forceinline__ void hand_on(const Block<T, PANELS>& block, Sums (&h)[PANELS], float decay) {
+    const int thread = threadIdx.x % WARPGROUP;
+    cluster_wait();
+#pragma unroll
+    for (int n = 0; n < PANELS; n++) {
+        if (block.segment > 0) cluster_await(&block.ends->carried[n]);
+#pragma unroll
+        for (int tile = 0; tile < 8; tile++) {
+            const float4 before = block.carry->sums[n][tile][thread];
+            float(&sums)[4] = h[n][tile];
+            if (!block.is_last()) {
+                const float4 behind = make_float4(decay * before.x + sums[0], decay * before.y + sums[1],  //
+                                                  decay * before.z + sums[2], decay * before.w + sums[3]);
+                cluster_send(&block.carry->sums[n][tile][thread], behind, &block.ends->carried[n], block.segment + 1);
+            }
+            sums[0] = before.x, sums[1] = before.y, sums[2] = before.z, sums[3] = before.w;
+        }
+    }
+}
+
+template <class T, int PANELS>
+static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block) {
+    const Ssd<T>& p = block.p;
+    Sums h[PANELS] = {};
+    if (block.segment == 0) {
+        if (p.state_is_half) {
+            each_of_state<u16>(block, h, [](u16& place, float& number) { number = half_to_float(place); });
+        } else {
+            each_of_state<float>(block, h, [](float& place, float& number) { number = place; });
+        }
+    }
+    Turn turn = block.first_turn();
+    if (p.segments > 1) {
+#pragma unroll
+        for (int i = 0; i < PANELS * 8; i++) {
+            float(&sums)[4] = h[i / 8][i % 8];
+            if (block.segment == 0) block.carry->sums[i / 8][i % 8][threadIdx.x % WARPGROUP] = make_float4(sums[0], sums[1], sums[2], sums[3]);
+            sums[0] = sums[1] = sums[2] = sums[3] = 0.0f;
+        }
+        float decay = 1.0f;
+#pragma unroll 1
+        for (; !turn.is_whole; turn.next()) decay *= walk_chunk<false>(block, turn, h);
+        hand_on(block, h, decay);
+    }
+#pragma unroll 1
+    for (; turn.is_left(); turn.next()) walk_chunk<true>(block, turn, h);
+    if (!block.is_last()) return;
     if (p.state_is_half) {
         each_of_state<u16>(block, h, [](u16& place, float number) { place = float_to_half(number); });
     } else {
@@ -417,18 +516,29 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
     }
 }
 
-// Grid (heads, ceil(head_dim / 64), streams), three warpgroups. d_state is at most 64 * PANELS. Shared memory: as many stages as p.stages says,
-// at least two of bf16, then Ends.
+// Grid (heads * segments, ceil(head_dim / 64), streams), the segments of a head in one cluster; three warpgroups.
+// d_state is at most 64 * PANELS; no segment is empty. Shared memory: as many stages as p.stages says, at least two of bf16, a Carry if there
+// are segments, then Ends.
 template <class T, int PANELS>
 static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     extern __shared__ __align__(1024) u8 ring[];
     Stage<T, PANELS>* stages = (Stage<T, PANELS>*)ring;
-    Ends* ends = (Ends*)(stages + p.stages);
-    const int first_channel = blockIdx.y * 64;
-    Block<T, PANELS> block = {p, stages, ends, (int)blockIdx.x, first_channel, min(64, p.head_dim - first_channel), (u64)blockIdx.z * p.tokens};
-    // The loaders arrive once more each behind their copies.
-    if (threadIdx.x < 3 * STAGES) warpgroup_barrier_init(ends->loaded + threadIdx.x, threadIdx.x < STAGES ? WARPGROUP : 0);
+    Carry<PANELS>* carry = (Carry<PANELS>*)(stages + p.stages);
+    Ends* ends = (Ends*)(carry + (p.segments > 1 ? 1 : 0));
+    const int chunks = (p.tokens + CHUNK - 1) / CHUNK, each = (chunks + p.segments - 1) / p.segments;
+    const int segment = blockIdx.x % p.segments, first_chunk = segment * each, first_channel = blockIdx.y * 64;
+    Block<T, PANELS> block = {p, stages, carry, ends, (int)blockIdx.x / p.segments, first_channel, min(64, p.head_dim - first_channel), segment,
+                              min(each, chunks - first_chunk), min(each * CHUNK, p.tokens - first_chunk * CHUNK),
+                              (u64)blockIdx.z * p.tokens + first_chunk * CHUNK};
+    if (threadIdx.x < 4 * STAGES) {
+        // Each loader arrives once more behind its copies; two warpgroups make pairs.
+        const int others = threadIdx.x < STAGES ? WARPGROUP : threadIdx.x < 2 * STAGES ? 4 : 0;
+        warpgroup_barrier_init(ends->copied + threadIdx.x, others);
+    } else if (p.segments > 1 && threadIdx.x < 4 * STAGES + PANELS) {
+        cluster_barrier_init(ends->carried + threadIdx.x - 4 * STAGES, sizeof(Carry<PANELS>) / PANELS);
+    }
     __syncthreads();
+    if (p.segments > 1) cluster_arrive();
     if (threadIdx.x < WARPGROUP) {
         take_registers<104, true>();
         load_chunks(block);
@@ -441,14 +551,14 @@ static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     }
 }
 
-#define SSD_PREFILL(NAME, T, PANELS)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)                                                                                \
-        NAME(const T* x, const T* dt, const T* b, const T* c, T* y, int x_stride, int dt_stride, int b_stride, int c_stride, int y_stride,        \
-             const float* a, const float* d, const float* dt_bias, float dt_lo, float dt_hi, const float* gaps, u8* state, u64 state_stride,      \
-             int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int stages) {                                       \
-        ssd_prefill<T, PANELS>({x,       dt,    b,     c,    y,     x_stride,     dt_stride,     b_stride, c_stride, y_stride, a,       d,  \
-                                       dt_bias, dt_lo, dt_hi, gaps, state, state_stride, state_is_half, tokens,   heads,    head_dim, groups, \
-                                       d_state, stages});                                                                                     \
+#define SSD_PREFILL(NAME, T, PANELS)                                                                                                        \
+    extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)                                                                          \
+        NAME(const T* x, const T* dt, const T* b, const T* c, T* y, int x_stride, int dt_stride, int b_stride, int c_stride, int y_stride,  \
+             const float* a, const float* d, const float* dt_bias, float dt_lo, float dt_hi, const float* gaps, u8* state,                  \
+             u64 state_stride, int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int stages, int segments) { \
+        ssd_prefill<T, PANELS>({x,        dt,    b,     c,    y,     x_stride,     dt_stride,     b_stride, c_stride, y_stride,             \
+                                a,        d,     dt_bias, dt_lo, dt_hi, gaps,      state,         state_stride, state_is_half, tokens,      \
+                                heads,    head_dim, groups, d_state, stages, segments});                                                    \
     }
 
 // ssd_prefill_<type>_<d_state up to>
