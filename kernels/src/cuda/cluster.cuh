@@ -10,10 +10,10 @@
 #define CLUSTERS 0
 #endif
 
-// Another block of the cluster may write to this one's shared memory once it has waited for the arrival of all of this one's threads.
+// Once another block of the cluster has waited for the arrival of all of this one's threads, it may send to barriers that they have made.
 static __device__ __forceinline__ void cluster_arrive() {
 #if CLUSTERS
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 #endif
 }
 static __device__ __forceinline__ void cluster_wait() {
@@ -39,18 +39,5 @@ static __device__ __forceinline__ void cluster_send(float4* place, float4 number
         "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [place], {%1, %2, %3, %4}, [barrier]; }" ::"r"(shared_address(place)),
         "f"(numbers.x), "f"(numbers.y), "f"(numbers.z), "f"(numbers.w), "r"(shared_address(barrier)), "r"(block)
         : "memory");
-#endif
-}
-
-// Waits for all that was sent with a barrier.
-static __device__ __forceinline__ void cluster_await(u64* barrier) {
-#if CLUSTERS
-    u32 passed;
-    do {
-        asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], 0; selp.u32 %0, 1, 0, p; }"
-                     : "=r"(passed)
-                     : "r"(shared_address(barrier))
-                     : "memory");
-    } while (!passed);
 #endif
 }

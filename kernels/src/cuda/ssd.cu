@@ -43,6 +43,7 @@ struct Ssd {
 
 // What a chunk's step sizes become.
 struct Steps {
+    float reach[96];      // decay from behind token j to each later sixteen of the chunk, times dt: 16, 32 and 48 tokens before them
     float cum[CHUNK];     // log2 of the decay from the chunk's start up to and with this token
     float step[CHUNK];    // dt
     float weight[CHUNK];  // decay from behind this token to the chunk's end, times dt
@@ -65,9 +66,9 @@ struct Carry {
     float4 sums[PANELS][8][WARPGROUP];
 };
 
-// Ends of the work on each stage, and of the carry's arrival, panel by panel.
+// Ends of the work on each stage, and of the arrival of each half of a panel of the carry.
 struct Ends {
-    u64 copied[STAGES], split[STAGES], scored[STAGES], walked[STAGES], carried[4];
+    u64 copied[STAGES], split[STAGES], scored[STAGES], walked[STAGES], carried[8];
 };
 
 // A block's way through its chunks and its ring. If another block waits for the state behind them it goes twice, first for that alone.
@@ -103,53 +104,59 @@ struct Block {
 
 // ---- loading --------------------------------------------------------------------------------------------------------------------
 
-// Rows of T into panels side by side, asynchronously. Of 16 numbers of f32 eight go where the high parts of all will be, in the same 32
-// bytes, and eight to the low parts. What lies beyond `rows` or `width` becomes zero. If `aligned`, rows lie on multiples of 16 bytes.
+// Rows of T into panels side by side, asynchronously, 16 rows a warp. Of 16 numbers of f32 eight go where the high parts of all will be, in
+// the same 32 bytes, and eight to the low parts. What lies beyond `rows` or `width` becomes zero. If `aligned`, rows lie on multiples of 16
+// bytes.
 template <int PANELS, class T, int PARTS>
 static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* from, int stride, int rows, int width, bool aligned) {
-    const int UNIT = 16 / sizeof(T), ACROSS = PANELS * 64 / UNIT, APART = WARPGROUP / ACROSS, STEPS = CHUNK / APART;
-    const int unit = threadIdx.x % ACROSS, column = unit * UNIT, first = threadIdx.x / ACROSS;
-    const int column_there = PARTS == 1 ? column % 64 : (unit % 16 / 4 * 2 + unit % 2) * 8;
-    Panel& panel = to[column / 64][unit / 2 % PARTS];
-    const T* source = from + (i64)first * stride + column;
-    if (aligned) {
-        const bool inside = column < width;
+    const int UNIT = 16 / sizeof(T), ACROSS = PANELS * 64 / UNIT, AT_ONCE = ACROSS < 32 ? 32 / ACROSS : 1;
+    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + (ACROSS < 32 ? lane / ACROSS : 0);
 #pragma unroll
-        for (int i = 0; i < STEPS; i++, source += APART * stride) {
-            int row = first + i * APART;
-            copy16_async(panel.numbers + place(row, column_there), inside ? source : from, inside && row < rows ? 16 : 0);
-        }
-    } else {
+    for (int along = 0; along < ACROSS; along += 32) {
+        const int unit = along + lane % ACROSS, column = unit * UNIT, column_there = PARTS == 1 ? column % 64 : (unit % 16 / 4 * 2 + unit % 2) * 8;
+        Panel& panel = to[column / 64][unit / 2 % PARTS];
+        const T* source = from + (i64)first * stride + column;
+        if (aligned) {
+            const bool inside = column < width;
+#pragma unroll
+            for (int i = 0; i < 16; i += AT_ONCE, source += AT_ONCE * stride) {
+                copy16_async(panel.numbers + place(first + i, column_there), inside ? source : from, inside && first + i < rows ? 16 : 0);
+            }
+        } else {
 #pragma unroll 1
-        for (int row = first; row < CHUNK; row += APART, source += (i64)APART * stride) {
-            T* here = (T*)(panel.numbers + place(row, column_there));
-            for (int k = 0; k < UNIT; k++) here[k] = row < rows && column + k < width ? source[k] : T{};
+            for (int i = 0; i < 16; i += AT_ONCE, source += AT_ONCE * stride) {
+                T* here = (T*)(panel.numbers + place(first + i, column_there));
+                for (int k = 0; k < UNIT; k++) here[k] = first + i < rows && column + k < width ? source[k] : T{};
+            }
         }
     }
 }
 
-// Makes pairs of rows of f32, 16 numbers a lane at a time.
+// Makes pairs of 16 rows of f32 a warp, 16 numbers a lane at a time. Eight lanes, which are served together, have two rows and meet no bank
+// twice.
 template <int PANELS>
 static __device__ __forceinline__ void split_rows(Panel (*panels)[2]) {
-    const int ACROSS = PANELS * 16, STEPS = CHUNK * ACROSS / 4 / WARPGROUP;
+    const int AT_ONCE = 8 / PANELS, STEPS = 16 / AT_ONCE;
     const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32;
-#pragma unroll 2
+    const int first = warp * 16 + lane / 8 / PANELS * 2 + lane / 4 % 2, column = lane % 4 * 16;
+    Panel(&pair)[2] = panels[lane / 8 % PANELS];
+    auto fours = [&](int step, int k) { return (uint4*)(pair[k / 2].numbers + place(first + step * AT_ONCE, column + k % 2 * 8)); };
+    float4 next[4];
+#pragma unroll
+    for (int k = 0; k < 4; k++) next[k] = *(const float4*)fours(0, k);
+#pragma unroll
     for (int i = 0; i < STEPS; i++) {
-        const int unit = (4 * i + lane / 8) * WARPGROUP + warp * 32 + lane % 8 * 4, row = unit / ACROSS, column = unit % 16 * 4;
-        uint4* here[4];
-        float4 v[4];
         u32 parts[8][2];
 #pragma unroll
         for (int k = 0; k < 4; k++) {
-            here[k] = (uint4*)(panels[unit % ACROSS / 16][k / 2].numbers + place(row, column + k % 2 * 8));
-            v[k] = *(const float4*)here[k];
+            const float4 v = next[k];
+            if (i + 1 < STEPS) next[k] = *(const float4*)fours(i + 1, k);
+            split<2>(parts[2 * k], v.x, v.y), split<2>(parts[2 * k + 1], v.z, v.w);
         }
-#pragma unroll
-        for (int k = 0; k < 4; k++) split<2>(parts[2 * k], v[k].x, v[k].y), split<2>(parts[2 * k + 1], v[k].z, v[k].w);
 #pragma unroll
         for (int k = 0; k < 4; k++) {
             const u32(*from)[2] = parts + k % 2 * 4;
-            *here[k] = make_uint4(from[0][k / 2], from[1][k / 2], from[2][k / 2], from[3][k / 2]);
+            *fours(i, k) = make_uint4(from[0][k / 2], from[1][k / 2], from[2][k / 2], from[3][k / 2]);
         }
     }
 }
@@ -175,6 +182,12 @@ static __device__ __forceinline__ void prepare(Steps& steps, const Ssd<T>& p, fl
     float last = __shfl_sync(FULL, before, 31);
     before -= cum[1];
     cum[0] += before, cum[1] += before;
+#pragma unroll
+    for (int sixteen = 1; sixteen < 4; sixteen++) {
+        const float middle = __shfl_sync(FULL, cum[1], sixteen * 8 - 1);
+        const float2 reach = make_float2(exp2_approx(middle - cum[0]) * step[0], exp2_approx(middle - cum[1]) * step[1]);
+        if (lane < sixteen * 8) *(float2*)&steps.reach[8 * sixteen * (sixteen - 1) + 2 * lane] = reach;
+    }
     *(float2*)&steps.cum[2 * lane] = make_float2(cum[0], cum[1]);
     *(float2*)&steps.step[2 * lane] = make_float2(step[0], step[1]);
     *(float2*)&steps.weight[2 * lane] = make_float2(exp2_approx(last - cum[0]) * step[0], exp2_approx(last - cum[1]) * step[1]);
@@ -225,26 +238,25 @@ static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block
 
 // ---- scores ---------------------------------------------------------------------------------------------------------------------
 
-// What (c . b) is multiplied by: from each token to the tokens behind it decay and step size, else 0.
+// What (c . b) is multiplied by: from each token to the tokens behind it decay and step size, else 0. A warp has sixteen tokens: the ones
+// before them reach to its first, and decay goes on from there, both at most 1; among themselves they have each their own.
 static __device__ __forceinline__ void decays(Sums& factors, const Steps& steps) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, row = warp * 16 + lane / 4;
-    // From before this warp's rows decay is that to `middle`, times that from there on: both at most 1.
-    const float middle = steps.cum[warp > 0 ? warp * 16 - 1 : 0], cum_i[2] = {steps.cum[row], steps.cum[row + 8]};
+    const float middle = warp > 0 ? steps.cum[warp * 16 - 1] : 0.0f, cum_i[2] = {steps.cum[row], steps.cum[row + 8]};
     const float decay_i[2] = {exp2_approx(cum_i[0] - middle), exp2_approx(cum_i[1] - middle)};
+    float own[2][4];
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+        const int tile = k / 4, r = k / 2 % 2, j = warp * 16 + tile * 8 + lane % 4 * 2 + k % 2;
+        own[tile][k % 4] = j <= row + r * 8 ? exp2_approx(cum_i[r] - steps.cum[j]) * steps.step[j] : 0.0f;
+    }
+    const float* reach = steps.reach + 8 * warp * (warp - 1) + lane % 4 * 2;
 #pragma unroll
     for (int tile = 0; tile < 8; tile++) {
-        const int j = tile * 8 + lane % 4 * 2;
-        const float2 cum = *(const float2*)&steps.cum[j], step = *(const float2*)&steps.step[j];
-        const float cum_j[2] = {cum.x, cum.y}, step_j[2] = {step.x, step.y};
+        const float2 before = tile < 2 * warp ? *(const float2*)(reach + tile * 8) : make_float2(0.0f, 0.0f);
 #pragma unroll
-        for (int k = 0; k < 2; k++) {
-            if (tile < 2 * warp) {
-                const float decay = exp2_approx(middle - cum_j[k]) * step_j[k];
-                factors[tile][k] = decay * decay_i[0], factors[tile][2 + k] = decay * decay_i[1];
-            } else if (tile < 2 * warp + 2) {
-#pragma unroll
-                for (int r = 0; r < 2; r++) factors[tile][2 * r + k] = j + k <= row + r * 8 ? exp2_approx(cum_i[r] - cum_j[k]) * step_j[k] : 0.0f;
-            }
+        for (int k = 0; k < 4; k++) {
+            factors[tile][k] = tile / 2 == warp ? own[tile % 2][k] : (k % 2 == 0 ? before.x : before.y) * decay_i[k / 2];
         }
     }
 }
@@ -270,14 +282,17 @@ static __device__ __forceinline__ void score_chunk(Stage<T, PANELS>& s, float d)
 #pragma unroll
         for (int i = 0; i < BATCH; i++) hold(left[i]);
     }
+    const float diagonal[2] = {lane / 4 == lane % 4 * 2 ? d : 0.0f, lane / 4 == lane % 4 * 2 + 1 ? d : 0.0f};
 #pragma unroll
     for (int i = 0; i < 16; i++) {
-        const int tile = i / 2, r = i % 2, above = row + r * 8 - lane % 4 * 2 - tile * 8;  // rows from the diagonal down to here
+        const int tile = i / 2, r = i % 2;
+        const bool has_diagonal = r == tile % 2 && tile / 2 == warp;
         u32 parts[PARTS];
-        split<PARTS>(parts, dots[tile][2 * r] * factors[tile][2 * r] + (above == 0 ? d : 0.0f),
-                     dots[tile][2 * r + 1] * factors[tile][2 * r + 1] + (above == 1 ? d : 0.0f));
+        split<PARTS>(parts, dots[tile][2 * r] * factors[tile][2 * r] + (has_diagonal ? diagonal[0] : 0.0f),
+                     dots[tile][2 * r + 1] * factors[tile][2 * r + 1] + (has_diagonal ? diagonal[1] : 0.0f));
+        const int at = place(row + r * 8, tile * 8 + lane % 4 * 2);
 #pragma unroll
-        for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, tile * 8 + lane % 4 * 2)) = parts[part];
+        for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + at) = parts[part];
     }
 }
 
@@ -467,15 +482,15 @@ static __device__ __forceinline__ void hand_on(const Block<T, PANELS>& block, Su
     cluster_wait();
 #pragma unroll
     for (int n = 0; n < PANELS; n++) {
-        if (block.segment > 0) cluster_await(&block.ends->carried[n]);
 #pragma unroll
         for (int tile = 0; tile < 8; tile++) {
+            if (tile % 4 == 0 && block.segment > 0) warpgroup_wait(&block.ends->carried[2 * n + tile / 4], 0);
             const float4 before = block.carry->sums[n][tile][thread];
             float(&sums)[4] = h[n][tile];
             if (!block.is_last()) {
                 const float4 behind = make_float4(decay * before.x + sums[0], decay * before.y + sums[1],  //
                                                   decay * before.z + sums[2], decay * before.w + sums[3]);
-                cluster_send(&block.carry->sums[n][tile][thread], behind, &block.ends->carried[n], block.segment + 1);
+                cluster_send(&block.carry->sums[n][tile][thread], behind, &block.ends->carried[2 * n + tile / 4], block.segment + 1);
             }
             sums[0] = before.x, sums[1] = before.y, sums[2] = before.z, sums[3] = before.w;
         }
@@ -534,8 +549,8 @@ static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
         // Each loader arrives once more behind its copies; two warpgroups make pairs.
         const int others = threadIdx.x < STAGES ? WARPGROUP : threadIdx.x < 2 * STAGES ? 4 : 0;
         warpgroup_barrier_init(ends->copied + threadIdx.x, others);
-    } else if (p.segments > 1 && threadIdx.x < 4 * STAGES + PANELS) {
-        cluster_barrier_init(ends->carried + threadIdx.x - 4 * STAGES, sizeof(Carry<PANELS>) / PANELS);
+    } else if (p.segments > 1 && threadIdx.x < 4 * STAGES + 2 * PANELS) {
+        cluster_barrier_init(ends->carried + threadIdx.x - 4 * STAGES, sizeof(Carry<PANELS>) / (2 * PANELS));
     }
     __syncthreads();
     if (p.segments > 1) cluster_arrive();
