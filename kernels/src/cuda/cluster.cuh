@@ -36,8 +36,10 @@ static __device__ __forceinline__ void cluster_send(float4* place, float4 number
 #if CLUSTERS
     asm volatile(
         "{ .reg .u32 place, barrier; mapa.shared::cluster.u32 place, %0, %6; mapa.shared::cluster.u32 barrier, %5, %6; "
-        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [place], {%1, %2, %3, %4}, [barrier]; }" ::"r"(shared_address(place)),
-        "f"(numbers.x), "f"(numbers.y), "f"(numbers.z), "f"(numbers.w), "r"(shared_address(barrier)), "r"(block)
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [place], {%1, %2, %3, %4}, [barrier]; }"
+        :
+        : "r"(shared_address(place)), "f"(numbers.x), "f"(numbers.y), "f"(numbers.z), "f"(numbers.w), "r"(shared_address(barrier)),
+          "r"(block)
         : "memory");
 #endif
 }

@@ -61,7 +61,9 @@ impl Clustered {
             // Drivers that do not know clusters know this launch only.
             let (x, y, z) = self.grid;
             // SAFETY: the caller's promise.
-            unsafe { sys::cuLaunchKernel(function, x, y, z, self.threads, 1, 1, self.shared_bytes, stream, arguments, std::ptr::null_mut()) }
+            unsafe {
+                sys::cuLaunchKernel(function, x, y, z, self.threads, 1, 1, self.shared_bytes, stream, arguments, std::ptr::null_mut())
+            }
         } else {
             // SAFETY: the caller's promise; the configuration and what it points to live until the call returns.
             unsafe { sys::cuLaunchKernelEx(&raw const config, function, arguments, std::ptr::null_mut()) }

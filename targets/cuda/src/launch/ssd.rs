@@ -18,7 +18,7 @@ const PANELS: [u32; 3] = [1, 2, 4];
 /// Most stages of a block's ring (`STAGES`).
 const MOST_STAGES: u32 = 4;
 /// `sizeof(Ends)`.
-const ENDS_BYTES: u32 = (4 * MOST_STAGES + 4) * 8;
+const ENDS_BYTES: u32 = (5 * MOST_STAGES + 8) * 8;
 /// Most blocks that every GPU with clusters takes in one: segments of time.
 const MOST_SEGMENTS: usize = 8;
 
@@ -83,8 +83,32 @@ impl StateSpaceDual {
         }
         let stride = batch.stride;
         let mut arguments = pointers![
-            x, dt, b, c, y, stride, stride, stride, stride, stride, shape.a, shape.d, shape.dt_bias, shape.dt_lo, shape.dt_hi, batch.gaps, state,
-            batch.state_stride, shape.is_half, batch.tokens, shape.heads, shape.head_dim, shape.groups, shape.d_state, stages, segments,
+            x,
+            dt,
+            b,
+            c,
+            y,
+            stride,
+            stride,
+            stride,
+            stride,
+            stride,
+            shape.a,
+            shape.d,
+            shape.dt_bias,
+            shape.dt_lo,
+            shape.dt_hi,
+            batch.gaps,
+            state,
+            batch.state_stride,
+            shape.is_half,
+            batch.tokens,
+            shape.heads,
+            shape.head_dim,
+            shape.groups,
+            shape.d_state,
+            stages,
+            segments,
         ];
         // SAFETY: these are the kernel's parameters, in order and in type, addresses of an arena, and spans that lie in the frame: the program was
         // checked when it was loaded.
@@ -130,7 +154,7 @@ impl Kernel {
     }
 }
 
-/// `sizeof(Stage)` of f32 operands, which are pairs of bf16: panels of b, c, x and scores, and four numbers a token.
+/// `sizeof(Stage)` of f32 operands, which are pairs of bf16 (panels of b, c, x and scores), and `sizeof(Steps)`.
 const fn stage_bytes(panels: u32) -> u32 {
-    2 * 2 * PANEL * PANEL * (2 * panels + 2) + 4 * 4 * PANEL
+    2 * 2 * PANEL * PANEL * (2 * panels + 2) + 4 * (4 * PANEL + 96)
 }
