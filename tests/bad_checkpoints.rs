@@ -77,8 +77,8 @@ fn broken_configs() {
         (
             "granite-rope",
             "\"rope_type\": \"default\"",
-            "\"rope_type\": \"yarn\"",
-            &["config.json", "`rope_parameters.rope_type`", "yarn", "default and llama3"],
+            "\"rope_type\": \"dynamic\"",
+            &["config.json", "`rope_parameters.rope_type`", "dynamic", "default, linear, llama3 and yarn"],
         ),
         (
             "granite-rope",

@@ -17,9 +17,10 @@ const FLOAT: Recipe = Recipe {
     cache: Cache { context: 128, sink: None, format: CacheFormat::F32 },
 };
 const FOLD: Passes = Passes { fold: true, ..Passes::NONE };
-const ROTATE: Passes = Passes { fold: true, rotate: true, hadamard: false };
+const ROTATE: Passes = Passes { fold: true, rotate: true, ..Passes::NONE };
+const SMOOTH: Passes = Passes { smooth: true, ..Passes::NONE };
 const HADAMARD: Passes = Passes { hadamard: true, ..Passes::NONE };
-const ALL: Passes = Passes { fold: true, rotate: true, hadamard: true };
+const ALL: Passes = Passes { fold: true, rotate: true, smooth: true, hadamard: true };
 
 fn write(graph: &Graph<'_>, recipe: &Recipe) -> File {
     let out = tempfile::tempdir().unwrap();
@@ -31,20 +32,20 @@ fn write(graph: &Graph<'_>, recipe: &Recipe) -> File {
 fn passed(dir: &Path, passes: Passes, recipe: &Recipe) -> (File, Done) {
     let checkpoint = Checkpoint::open(dir).unwrap();
     let mut graph = families::build(&checkpoint).unwrap();
-    let done = passes.apply(&mut graph);
+    let done = passes.apply(&mut graph, None).unwrap();
     (write(&graph, recipe), done)
 }
 
 #[test]
 fn every_family_computes_the_same() {
-    let (mut folded, mut rotated, mut transformed) = (0, 0, 0);
+    let (mut folded, mut rotated, mut smoothed, mut transformed) = (0, 0, 0, 0);
     for dir in family_fixtures() {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
         let input = Sequence::open(&dir);
         let outputs = |file: &File| stream(&file.model(), kernels::detect(), &input, 64);
         let want = outputs(&File::quantized(&dir, &FLOAT));
         let largest = want.iter().fold(0.0f32, |m, x| m.max(x.abs()));
-        for passes in [FOLD, ROTATE, HADAMARD, ALL] {
+        for passes in [FOLD, ROTATE, SMOOTH, HADAMARD, ALL] {
             let (file, done) = passed(&dir, passes, &FLOAT);
             let got = outputs(&file);
             let difference =
@@ -54,12 +55,13 @@ fn every_family_computes_the_same() {
             if passes == ALL {
                 folded += usize::from(done.folded > 0);
                 rotated += usize::from(done.rotated > 0);
+                smoothed += usize::from(done.smoothed > 0);
                 transformed += usize::from(done.transformed > 0);
             }
         }
     }
-    println!("families: {folded} with folds, {rotated} with rotations, {transformed} with transforms");
-    assert!(folded >= 20 && rotated >= 15 && transformed >= 20, "{folded} {rotated} {transformed}");
+    println!("families: {folded} with folds, {rotated} with rotations, {smoothed} smoothed, {transformed} with transforms");
+    assert!(folded >= 20 && rotated >= 15 && smoothed >= 20 && transformed >= 20, "{folded} {rotated} {smoothed} {transformed}");
 }
 
 #[test]
@@ -126,7 +128,7 @@ fn rotations_are_kept_where_they_pay() {
     for tied in [false, true] {
         let plain = random(tied);
         let passes = chosen(&|| families::build(&plain), Format::Q8);
-        assert!(!passes.rotate && !passes.hadamard, "tied {tied}: {passes}");
+        assert!(!passes.rotate && !passes.smooth && !passes.hadamard, "tied {tied}: {passes}");
 
         // A few channels of the stream are large at every token, as in trained transformers: they spoil their groups' rounding.
         let outliers = || {
@@ -140,7 +142,7 @@ fn rotations_are_kept_where_they_pay() {
 }
 
 #[test]
-fn transforms_are_kept_where_they_pay() {
+fn smoothing_and_transforms_are_kept_where_they_pay() {
     let plain = random(false);
     // Some channels inside the MLP are large, and their columns of the next matrix small: the same function in float.
     let outliers = || {
@@ -150,5 +152,5 @@ fn transforms_are_kept_where_they_pay() {
         Ok(graph)
     };
     let passes = chosen(&outliers, Format::Q8);
-    assert!(passes.hadamard, "{passes}");
+    assert!(passes.smooth && passes.hadamard, "{passes}");
 }

@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--brooklet", default="brooklet", help="the brooklet program")
     parser.add_argument("--ledger", type=Path, help="keeps what is measured; without it, as long as this runs")
     parser.add_argument("--method", default="nearest", help="nearest (sizes do not depend on it), weighted or gptq")
+    parser.add_argument("--passes", default="none", help="changes before rounding, for all files alike, such as smooth,hadamard")
     parser.add_argument("--lowest", type=float, default=3.0, help="bits per weight of the first budget")
     parser.add_argument("--highest", type=float, default=9.0, help="and of the last")
     parser.add_argument("--count", type=int, default=20)
@@ -58,7 +59,7 @@ class Fit:
         """The report of a file within so many bytes, and its size; or what the command said instead."""
         args = self.args
         command = [args.brooklet, "quantize", args.checkpoint, "-o", self.out, "--fit", budget, "--calibration", args.calibration]
-        command += ["--ledger", self.ledger, "--method", args.method, "--context", 512, "--stop", "--report", self.report]
+        command += ["--ledger", self.ledger, "--method", args.method, "--passes", args.passes, "--context", 512, "--stop", "--report", self.report]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if done.returncode != 0:
             return None, done.stderr.strip()

@@ -137,6 +137,14 @@ HYBRID = {
         rope_parameters=rope(500.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
                              original_max_position_embeddings=256),
         _differ=[dict(rope_parameters=rope(500.0))]),
+    "llama-linear": LLAMA | dict(
+        num_hidden_layers=1, rope_parameters=rope(500.0, rope_type="linear", factor=4.0), _differ=[dict(rope_parameters=rope(500.0))]),
+    # Of 8 frequencies two stay, four are blended and two stretched; the scores grow by 1.23.
+    "llama-yarn": LLAMA | dict(
+        num_hidden_layers=1, head_dim=16, hidden_act="gelu", _spelling=as_published,
+        rope_parameters=rope(500.0, rope_type="yarn", factor=3.0, original_max_position_embeddings=512),
+        _differ=[dict(rope_parameters=rope(500.0, rope_type="yarn", factor=3.0, original_max_position_embeddings=512, **other))
+                 for other in (dict(attention_factor=1.0), dict(beta_fast=8), dict(truncate=False))]),
     "falcon-mamba": FALCON_MAMBA | dict(_differ=[dict(mixer_rms_eps=1e-5)]),
     "jamba-moe": JAMBA | dict(_wrong=RENORMALISED),
     "jamba-dense": JAMBA | dict(
@@ -154,6 +162,12 @@ HYBRID = {
         _wrong=UNGROUPED("Zamba2")),
     "qwen3-next": QWEN3_NEXT | dict(_spelling=as_published, _differ=[
         dict(rope_parameters=rope(500.0, partial_rotary_factor=1.0)), dict(norm_topk_prob=False)]),
+    # The scores grow in what is rotated alone.
+    "qwen3-next-yarn": QWEN3_NEXT | dict(
+        layer_types=["linear_attention", "full_attention"], num_experts=2,
+        rope_parameters=rope(500.0, rope_type="yarn", factor=4.0, partial_rotary_factor=0.5, original_max_position_embeddings=64),
+        _differ=[dict(rope_parameters=rope(
+            500.0, rope_type="yarn", factor=4.0, partial_rotary_factor=0.5, original_max_position_embeddings=64, attention_factor=1.0))]),
     "lfm2": LFM2 | dict(_spelling=as_published),
     "lfm3": LFM3 | dict(_differ=[
         dict(sliding_window=12), dict(use_sandwich_norm=False), dict(use_attention_gate=False),

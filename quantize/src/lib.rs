@@ -9,6 +9,7 @@
 pub mod allocate;
 pub mod calibrate;
 pub mod checkpoint;
+mod destination;
 mod error;
 pub mod families;
 pub mod fit;
@@ -21,6 +22,7 @@ pub mod report;
 pub mod shapes;
 
 pub use checkpoint::Checkpoint;
+pub use destination::{Destination, remove_unfinished};
 pub use error::Error;
 pub use lower::{Progress, Report, TensorReport, quantize};
 pub use recipe::{Cache, CacheFormat, Recipe, StateFormat};

@@ -2,6 +2,7 @@
 //! format and section; writes, proves itself, renames.
 
 use crate::checkpoint::Checkpoint;
+use crate::destination::{Destination, unfinished_prefix};
 use crate::error::Error;
 use crate::families;
 use crate::graph::{Graph, Input, Operand, Output, TensorDecl, Values};
@@ -114,10 +115,9 @@ pub fn write_packed(
         layout.header(sections, fingerprint).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
     };
 
-    // A link stays one: what it points to is replaced.
-    let target = out.canonicalize().unwrap_or_else(|_| out.to_owned());
-    let dir = target.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempfile_in(dir).map_err(|e| Error::io(dir, e))?;
+    let Destination { target, dir } = Destination::of(out)?;
+    let mut file =
+        tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempfile_in(&dir).map_err(|e| Error::io(&dir, e))?;
     // Records have fixed sizes: the header that follows from the checksums is as long as this one.
     let start = encode(&sections, 0)?;
     file.write_all(&start).map_err(io)?;

@@ -80,22 +80,19 @@ impl<'t> Crew<'t> {
             return parts.try_for_each(|part| part.map(&work));
         }
         loop {
-            let (mut count, mut is_whole) = (0, true);
-            let mut some = parts.by_ref().map_while(|part| {
-                is_whole = part.is_some();
-                count += usize::from(is_whole);
-                part
-            });
-            let handout = Handout::<P, MAX_PARTS>::new(&mut some.by_ref().take(MAX_PARTS));
-            match count {
+            let mut handout = Handout::<P, MAX_PARTS>::new();
+            let has_more = loop {
+                let Some(part) = parts.next() else { break false };
+                if handout.add(part?) == 0 {
+                    break true;
+                }
+            };
+            match handout.count() {
                 0 => {}
                 1 => handout.take(0).into_iter().for_each(&work),
-                _ => self.team.run(count, &|index| handout.take(index).into_iter().for_each(&work)),
+                count => self.team.run(count, &|index| handout.take(index).into_iter().for_each(&work)),
             }
-            if !is_whole {
-                return None;
-            }
-            if count < MAX_PARTS {
+            if !has_more {
                 return Some(());
             }
         }

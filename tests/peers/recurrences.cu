@@ -347,25 +347,25 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
 }
 #define SARG(T)                                                                                                                  \
     const T*, const T*, const T*, const T*, T*, int, int, int, int, int, const float*, const float*, const float*, float, float, \
-        const float*, u8*, u64, int, int, int, int, int, int, int
+        const float*, u8*, u64, int, int, int, int, int, int, int, int
 template <class T>
 struct SsdK {
     const char* name;
     void (*f)(SARG(T));
     int n, fewest;
-    size_t stage;
+    size_t stage, carry;
 };
 template <class T>
 vector<SsdK<T>> ssd_kernels();
 template <>
 vector<SsdK<bf16>> ssd_kernels() {
-    return {{"ssd_prefill_bf16_128", ssd_prefill_bf16_128, 128, 2, sizeof(Stage<bf16, 2>)}};
+    return {{"ssd_prefill_bf16_128", ssd_prefill_bf16_128, 128, 2, sizeof(Stage<bf16, 2>) + sizeof(Steps), sizeof(Carry<2>)}};
 }
 template <>
 vector<SsdK<float>> ssd_kernels() {
-    return {{"ssd_prefill_f32_64", ssd_prefill_f32_64, 64, 1, sizeof(Stage<float, 1>)},
-            {"ssd_prefill_f32_128", ssd_prefill_f32_128, 128, 1, sizeof(Stage<float, 2>)},
-            {"ssd_prefill_f32_256", ssd_prefill_f32_256, 256, 1, sizeof(Stage<float, 4>)}};
+    return {{"ssd_prefill_f32_64", ssd_prefill_f32_64, 64, 1, sizeof(Stage<float, 1>) + sizeof(Steps), sizeof(Carry<1>)},
+            {"ssd_prefill_f32_128", ssd_prefill_f32_128, 128, 1, sizeof(Stage<float, 2>) + sizeof(Steps), sizeof(Carry<2>)},
+            {"ssd_prefill_f32_256", ssd_prefill_f32_256, 256, 1, sizeof(Stage<float, 4>) + sizeof(Steps), sizeof(Carry<4>)}};
 }
 template <class T>
 void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool gaps, int pad, bool bench, float lo = 0, float hi = INFINITY) {
@@ -419,24 +419,44 @@ void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool ga
     Dev<float> da(a), dd(d), dbias(bias), dg(g);
     Dev<u8> st(hb);
     auto ks = ssd_kernels<T>();
-    auto run = [&](const SsdK<T>& k, int stages, cudaStream_t s) {
-        k.f<<<dim3(H, (P + 63) / 64, streams), 3 * WARPGROUP, stages * k.stage + sizeof(Ends), s>>>(
-            dx.p, ddt.p, db.p, dc.p, y.p, xs, ds, bs, bs, xs, da.p, dd.p, dbias.p, lo, hi, gaps ? dg.p : 0, st.p, cells * cell, half, L, H, P, G, N,
-            stages);
-        CK(cudaGetLastError());
+    auto shared_of = [&](const SsdK<T>& k, int stages, int segments) { return stages * k.stage + (segments > 1 ? k.carry : 0) + sizeof(Ends); };
+    auto config_of = [&](const SsdK<T>& k, int stages, int segments, cudaLaunchAttribute* cluster) {
+        cudaLaunchConfig_t config = {};
+        config.gridDim = dim3(H * segments, (P + 63) / 64, streams), config.blockDim = 3 * WARPGROUP;
+        config.dynamicSmemBytes = shared_of(k, stages, segments);
+        cluster->id = cudaLaunchAttributeClusterDimension, cluster->val.clusterDim.x = segments, cluster->val.clusterDim.y = cluster->val.clusterDim.z = 1;
+        config.attrs = cluster, config.numAttrs = segments > 1;
+        return config;
     };
+    auto run = [&](const SsdK<T>& k, int stages, int segments, cudaStream_t s) {
+        cudaLaunchAttribute cluster;
+        auto config = config_of(k, stages, segments, &cluster);
+        config.stream = s;
+        CK(cudaLaunchKernelEx(&config, k.f, (const T*)dx.p, (const T*)ddt.p, (const T*)db.p, (const T*)dc.p, y.p, xs, ds, bs, bs, xs, (const float*)da.p,
+                              (const float*)dd.p, (const float*)dbias.p, lo, hi, (const float*)(gaps ? dg.p : 0), st.p, (u64)(cells * cell), (int)half,
+                              L, H, P, G, N, stages, segments));
+    };
+    const int chunks = (L + CHUNK - 1) / CHUNK;
     for (auto& k : ks)
+        for (int segments = 1; segments <= 8; segments++)
         for (int stages = k.fewest; stages <= STAGES; stages++) {
-            size_t shared = stages * k.stage + sizeof(Ends);
+            const int each = (chunks + segments - 1) / segments;
+            if ((chunks + each - 1) / each != segments) continue;  // none is empty
+            size_t shared = shared_of(k, stages, segments);
             if (k.n < N || k.n > std::max(2 * N, 128) || shared > 227 << 10) continue;
             if (bench && (k.n > std::max(N, 64) || (stages < STAGES && shared + k.stage <= 227 << 10))) continue;
             CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+            int clusters = 0;
+            cudaLaunchAttribute cluster;
+            auto config = config_of(k, stages, segments, &cluster);
+            if (segments > 1) CK(cudaOccupancyMaxActiveClusters(&clusters, (const void*)k.f, &config));
+            if (bench && segments > 1 && H * ((P + 63) / 64) * streams > clusters) continue;
             Err ey, eh;
             bool stray = false;
             for (int rep = 0; rep < 2; rep++) {
                 CK(cudaMemcpy(st.p, hb.data(), hb.size(), cudaMemcpyHostToDevice));
                 CK(cudaMemset(y.p, 0xff, y.n * sizeof(T)));
-                run(k, stages, 0);
+                run(k, stages, segments, 0);
                 CK(cudaDeviceSynchronize());
             }
             auto out = y.get();
@@ -462,10 +482,10 @@ void ssd_case(int streams, int L, int H, int P, int N, int G, bool half, bool ga
             if (half && sizeof(T) == 2) th = 5e-3;
             bool ok = ey.rel() < ty && eh.rel() < th && !stray;
             if (!ok) fails++;
-            printf("ssd %s S%d L%d H%d P%d N%d G%d half%d gaps%d pad%d %-20s %d stages y %.2e (max %.1e) h %.2e %s",
-                   sizeof(T) == 4 ? "f32" : "bf16", streams, L, H, P, N, G, half, gaps, pad, k.name, stages, ey.rel(),
+            printf("ssd %s S%d L%d H%d P%d N%d G%d half%d gaps%d pad%d %-20s %d stages %d segments (%d at once) y %.2e (max %.1e) h %.2e %s",
+                   sizeof(T) == 4 ? "f32" : "bf16", streams, L, H, P, N, G, half, gaps, pad, k.name, stages, segments, clusters, ey.rel(),
                    ey.worst / ey.mx, eh.rel(), ok ? "ok" : (stray ? "STRAY" : "FAIL"));
-            if (bench) printf("  %.1f us", timed([&](cudaStream_t s) { run(k, stages, s); }));
+            if (bench) printf("  %.1f us", timed([&](cudaStream_t s) { run(k, stages, segments, s); }));
             printf("\n");
         }
 }
@@ -531,6 +551,7 @@ int main(int argc, char** argv) {
         ssd_case<float>(1, 512, 80, 64, 128, 1, false, false, 0, true);
         ssd_case<float>(1, 2048, 24, 64, 128, 1, false, false, 0, true);
         ssd_case<float>(1, 512, 24, 64, 128, 1, false, false, 0, true);
+        ssd_case<float>(1, 2048, 48, 64, 128, 1, false, false, 0, true);
         ssd_case<float>(1, 512, 32, 128, 256, 1, false, false, 0, true);
     }
     printf("fails %d\n", fails);

@@ -128,18 +128,20 @@ static __device__ __forceinline__ void ssd_step(const Batch& b, const SsdShape& 
         *(Few<4>*)&terms[n][across] = term;
     }
     __syncthreads();
+    // What the next kernel waits for is written first.
+    if (adds) {
+        float sum = 0.0f;
+#pragma unroll 64
+        for (int n = 0; n < ROWS * ALONG; n++) sum += terms[n][threadIdx.x];
+        sum += of_head.d * x_own;
+        if (s.has_gate) sum *= silu_of(z_own);
+        frame[s.out + head * s.head_dim + own] = sum;
+    }
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         u32 n = r * ALONG + along;
         if (p < s.head_dim && n < s.d_state) write_few(state, ((u64)head * s.d_state + n) * s.head_dim + p, s.is_half, h[r]);
     }
-    if (!adds) return;
-    float sum = 0.0f;
-#pragma unroll 64
-    for (int n = 0; n < ROWS * ALONG; n++) sum += terms[n][threadIdx.x];
-    sum += of_head.d * x_own;
-    if (s.has_gate) sum *= silu_of(z_own);
-    frame[s.out + head * s.head_dim + own] = sum;
 }
 
 // ---- many tokens ----------------------------------------------------------------------------------------------------------------

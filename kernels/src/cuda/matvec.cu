@@ -166,9 +166,9 @@ static __device__ __forceinline__ void multiply_chunk(const Levels<BITS>& levels
     }
 }
 
-// What a row needs beside its terms.
+// What a row needs beside its terms and what it is added to: no kernel of this step writes it but this one.
 struct RowBase {
-    float row_scale, bias, residual;
+    float row_scale, bias;
     float conv_bias, conv_weights[MAX_TAPS], conv_state[MAX_TAPS - 1];
 };
 
@@ -182,7 +182,6 @@ static __device__ __forceinline__ RowBase read_row(const Product& product, const
     RowBase base;
     base.row_scale = __ldg(p.row_scales + row);
     base.bias = product.bias ? __ldg(product.bias + row) : 0.0f;
-    base.residual = product.residual ? product.residual[(u64)vector * product.residual_stride + row] : 0.0f;
     if (!is_convolved(after, row)) return base;
     u32 channel = row - after.conv_first;
     base.conv_bias = after.conv_bias ? __ldg(after.conv_bias + channel) : 0.0f;
@@ -192,6 +191,33 @@ static __device__ __forceinline__ RowBase read_row(const Product& product, const
         if (tap >= after.taps) continue;
         base.conv_weights[tap] = __ldg(after.conv_weight + (u64)tap * after.conv_channels + channel);
         if (tap + 1 < after.taps && tap < MAX_TAPS - 1) base.conv_state[tap] = window[(u64)tap * after.conv_channels];
+    }
+    return base;
+}
+
+// A base waits for its row's sum in shared memory, a number a row of (BASE_NUMBERS, threads): registers are for tiles.
+#define BASE_NUMBERS (3 + MAX_TAPS + MAX_TAPS - 1)
+
+static __device__ __forceinline__ void keep_row(const RowBase& base, const After& after, u32 row, float* kept, u32 stride) {
+    kept[0] = base.row_scale, kept[stride] = base.bias;
+    if (!is_convolved(after, row)) return;
+    kept[2 * stride] = base.conv_bias;
+#pragma unroll
+    for (u32 tap = 0; tap < MAX_TAPS; tap++) {
+        kept[(3 + tap) * stride] = base.conv_weights[tap];
+        if (tap + 1 < MAX_TAPS) kept[(3 + MAX_TAPS + tap) * stride] = base.conv_state[tap];
+    }
+}
+
+static __device__ __forceinline__ RowBase kept_row(const After& after, u32 row, const float* kept, u32 stride) {
+    RowBase base;
+    base.row_scale = kept[0], base.bias = kept[stride];
+    if (!is_convolved(after, row)) return base;
+    base.conv_bias = kept[2 * stride];
+#pragma unroll
+    for (u32 tap = 0; tap < MAX_TAPS; tap++) {
+        base.conv_weights[tap] = kept[(3 + tap) * stride];
+        if (tap + 1 < MAX_TAPS) base.conv_state[tap] = kept[(3 + MAX_TAPS + tap) * stride];
     }
     return base;
 }
@@ -210,7 +236,8 @@ static __device__ __forceinline__ void prefetch_row(const Product& product, cons
     }
 }
 
-static __device__ __forceinline__ void finish_row(const RowBase& base, const Product& product, const After& after, u32 vector, u32 row, float sum) {
+static __device__ __forceinline__ void finish_row(const RowBase& base, const Product& product, const After& after, u32 vector, u32 row, float residual,
+                                                  float sum) {
     float y = sum * base.row_scale;
     if (product.bias) y += base.bias;
     y *= product.scale;
@@ -231,8 +258,31 @@ static __device__ __forceinline__ void finish_row(const RowBase& base, const Pro
         }
         y = after.has_silu ? silu_of(acc) : acc;
     }
-    if (product.residual) y = base.residual + y;
+    if (product.residual) y = residual + y;
     product.out[(u64)vector * product.out_stride + row] = y;
+}
+
+// Adds neighbouring groups' terms of a row in ascending order; loads are ahead of the sums, which wait for each other.
+template <u32 GROUPS>
+static __device__ __forceinline__ void add_terms(float& sum, const float* terms) {
+    float term[GROUPS];
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) term[g] = terms[g * TILE_ROWS];
+#pragma unroll
+    for (u32 g = 0; g < GROUPS; g++) sum += term[g];
+}
+
+// The sum of a row's terms. Few warps are at work then: what counts is how many instructions a term takes.
+static __device__ __forceinline__ float sum_of_terms(const float* terms, u32 groups) {
+    float sum = 0.0f;
+    u32 g = 0;
+#pragma unroll 1
+    for (; g + 16 <= groups; g += 16) add_terms<16>(sum, terms + g * TILE_ROWS);
+#pragma unroll 1
+    for (; g + 4 <= groups; g += 4) add_terms<4>(sum, terms + g * TILE_ROWS);
+#pragma unroll 1
+    for (; g < groups; g++) add_terms<1>(sum, terms + g * TILE_ROWS);
+    return sum;
 }
 
 template <int BITS, bool ONE>
@@ -241,8 +291,8 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     if (ONE) vectors = 1;
     u32 lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     Planes p = planes_of<BITS>(product.matrix, product.rows, product.cols);
-    // Shared memory: the rings of all warps and their barriers, the vectors' codes, their scales and offsets, the norm's factors, and what is first room
-    // for a vector's values and then for the terms of a pass.
+    // Shared memory: the rings of all warps and their barriers, the vectors' codes, their scales and offsets, the norm's factors, the bases of the first
+    // pass's rows, a thread each, and what is first room for a vector's values and then for the terms of a pass.
     const u32 ring_bytes = CHUNKS * Ring<BITS>::chunk_bytes;
     u8* ring = (u8*)shared + warp * ring_bytes;
     u8* all_barriers = (u8*)shared + WARPS * ring_bytes;
@@ -250,7 +300,9 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     u8* codes = all_barriers + WARPS * 8 * CHUNKS;
     int2* groups = (int2*)(codes + vectors * stride * GROUP);
     float* inverses = (float*)(groups + vectors * stride);
-    float* terms = inverses + MAX_NORM_GROUPS;
+    u32 kept_stride = min(pass_tile_rows * TILE_ROWS * vectors, blockDim.x);
+    float* bases = inverses + MAX_NORM_GROUPS;
+    float* terms = bases + BASE_NUMBERS * kept_stride;
     Values values(terms, product.cols);
 
     u32 each = p.tile_rows / gridDim.x, more = p.tile_rows % gridDim.x; // The first `more` blocks have a tile row more.
@@ -283,8 +335,10 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
     // Threads finish the rows of a pass, those of the second vector after those of the first.
     u32 pass_rows = walk.rows_of_pass() * TILE_ROWS;
     for (u32 i = threadIdx.x; i < pass_rows * vectors; i += blockDim.x) {
-        u32 row = first_row + (ONE ? i : i % pass_rows);
-        if (row < product.rows) prefetch_row(product, after, p, ONE ? 0 : i / pass_rows, row);
+        u32 row = first_row + (ONE ? i : i % pass_rows), v = ONE ? 0 : i / pass_rows;
+        if (row >= product.rows) continue;
+        if (i < blockDim.x) keep_row(read_row(product, after, p, v, row), after, row, bases + i, kept_stride);
+        else prefetch_row(product, after, p, v, row);
     }
     wait_for_previous();
     if (product.gate && *product.gate == 0) return;
@@ -314,51 +368,44 @@ static __device__ __forceinline__ void matvec(const Product& product, const Ente
         if (split) levels.words[2] += 0x01010101u, levels.words[3] += 0x01010101u;
     }
     Rounded x = {codes, groups, p.groups, stride};
-    u32 slot = 0, round = 0;
+    u32 turn = 0; // chunks multiplied
     for (u32 pass = 0; pass * pass_tile_rows < end_tile_row - first_tile_row; pass++) {
         u32 rows = min(pass_tile_rows, end_tile_row - first_tile_row - pass * pass_tile_rows), terms_stride = rows * p.groups * TILE_ROWS;
         u32 group = walk.at % p.groups;
         while (walk.pass == pass && walk.at < walk.end) {
             u32 tiles = min(Ring<BITS>::chunk_tiles, walk.end - walk.at);
 #if BULK_COPIES
-            barrier_wait(barriers + slot * 8, round & 1);
+            barrier_wait(barriers + turn % CHUNKS * 8, turn / CHUNKS & 1);
 #else
             copies_wait<CHUNKS - 1>();
             __syncwarp();
 #endif
-            const u8* chunk = ring + slot * Ring<BITS>::chunk_bytes;
+            const u8* chunk = ring + turn % CHUNKS * Ring<BITS>::chunk_bytes;
             float* to = terms + walk.at * TILE_ROWS;
             if (BITS == 4 && split) multiply_chunk<BITS, ONE, BITS == 4>(levels, chunk, tiles, group, vectors, x, to, terms_stride);
             else multiply_chunk<BITS, ONE, false>(levels, chunk, tiles, group, vectors, x, to, terms_stride);
             __syncwarp();
-            start_next(slot);
-            if (++slot == CHUNKS) slot = 0, round++;
+            start_next(turn++ % CHUNKS);
             walk.at += tiles;
             for (group += tiles; group >= p.groups;) group -= p.groups;
         }
         rows *= TILE_ROWS;
         u32 of_vector = ONE ? 0 : threadIdx.x / rows, local = threadIdx.x - of_vector * rows, pass_row = first_row + pass * pass_tile_rows * TILE_ROWS;
-        RowBase base;
         // Under way while others still multiply and while terms are added.
-        if (of_vector < vectors && local < rows && pass_row + local < product.rows) base = read_row(product, after, p, of_vector, pass_row + local);
+        float residual = 0.0f;
+        bool has_row = of_vector < vectors && local < rows && pass_row + local < product.rows;
+        if (has_row && product.residual) residual = product.residual[(u64)of_vector * product.residual_stride + pass_row + local];
         __syncthreads();
 #pragma unroll 1
         for (u32 i = threadIdx.x; i < rows * vectors; i += blockDim.x) {
             u32 v = ONE ? 0 : i / rows, local = i - v * rows, row = pass_row + local;
             if (row >= product.rows) continue;
-            if (i >= blockDim.x) base = read_row(product, after, p, v, row);
             const float* of_row = terms + v * terms_stride + local / TILE_ROWS * p.groups * TILE_ROWS + local % TILE_ROWS;
-            float sum = 0.0f;
-#pragma unroll 1
-            for (u32 g = 0; g < p.groups; g += 16) {
-                // Loads come ahead of the sums, which wait for each other; a zero more changes none.
-                float term[16];
-#pragma unroll
-                for (u32 k = 0; k < 16; k++) term[k] = g + k < p.groups ? of_row[(g + k) * TILE_ROWS] : 0.0f;
-#pragma unroll
-                for (u32 k = 0; k < 16; k++) sum += term[k];
-            }
-            finish_row(base, product, after, v, row, sum);
+            float sum = sum_of_terms(of_row, p.groups);
+            bool is_kept = pass == 0 && i < blockDim.x;
+            RowBase base = is_kept ? kept_row(after, row, bases + i, kept_stride) : read_row(product, after, p, v, row);
+            if (product.residual && i >= blockDim.x) residual = product.residual[(u64)v * product.residual_stride + row];
+            finish_row(base, product, after, v, row, residual, sum);
         }
         __syncthreads();
         walk.settle();

@@ -23,6 +23,32 @@ struct Values {
     static __device__ __forceinline__ u32 values_stride(u32 cols) { return (steps(cols) + 31) / 32 * 32 + 4; }
 };
 
+// The sum of the squares of `steps` numbers in ascending order, as one warp adds them up by itself: loads are ahead of the sums, which wait for each other,
+// and no instruction is spent on the end of a row. `steps` is a multiple of four.
+static __device__ __forceinline__ float sum_of_squares(const float* numbers, u32 steps) {
+    const float4* fours = (const float4*)numbers;
+    float sum = 0.0f;
+    auto add = [&](float4 v) {
+        sum += v.x * v.x;
+        sum += v.y * v.y;
+        sum += v.z * v.z;
+        sum += v.w * v.w;
+    };
+    u32 pairs = steps / 8;
+    if (pairs > 0) {
+        float4 v = fours[0], w = fours[1];
+#pragma unroll 4
+        for (u32 pair = 1; pair < pairs; pair++) {
+            float4 next_v = fours[2 * pair], next_w = fours[2 * pair + 1];
+            add(v), add(w);
+            v = next_v, w = next_w;
+        }
+        add(v), add(w);
+    }
+    if (steps % 8) add(fours[2 * pairs]);
+    return sum;
+}
+
 // Makes a vector by a whole block, before a norm's factors, of which `inverses` then has one for each norm. Ends with a barrier.
 static __device__ __forceinline__ void make_values(const Entering& in, u32 vector, u32 cols, const Values& values, float* inverses) {
     const float* x = in.x + (u64)vector * in.stride;
@@ -52,21 +78,7 @@ static __device__ __forceinline__ void make_values(const Entering& in, u32 vecto
 #pragma unroll 1
     for (u32 n = threadIdx.x / 32; n < in.norm_groups; n += blockDim.x / 32) {
         // Sixteen partial sums, ascending, then the tree: `sum_of`, with loads ahead of the sums that wait for each other. A zero more changes none.
-        const float4* row = (const float4*)(values.at + lane * values.stride + n * steps);
-        float sum = 0.0f;
-#pragma unroll 1
-        for (u32 first = 0; first < steps / 4; first += 4) {
-            float4 v[4];
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) v[i] = first + i < steps / 4 ? row[first + i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-                sum += v[i].x * v[i].x;
-                sum += v[i].y * v[i].y;
-                sum += v[i].z * v[i].z;
-                sum += v[i].w * v[i].w;
-            }
-        }
+        float sum = sum_of_squares(values.at + lane * values.stride + n * steps, steps);
         float mean_square = tree_of(sum) / (float)width;
         float root = sqrtf(in.eps_outside ? mean_square : mean_square + in.eps);
         if (in.eps_outside) root += in.eps;
@@ -148,7 +160,11 @@ static __device__ __forceinline__ void round_values(const Entering& in, u32 vect
             scale = silent ? 0.0f : largest / 127.0f;
             u32 bytes[8];
 #pragma unroll
-            for (int i = 0; i < 8; i++) bytes[i] = (u32)__float2int_rn(v[i] * inverse); // ties to even; 0 for what is no number
+            for (int i = 0; i < 8; i++) {
+                // To the nearest, ties to even, by an addition; 0 for what is no number.
+                float y = v[i] * inverse;
+                bytes[i] = y == y ? __float_as_uint(y + INTEGER_BIAS) : 0;
+            }
             codes.x = permute(permute(bytes[0], bytes[1], 0x0040), permute(bytes[2], bytes[3], 0x0040), 0x5410);
             codes.y = permute(permute(bytes[4], bytes[5], 0x0040), permute(bytes[6], bytes[7], 0x0040), 0x5410);
             sum = dp4a((i32)codes.y, 0x01010101, dp4a((i32)codes.x, 0x01010101, 0));

@@ -9,263 +9,17 @@
 //   S'    = exp(cum[last]) S    +  sum_j exp(cum[last] - cum[j]) dt[j] b[j] x[j]
 //
 // Four matrix products on tensor cores (warpgroup.cuh). A block walks the chunks of 64 channels of a head with three warpgroups: one loads
-// chunks into a ring of stages, one makes their scores (c . b, masked and decayed, with d on the diagonal), and one keeps the state. It has
-// the state, transposed, as the sums of a product: (channels, d_state). So the state is the left operand of y's product as it is, and no
-// state but the first and the last passes through memory. y comes out transposed too: (channels, tokens).
+// chunks into a ring of stages (ssd_load.cuh), one makes their scores (ssd_score.cuh: c . b, masked and decayed, with d on the diagonal),
+// and one keeps the state. It has the state, transposed, as the sums of a product: (channels, d_state). So the state is the left operand of
+// y's product as it is, and none but the first and the last passes through memory. y comes out transposed too: (channels, tokens).
+//
+// Heads that are fewer than multiprocessors are cut into segments of time, a block each, in a cluster (cluster.cuh). A block first makes of
+// its chunks what they add to the state, which needs neither c nor scores, and how much they let it decay. Then the state before the first
+// goes from block to block; and then each walks its chunks with the state that it was handed.
 //
 // With PARTS = 2, operands are pairs of bf16, high and low, and a product is three: errors of about 2^-16 instead of 2^-8. For f32 frames.
-#include "warpgroup.cuh"
-
-// Tokens of a chunk, and channels of a block.
-#define CHUNK 64
-// Most stages of a block's ring.
-#define STAGES 4
-
-// The operands. Rows are tokens; a stream's tokens follow each other.
-template <class T>
-struct Ssd {
-    const T* x;      // (tokens, heads, head_dim)
-    const T* dt;     // (tokens, heads)
-    const T *b, *c;  // (tokens, groups, d_state)
-    T* y;            // (tokens, heads, head_dim)
-    int x_stride, dt_stride, b_stride, c_stride, y_stride;
-    const float *a, *d, *dt_bias;  // (heads), a negative
-    float dt_lo, dt_hi;
-    const float* gaps;  // (streams * tokens), or null for 1
-    u8* state;          // (streams, heads, d_state, head_dim), streams `state_stride` bytes apart
-    u64 state_stride;
-    int state_is_half, tokens, heads, head_dim, groups, d_state, stages;
-};
-
-// What a chunk's step sizes become.
-struct Steps {
-    float cum[CHUNK];     // log2 of the decay from the chunk's start up to and with this token
-    float step[CHUNK];    // dt
-    float weight[CHUNK];  // decay from behind this token to the chunk's end, times dt
-    float entry[CHUNK];   // 2^cum
-};
-
-// All of a chunk that is in shared memory. (targets/cuda/src/launch/ssd.rs has the same sizes.)
-template <class T, int PANELS>
-struct Stage {
-    static const int PARTS = sizeof(T) / 2;
-    Panel b[PANELS][PARTS], c[PANELS][PARTS];  // (tokens, d_state)
-    Panel x[PARTS];                            // (tokens, channels)
-    Panel scores[PARTS];                       // (tokens, tokens before)
-    Steps steps;
-};
-
-// Ends of the work on each stage.
-struct Ends {
-    u64 loaded[STAGES], scored[STAGES], walked[STAGES];
-};
-
-// A block's place: 64 channels of a head, in one stream.
-template <class T, int PANELS>
-struct Block {
-    const Ssd<T>& p;
-    Stage<T, PANELS>* stages;
-    Ends* ends;
-    int head, first_channel, channels;
-    u64 first_row;
-};
-
-// A chunk's stage, and how often the ring has gone round before it, modulo 2.
-struct Turn {
-    int stage = 0, parity = 0;
-    __device__ __forceinline__ void next(int stages) {
-        if (++stage == stages) stage = 0, parity ^= 1;
-    }
-};
-
-// ---- loading --------------------------------------------------------------------------------------------------------------------
-
-// Rows of T into panels side by side, asynchronously. Of 16 numbers of f32 eight go where the high parts of all will be, in the same 32
-// bytes, and eight to the low parts. What lies beyond `rows` or `width` becomes zero. If `aligned`, rows lie on multiples of 16 bytes.
-template <int PANELS, class T, int PARTS>
-static __device__ __forceinline__ void copy_rows(Panel (*to)[PARTS], const T* from, int stride, int rows, int width, bool aligned) {
-    const int UNIT = 16 / sizeof(T), ACROSS = PANELS * 64 / UNIT, APART = WARPGROUP / ACROSS, STEPS = CHUNK / APART;
-    const int unit = threadIdx.x % ACROSS, column = unit * UNIT, first = threadIdx.x / ACROSS;
-    const int column_there = PARTS == 1 ? column % 64 : (unit % 16 / 4 * 2 + unit % 2) * 8;
-    Panel& panel = to[column / 64][unit / 2 % PARTS];
-    const T* source = from + (i64)first * stride + column;
-    if (aligned) {
-        const bool inside = column < width;
-#pragma unroll
-        for (int i = 0; i < STEPS; i++) {
-            int row = first + i * APART;
-            copy16_async(panel.numbers + place(row, column_there), inside ? source + (i64)i * APART * stride : from, inside && row < rows ? 16 : 0);
-        }
-    } else {
-#pragma unroll 1
-        for (int row = first; row < CHUNK; row += APART, source += (i64)APART * stride) {
-            T* here = (T*)(panel.numbers + place(row, column_there));
-            for (int k = 0; k < UNIT; k++) here[k] = row < rows && column + k < width ? source[k] : T{};
-        }
-    }
-}
-
-// Makes f32 pairs of what this warp copied, 16 numbers a lane at a time.
-template <int PANELS>
-static __device__ __forceinline__ void split_rows(Panel (*panels)[2]) {
-    const int ACROSS = PANELS * 16, STEPS = CHUNK * ACROSS / 4 / WARPGROUP;
-    const int lane = threadIdx.x % 32;
-#pragma unroll 2
-    for (int i = 0; i < STEPS; i++) {
-        const int unit = (4 * i + lane / 8) * WARPGROUP + threadIdx.x / 32 * 32 + lane % 8 * 4, row = unit / ACROSS, column = unit % 16 * 4;
-        uint4* here[4];
-        float4 v[4];
-        u32 parts[8][2];
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            here[k] = (uint4*)(panels[unit % ACROSS / 16][k / 2].numbers + place(row, column + k % 2 * 8));
-            v[k] = *(const float4*)here[k];
-        }
-#pragma unroll
-        for (int k = 0; k < 4; k++) split<2>(parts[2 * k], v[k].x, v[k].y), split<2>(parts[2 * k + 1], v[k].z, v[k].w);
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const u32(*from)[2] = parts + k % 2 * 4;
-            *here[k] = make_uint4(from[0][k / 2], from[1][k / 2], from[2][k / 2], from[3][k / 2]);
-        }
-    }
-}
-
-// The step sizes of a chunk, two tokens a lane.
-template <class T>
-static __device__ __forceinline__ void prepare(Steps& steps, const Ssd<T>& p, float a, float bias, const T (&raw)[2], const float (&gap)[2]) {
-    const int lane = threadIdx.x % 32;
-    float step[2], cum[2];
-#pragma unroll
-    for (int k = 0; k < 2; k++) {
-        // Behind the last token nothing decays and nothing enters: its gap is 0.
-        step[k] = gap[k] == 0.0f ? 0.0f : fminf(fmaxf(softplus(to_f32(raw[k]) + bias), p.dt_lo), p.dt_hi) * gap[k];
-        cum[k] = step[k] * a;
-    }
-    cum[1] += cum[0];
-    float before = cum[1];
-#pragma unroll
-    for (int by = 1; by < 32; by *= 2) {
-        float other = __shfl_up_sync(FULL, before, by);
-        if (lane >= by) before += other;
-    }
-    float last = __shfl_sync(FULL, before, 31);
-    before -= cum[1];
-    cum[0] += before, cum[1] += before;
-    *(float2*)&steps.cum[2 * lane] = make_float2(cum[0], cum[1]);
-    *(float2*)&steps.step[2 * lane] = make_float2(step[0], step[1]);
-    *(float2*)&steps.weight[2 * lane] = make_float2(exp2_approx(last - cum[0]) * step[0], exp2_approx(last - cum[1]) * step[1]);
-    *(float2*)&steps.entry[2 * lane] = make_float2(exp2_approx(cum[0]), exp2_approx(cum[1]));
-}
-
-template <class T, int PANELS>
-static __device__ __forceinline__ void load_chunks(const Block<T, PANELS>& block) {
-    const Ssd<T>& p = block.p;
-    const int lane = threadIdx.x % 32, group = block.head / (p.heads / p.groups);
-    const T* x = p.x + block.first_row * p.x_stride + block.head * p.head_dim + block.first_channel;
-    const T *b = p.b + block.first_row * p.b_stride + group * p.d_state, *c = p.c + block.first_row * p.c_stride + group * p.d_state;
-    const T* dt = p.dt + block.first_row * p.dt_stride + block.head;
-    const bool x_aligned = ((u64)x | (u64)p.x_stride * sizeof(T) | (u64)block.channels * sizeof(T)) % 16 == 0;
-    const bool bc_aligned = ((u64)b | (u64)c | (u64)p.b_stride * sizeof(T) | (u64)p.c_stride * sizeof(T) | (u64)p.d_state * sizeof(T)) % 16 == 0;
-    const float a = p.a[block.head] * LOG2_E, bias = p.dt_bias[block.head];
-    Turn turn;
-#pragma unroll 1
-    for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
-        Stage<T, PANELS>& s = block.stages[turn.stage];
-        const int rows = p.tokens - first;
-        const bool prepares = first / CHUNK % 4 == threadIdx.x / 32;  // Warps prepare step sizes in turn.
-        T raw[2] = {};
-        float gap[2] = {};
-        if (prepares) {
-#pragma unroll
-            for (int k = 0; k < 2; k++) {
-                const int t = first + 2 * lane + k;
-                if (t < p.tokens) raw[k] = dt[(i64)t * p.dt_stride], gap[k] = p.gaps ? p.gaps[block.first_row + t] : 1.0f;
-            }
-        }
-        warpgroup_wait(&block.ends->walked[turn.stage], turn.parity ^ 1);
-        copy_rows<PANELS>(s.b, b, p.b_stride, rows, p.d_state, bc_aligned);
-        copy_rows<PANELS>(s.c, c, p.c_stride, rows, p.d_state, bc_aligned);
-        copy_rows<1>(&s.x, x, p.x_stride, rows, block.channels, x_aligned);
-        x += (i64)CHUNK * p.x_stride, b += (i64)CHUNK * p.b_stride, c += (i64)CHUNK * p.c_stride;
-        if constexpr (sizeof(T) == 4) {
-            commit_copies();
-            wait_copies<0>();
-            __syncwarp();
-            split_rows<PANELS>(s.b), split_rows<PANELS>(s.c), split_rows<1>(&s.x);
-        }
-        if (prepares) prepare(s.steps, p, a, bias, raw, gap);
-        arrive_behind_copies(&block.ends->loaded[turn.stage]);
-        warpgroup_arrive(&block.ends->loaded[turn.stage]);
-    }
-}
-
-// ---- scores ---------------------------------------------------------------------------------------------------------------------
-
-// What (c . b) is multiplied by: from each token to the tokens behind it decay and step size, else 0.
-static __device__ __forceinline__ void decays(Sums& factors, const Steps& steps) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, row = warp * 16 + lane / 4;
-    // From before this warp's rows decay is that to `middle`, times that from there on: both at most 1.
-    const float middle = steps.cum[warp > 0 ? warp * 16 - 1 : 0], cum_i[2] = {steps.cum[row], steps.cum[row + 8]};
-    const float decay_i[2] = {exp2_approx(cum_i[0] - middle), exp2_approx(cum_i[1] - middle)};
-#pragma unroll
-    for (int tile = 0; tile < 8; tile++) {
-        const int j = tile * 8 + lane % 4 * 2;
-        const float2 cum = *(const float2*)&steps.cum[j], step = *(const float2*)&steps.step[j];
-        const float cum_j[2] = {cum.x, cum.y}, step_j[2] = {step.x, step.y};
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-            if (tile < 2 * warp) {
-                const float decay = exp2_approx(middle - cum_j[k]) * step_j[k];
-                factors[tile][k] = decay * decay_i[0], factors[tile][2 + k] = decay * decay_i[1];
-            } else if (tile < 2 * warp + 2) {
-#pragma unroll
-                for (int r = 0; r < 2; r++) factors[tile][2 * r + k] = j + k <= row + r * 8 ? exp2_approx(cum_i[r] - cum_j[k]) * step_j[k] : 0.0f;
-            }
-        }
-    }
-}
-
-template <class T, int PANELS>
-static __device__ __forceinline__ void score_chunks(const Block<T, PANELS>& block) {
-    const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 4 / PARTS;  // panels of c at once in registers
-    const int lane = threadIdx.x % 32, warp = threadIdx.x % WARPGROUP / 32, row = warp * 16 + lane / 4;
-    const float d = block.p.d[block.head];
-    Turn turn;
-#pragma unroll 1
-    for (int first = 0; first < block.p.tokens; first += CHUNK, turn.next(block.p.stages)) {
-        Stage<T, PANELS>& s = block.stages[turn.stage];
-        warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
-        show_products();
-        Sums dots = {}, factors = {};
-#pragma unroll
-        for (int n = 0; n < PANELS; n += BATCH) {
-            Left left[BATCH][PARTS];
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) load_left<PARTS>(left[i], s.c[n + i]), hold(left[i]);
-            hold(dots);
-            begin_products();
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) multiply<false>(dots, left[i], s.b[n + i]);
-            end_products();
-            if (n == 0) decays(factors, s.steps);
-            await_products<0>();
-            hold(dots);
-#pragma unroll
-            for (int i = 0; i < BATCH; i++) hold(left[i]);
-        }
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            const int tile = i / 2, r = i % 2, above = row + r * 8 - lane % 4 * 2 - tile * 8;  // rows from the diagonal down to here
-            u32 parts[PARTS];
-            split<PARTS>(parts, dots[tile][2 * r] * factors[tile][2 * r] + (above == 0 ? d : 0.0f),
-                         dots[tile][2 * r + 1] * factors[tile][2 * r + 1] + (above == 1 ? d : 0.0f));
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) *(u32*)(s.scores[part].numbers + place(row + r * 8, tile * 8 + lane % 4 * 2)) = parts[part];
-        }
-        warpgroup_arrive(&block.ends->scored[turn.stage]);
-    }
-}
+#include "ssd_load.cuh"
+#include "ssd_score.cuh"
 
 // ---- the state ------------------------------------------------------------------------------------------------------------------
 
@@ -299,7 +53,8 @@ static __device__ __forceinline__ void store_y(float* to, int stride, const Sums
 }
 // The same as bf16: matrices of 8 x 8 are turned, and lanes with neighbours exchange halves, so that four channels are written together.
 static __device__ __forceinline__ void store_y(bf16* to, int stride, const Sums& y, int rows, int channels) {
-    const int token = threadIdx.x % 32 / 4, odd = threadIdx.x % 2, channel = threadIdx.x % WARPGROUP / 32 * 16 + odd * 8 + threadIdx.x % 4 / 2 * 4;
+    const int token = threadIdx.x % 32 / 4, odd = threadIdx.x % 2;
+    const int channel = threadIdx.x % WARPGROUP / 32 * 16 + odd * 8 + threadIdx.x % 4 / 2 * 4;
     uint2 fours[8];
 #pragma unroll
     for (int tile = 0; tile < 8; tile++) {
@@ -324,92 +79,164 @@ static __device__ __forceinline__ void store_y(bf16* to, int stride, const Sums&
 #pragma unroll
         for (int tile = 0; tile < 8; tile++, to += (i64)8 * stride) {
             for (int k = 0; k < 4; k++) {
-                if (token + tile * 8 < rows && channel + k < channels) to[k].bits = (u16)((k < 2 ? fours[tile].x : fours[tile].y) >> k % 2 * 16);
+                const u32 pair = k < 2 ? fours[tile].x : fours[tile].y;
+                if (token + tile * 8 < rows && channel + k < channels) to[k].bits = (u16)(pair >> k % 2 * 16);
             }
         }
     }
 }
 
-template <class T, int PANELS>
-static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block) {
+// x times what its tokens weigh in the state behind the chunk.
+template <int PARTS>
+static __device__ __forceinline__ void weigh(Left (&weighted)[PARTS], const Left (&x)[PARTS], const Steps& steps) {
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        float2 weight = *(const float2*)&steps.weight[i / 2 * 8 + threadIdx.x % 4 * 2];
+        float low = low_bf16(x[0][i / 4][i % 4]), high = high_bf16(x[0][i / 4][i % 4]);
+        if constexpr (PARTS == 2) low += low_bf16(x[1][i / 4][i % 4]), high += high_bf16(x[1][i / 4][i % 4]);
+        u32 parts[PARTS];
+        split<PARTS>(parts, low * weight.x, high * weight.y);
+#pragma unroll
+        for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
+    }
+}
+
+// Takes the state through a chunk, and gives the chunk's y if it is WHOLE. How much of the state before is left.
+template <bool WHOLE, class T, int PANELS>
+static __device__ __forceinline__ float walk_chunk(const Block<T, PANELS>& block, const Turn& turn, Sums (&h)[PANELS]) {
     const int PARTS = sizeof(T) / 2, BATCH = PANELS * PARTS <= 4 ? PANELS : 1;  // panels of the state at once as operands
+    const bool APART = PANELS > 2;  // A wide state leaves no registers for both products of x at once.
     const Ssd<T>& p = block.p;
     const int lane = threadIdx.x % 32;
-    T* to = p.y + block.first_row * p.y_stride + block.head * p.head_dim + block.first_channel;
-    Sums h[PANELS] = {};
-    if (p.state_is_half) {
-        each_of_state<u16>(block, h, [](u16& place, float& number) { number = half_to_float(place); });
-    } else {
-        each_of_state<float>(block, h, [](float& place, float& number) { number = place; });
-    }
-    Turn turn;
-#pragma unroll 1
-    for (int first = 0; first < p.tokens; first += CHUNK, turn.next(p.stages)) {
-        Stage<T, PANELS>& s = block.stages[turn.stage];
-        warpgroup_wait(&block.ends->loaded[turn.stage], turn.parity);
-        show_products();
-        // What the state before gives: y = h c. The state is then free to decay.
-        const float decay = s.steps.entry[CHUNK - 1];
-        Sums y = {};
-        Left before[BATCH][PARTS];
-        hold(y);
+    Stage<T, PANELS>& s = block.stages[turn.stage];
+    const Steps& steps = block.steps[turn.stage];
+    block.wait_until_loaded(turn);
+    const float decay = steps.entry[CHUNK - 1];
+    // What the state before gives: y = h c. The state is then free to decay.
+    Sums y = {};
+    Left before[BATCH][PARTS];
+    if constexpr (WHOLE) hold(y);
 #pragma unroll
-        for (int n = 0; n < PANELS; n += BATCH) {
-            if (n > 0) await_products<0>();
+    for (int n = 0; n < PANELS; n += BATCH) {
+        if (WHOLE && n > 0) await_products<0>();
 #pragma unroll
-            for (int i = 0; i < BATCH; i++) {
-                split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
+        for (int i = 0; i < BATCH; i++) {
+            if constexpr (WHOLE) split_sums<PARTS>(before[i], h[n + i]), hold(before[i]);
 #pragma unroll
-                for (int k = 0; k < 32; k++) h[n + i][k / 4][k % 4] *= decay;
-                hold(h[n + i]);
-            }
+            for (int k = 0; k < 32; k++) h[n + i][k / 4][k % 4] *= decay;
+            hold(h[n + i]);
+        }
+        if constexpr (WHOLE) {
             begin_products();
 #pragma unroll
             for (int i = 0; i < BATCH; i++) multiply<false>(y, before[i], s.c[n + i]);
             end_products();
         }
-        if (BATCH < PANELS) await_products<0>();
-        Left x[PARTS], weighted[PARTS];
-        load_left_transposed<PARTS>(x, s.x);
-#pragma unroll
-        for (int i = 0; i < 16; i++) {
-            float2 weight = *(const float2*)&s.steps.weight[i / 2 * 8 + lane % 4 * 2];
-            float low = low_bf16(x[0][i / 4][i % 4]), high = high_bf16(x[0][i / 4][i % 4]);
-            if constexpr (PARTS == 2) low += low_bf16(x[1][i / 4][i % 4]), high += high_bf16(x[1][i / 4][i % 4]);
-            u32 parts[PARTS];
-            split<PARTS>(parts, low * weight.x, high * weight.y);
-#pragma unroll
-            for (int part = 0; part < PARTS; part++) weighted[part][i / 4][i % 4] = parts[part];
-        }
+    }
+    if (WHOLE && BATCH < PANELS) await_products<0>();
+    Left x[PARTS], weighted[PARTS];
+    load_left_transposed<PARTS>(x, s.x);
+    if constexpr (!APART) weigh<PARTS>(weighted, x, steps);
+    if constexpr (WHOLE) {
         await_products<0>();
 #pragma unroll
         for (int i = 0; i < BATCH; i++) hold(before[i]);
         hold(y);
 #pragma unroll
         for (int tile = 0; tile < 8; tile++) {
-            float2 entry = *(const float2*)&s.steps.entry[tile * 8 + lane % 4 * 2];
+            float2 entry = *(const float2*)&steps.entry[tile * 8 + lane % 4 * 2];
             y[tile][0] *= entry.x, y[tile][1] *= entry.y, y[tile][2] *= entry.x, y[tile][3] *= entry.y;
         }
-        // What the chunk's own tokens give, and the state behind it: h = decay * h + weighted x * b.
-        warpgroup_wait(&block.ends->scored[turn.stage], turn.parity);
+    }
+    T* to = p.y + (block.first_row + turn.chunk * CHUNK) * p.y_stride + block.head * p.head_dim + block.first_channel;
+    // What the chunk's own tokens give, and the state behind it: h = decay * h + weighted x * b.
+    warpgroup_wait(&block.ends->scored[turn.stage], turn.parity);
+    warpgroup_arrive(&block.ends->read[turn.stage]);
+    if constexpr (WHOLE) {
         show_products();
-        hold(x), hold(weighted), hold(y);
-        begin_products();
+        hold(x), hold(y);
+    }
+    if constexpr (!APART) hold(weighted);
+    begin_products();
+    if constexpr (WHOLE) {
         multiply<false>(y, x, s.scores);
         end_products();
+    }
+    if constexpr (APART) {
+        await_products<0>();
+        hold(x), hold(y);
+        if constexpr (WHOLE) store_y(to, p.y_stride, y, block.tokens - turn.chunk * CHUNK, block.channels);
+        weigh<PARTS>(weighted, x, steps);
+        hold(weighted);
+        begin_products();
+    }
 #pragma unroll
-        for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
-        end_products();
+    for (int n = 0; n < PANELS; n++) multiply<true>(h[n], weighted, s.b[n]);
+    end_products();
+    if constexpr (WHOLE && !APART) {
         await_products<1>();
         hold(x), hold(y);
-        store_y(to, p.y_stride, y, p.tokens - first, block.channels);
-        to += (i64)CHUNK * p.y_stride;
-        await_products<0>();
-        hold(weighted);
-#pragma unroll
-        for (int n = 0; n < PANELS; n++) hold(h[n]);
-        warpgroup_arrive(&block.ends->walked[turn.stage]);
+        store_y(to, p.y_stride, y, block.tokens - turn.chunk * CHUNK, block.channels);
     }
+    await_products<0>();
+    hold(weighted);
+#pragma unroll
+    for (int n = 0; n < PANELS; n++) hold(h[n]);
+    warpgroup_arrive(&block.ends->walked[turn.stage]);
+    return decay;
+}
+
+// From block to block of a cluster: h, which this block's chunks have made of nothing, becomes the state before them, and the next block
+// is sent the state behind them, of which `decay` of the one before is left.
+template <class T, int PANELS>
+static __device__ __forceinline__ void hand_on(const Block<T, PANELS>& block, Sums (&h)[PANELS], float decay) {
+    const int thread = threadIdx.x % WARPGROUP;
+    cluster_wait();
+#pragma unroll
+    for (int n = 0; n < PANELS; n++) {
+#pragma unroll
+        for (int tile = 0; tile < 8; tile++) {
+            if (tile % 4 == 0 && block.segment > 0) warpgroup_wait(&block.ends->carried[2 * n + tile / 4], 0);
+            const float4 before = block.carry->sums[n][tile][thread];
+            float(&sums)[4] = h[n][tile];
+            if (!block.is_last()) {
+                const float4 behind = make_float4(decay * before.x + sums[0], decay * before.y + sums[1],  //
+                                                  decay * before.z + sums[2], decay * before.w + sums[3]);
+                cluster_send(&block.carry->sums[n][tile][thread], behind, &block.ends->carried[2 * n + tile / 4], block.segment + 1);
+            }
+            sums[0] = before.x, sums[1] = before.y, sums[2] = before.z, sums[3] = before.w;
+        }
+    }
+}
+
+template <class T, int PANELS>
+static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block) {
+    const Ssd<T>& p = block.p;
+    Sums h[PANELS] = {};
+    if (block.segment == 0) {
+        if (p.state_is_half) {
+            each_of_state<u16>(block, h, [](u16& place, float& number) { number = half_to_float(place); });
+        } else {
+            each_of_state<float>(block, h, [](float& place, float& number) { number = place; });
+        }
+    }
+    Turn turn = block.first_turn();
+    if (CLUSTERS && p.segments > 1) {
+#pragma unroll
+        for (int i = 0; i < PANELS * 8; i++) {
+            float(&sums)[4] = h[i / 8][i % 8];
+            float4& carry = block.carry->sums[i / 8][i % 8][threadIdx.x % WARPGROUP];
+            if (block.segment == 0) carry = make_float4(sums[0], sums[1], sums[2], sums[3]);
+            sums[0] = sums[1] = sums[2] = sums[3] = 0.0f;
+        }
+        float decay = 1.0f;
+#pragma unroll 1
+        for (; !turn.is_whole; turn.next()) decay *= walk_chunk<false>(block, turn, h);
+        hand_on(block, h, decay);
+    }
+#pragma unroll 1
+    for (; turn.is_left(); turn.next()) walk_chunk<true>(block, turn, h);
+    if (!block.is_last()) return;
     if (p.state_is_half) {
         each_of_state<u16>(block, h, [](u16& place, float number) { place = float_to_half(number); });
     } else {
@@ -417,18 +244,39 @@ static __device__ __forceinline__ void walk_chunks(const Block<T, PANELS>& block
     }
 }
 
-// Grid (heads, ceil(head_dim / 64), streams), three warpgroups. d_state is at most 64 * PANELS. Shared memory: as many stages as p.stages says,
-// at least two of bf16, then Ends.
+// Grid (heads * segments, ceil(head_dim / 64), streams), the segments of a head in one cluster; three warpgroups. d_state is at most
+// 64 * PANELS; no segment is empty. Shared memory: as many stages as p.stages says (at least two of bf16), a Carry if there are segments,
+// as many Steps as stages, then Ends.
 template <class T, int PANELS>
 static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     extern __shared__ __align__(1024) u8 ring[];
     Stage<T, PANELS>* stages = (Stage<T, PANELS>*)ring;
-    Ends* ends = (Ends*)(stages + p.stages);
-    const int first_channel = blockIdx.y * 64;
-    Block<T, PANELS> block = {p, stages, ends, (int)blockIdx.x, first_channel, min(64, p.head_dim - first_channel), (u64)blockIdx.z * p.tokens};
-    // The loaders arrive once more each behind their copies.
-    if (threadIdx.x < 3 * STAGES) warpgroup_barrier_init(ends->loaded + threadIdx.x, threadIdx.x < STAGES ? WARPGROUP : 0);
+    Carry<PANELS>* carry = (Carry<PANELS>*)(stages + p.stages);
+    Steps* steps = (Steps*)(carry + (p.segments > 1 ? 1 : 0));
+    Ends* ends = (Ends*)(steps + p.stages);
+    const int chunks = (p.tokens + CHUNK - 1) / CHUNK, each = (chunks + p.segments - 1) / p.segments;
+    const int segment = blockIdx.x % p.segments, first_chunk = segment * each, first_channel = blockIdx.y * 64;
+    const int channels = min(64, p.head_dim - first_channel), first_token = first_chunk * CHUNK;
+    Block<T, PANELS> block = {p,
+                              stages,
+                              carry,
+                              steps,
+                              ends,
+                              (int)blockIdx.x / p.segments,
+                              first_channel,
+                              channels,
+                              segment,
+                              min(each, chunks - first_chunk),
+                              min(each * CHUNK, p.tokens - first_token),
+                              (u64)blockIdx.z * p.tokens + first_token};
+    if (threadIdx.x < 5 * STAGES) {
+        // Each loader arrives once more behind its copies; two warpgroups make pairs.
+        warpgroup_barrier_init(ends->copied + threadIdx.x, threadIdx.x < 2 * STAGES ? WARPGROUP : 0);
+    } else if (p.segments > 1 && threadIdx.x < 5 * STAGES + 2 * PANELS) {
+        cluster_barrier_init(ends->carried + threadIdx.x - 5 * STAGES, sizeof(Carry<PANELS>) / (2 * PANELS));
+    }
     __syncthreads();
+    if (p.segments > 1) cluster_arrive();
     if (threadIdx.x < WARPGROUP) {
         take_registers<104, true>();
         load_chunks(block);
@@ -441,14 +289,13 @@ static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
     }
 }
 
-#define SSD_PREFILL(NAME, T, PANELS)                                                                                                              \
-    extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)                                                                                \
-        NAME(const T* x, const T* dt, const T* b, const T* c, T* y, int x_stride, int dt_stride, int b_stride, int c_stride, int y_stride,        \
-             const float* a, const float* d, const float* dt_bias, float dt_lo, float dt_hi, const float* gaps, u8* state, u64 state_stride,      \
-             int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int stages) {                                       \
-        ssd_prefill<T, PANELS>({x,       dt,    b,     c,    y,     x_stride,     dt_stride,     b_stride, c_stride, y_stride, a,       d,  \
-                                       dt_bias, dt_lo, dt_hi, gaps, state, state_stride, state_is_half, tokens,   heads,    head_dim, groups, \
-                                       d_state, stages});                                                                                     \
+#define SSD_PREFILL(NAME, T, PANELS)                                                                                                       \
+    extern "C" __global__ void __launch_bounds__(3 * WARPGROUP, 1)                                                                         \
+        NAME(const T* x, const T* dt, const T* b, const T* c, T* y, int x_stride, int dt_stride, int b_stride, int c_stride, int y_stride, \
+             const float* a, const float* d, const float* dt_bias, float dt_lo, float dt_hi, const float* gaps, u8* state,                 \
+             u64 state_stride, int state_is_half, int tokens, int heads, int head_dim, int groups, int d_state, int stages, int segments) {\
+        ssd_prefill<T, PANELS>({x, dt, b, c, y, x_stride, dt_stride, b_stride, c_stride, y_stride, a, d, dt_bias, dt_lo, dt_hi, gaps,      \
+                                state, state_stride, state_is_half, tokens, heads, head_dim, groups, d_state, stages, segments});          \
     }
 
 // ssd_prefill_<type>_<d_state up to>

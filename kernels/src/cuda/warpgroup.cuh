@@ -186,14 +186,13 @@ static __device__ __forceinline__ void take_registers() {
 
 // ---- barriers -------------------------------------------------------------------------------------------------------------------
 
-// A phase ends with one arrival of each of a warpgroup's warps and `others`.
+// A phase ends with one arrival of each thread of a warpgroup and `others`.
 static __device__ __forceinline__ void warpgroup_barrier_init(u64* barrier, int others) {
-    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(4 + others) : "memory");
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(WARPGROUP + others) : "memory");
 }
 // By all threads of a warpgroup: what they did before can be relied on behind the barrier.
 static __device__ __forceinline__ void warpgroup_arrive(u64* barrier) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(barrier)) : "memory");
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(shared_address(barrier)) : "memory");
 }
 // Another arrival, of this thread's, as soon as the copies that it has begun have ended.
 static __device__ __forceinline__ void arrive_behind_copies(u64* barrier) {

@@ -94,78 +94,111 @@ const STREAMS: usize = 4;
 /// A token of each of several streams, (streams, channels). Returns whether it is for such a convolution.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn streams(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) -> bool {
+    let stride = match states.first() {
+        Some(StateMut::F32(state)) => state.stride(),
+        _ => return false,
+    };
     // Fewer than three streams take as long as four.
     let all_fit = x.rows() == states.len()
         && states.len() >= 3
         && states.iter().all(|state| match state {
-            StateMut::F32(state) => fits(conv, state, x),
+            StateMut::F32(state) => fits(conv, state, x) && state.stride() == stride,
             StateMut::F16(_) => false,
         });
     match conv.taps {
-        4 if all_fit => several::<3>(conv, states, x),
-        3 if all_fit => several::<2>(conv, states, x),
-        2 if all_fit => several::<1>(conv, states, x),
+        4 if all_fit => several::<3>(conv, stride, states, x),
+        3 if all_fit => several::<2>(conv, stride, states, x),
+        2 if all_fit => several::<1>(conv, stride, states, x),
         _ => return false,
     }
     true
 }
 
-/// [`STREAMS`] streams at a time, with `KEPT` inputs kept.
+/// [`STREAMS`] streams on their way, whose states have rows so far apart; behind the last stream the last again: nothing is read after it was written.
+struct Block {
+    inputs: [*mut f32; STREAMS],
+    states: [*mut f32; STREAMS],
+    stride: usize,
+    /// The states of the streams to come: nobody foresees where they lie.
+    behind: [*const f32; STREAMS],
+}
+
+/// All streams, with `KEPT` inputs kept.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn several<const KEPT: usize>(conv: &Conv1d<'_>, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
+fn several<const KEPT: usize>(conv: &Conv1d<'_>, stride: usize, states: &mut [StateMut<'_>], x: &mut RowsMut<'_>) {
     let channels = x.width();
-    for block in 0..states.len().div_ceil(STREAMS) {
-        let states = &mut states[block * STREAMS..];
-        let (states, behind) = states.split_at_mut(STREAMS.min(states.len()));
-        let mut rows = [[core::ptr::null_mut::<f32>(); KEPT]; STREAMS];
-        let mut inputs = [core::ptr::null_mut::<f32>(); STREAMS];
+    for first in (0..states.len()).step_by(STREAMS) {
+        let (inputs, rows, behind) = ([core::ptr::null_mut(); STREAMS], [core::ptr::null_mut(); STREAMS], [core::ptr::null(); STREAMS]);
+        let mut block = Block { inputs, states: rows, stride, behind };
         for i in 0..STREAMS {
-            // Behind the last stream the last again: nothing is read after it was written.
-            let last = i.min(states.len() - 1);
-            inputs[i] = x.row_mut(block * STREAMS + last).as_mut_ptr();
+            let last = (first + i).min(states.len() - 1);
+            block.inputs[i] = x.row_mut(last).as_mut_ptr();
             if let StateMut::F32(state) = &mut states[last] {
-                rows[i] = core::array::from_fn(|tap| state.row_mut(tap).as_mut_ptr());
+                block.states[i] = state.row_mut(0).as_mut_ptr();
+            }
+            if let Some(StateMut::F32(state)) = states.get(first + STREAMS + i) {
+                block.behind[i] = state.row(0).as_ptr();
             }
         }
-        // What the streams to come have: nobody foresees where their states lie.
-        let mut next = [[core::ptr::null::<f32>(); KEPT]; STREAMS];
-        for (next, state) in next.iter_mut().zip(behind.iter()) {
-            if let StateMut::F32(state) = state {
-                *next = core::array::from_fn(|tap| state.row(tap).as_ptr());
+        let mut at = 0;
+        while at < channels {
+            at += match (channels - at) / LANES {
+                2.. => block.step::<KEPT, 2, { 2 * STREAMS }, true>(conv, at, 0),
+                1 => block.step::<KEPT, 1, STREAMS, true>(conv, at, 0),
+                0 => block.step::<KEPT, 1, STREAMS, false>(conv, at, mask(channels - at)),
+            };
+        }
+    }
+}
+
+impl Block {
+    /// `C` registers of channels from `at`, or the part of one that the mask says, of every stream: `N` in all. Returns how many channels that are at most.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    fn step<const KEPT: usize, const C: usize, const N: usize, const FULL: bool>(
+        &self,
+        conv: &Conv1d<'_>,
+        at: usize,
+        mask: __mmask16,
+    ) -> usize {
+        // SAFETY: every row was seen to be as wide as x, and the mask lets no channel beyond that through.
+        let load = |x: *const f32, c: usize| unsafe { f32::load::<FULL>(x.add(at + c * LANES), mask) };
+        // SAFETY: as above.
+        let store = |x: *mut f32, c: usize, lanes| unsafe { f32::store::<FULL>(x.add(at + c * LANES), mask, lanes) };
+        for tap in 0..KEPT {
+            for i in 0..N {
+                _mm_prefetch::<_MM_HINT_T0>(self.behind[i % STREAMS].wrapping_add(tap * self.stride + at + i / STREAMS * LANES).cast());
             }
         }
-        for at in (0..channels).step_by(LANES) {
-            for next in next.as_flattened() {
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(at).cast());
-            }
-            let mask = mask(channels - at);
-            // SAFETY: every row was seen to be as wide as x, and the mask lets no channel beyond that through.
-            let load = |x: *const f32| unsafe { _mm512_maskz_loadu_ps(mask, x.add(at)) };
-            // SAFETY: as above.
-            let store = |x: *mut f32, lanes| unsafe { _mm512_mask_storeu_ps(x.add(at), mask, lanes) };
-            let bias = conv.bias.map_or(_mm512_setzero_ps(), |bias| load(bias.as_ptr()));
-            let mut acc = [bias; STREAMS];
-            let newest = each!(i < STREAMS: load(inputs[i]));
-            let mut older = each!(i < STREAMS: load(rows[i][0]));
-            for tap in 0..KEPT {
-                let weight = load(conv.weight.row(tap).as_ptr());
-                acc = each!(i < STREAMS: _mm512_add_ps(acc[i], _mm512_mul_ps(weight, older[i])));
-                let next = if tap + 1 < KEPT { each!(i < STREAMS: load(rows[i][tap + 1])) } else { newest };
-                for i in 0..STREAMS {
-                    store(rows[i][tap], next[i]);
-                }
-                older = next;
-            }
-            let weight = load(conv.weight.row(KEPT).as_ptr());
-            acc = each!(i < STREAMS: _mm512_add_ps(acc[i], _mm512_mul_ps(weight, newest[i])));
-            if conv.silu {
-                acc = silu(acc);
-            }
-            for i in 0..STREAMS {
-                store(inputs[i], acc[i]);
-            }
+        let mut acc = [_mm512_setzero_ps(); N];
+        if let Some(bias) = conv.bias {
+            acc = each!(i < N: load(bias.as_ptr(), i / STREAMS));
         }
+        let newest = each!(i < N: load(self.inputs[i % STREAMS], i / STREAMS));
+        let mut older = each!(i < N: load(self.states[i % STREAMS], i / STREAMS));
+        for tap in 0..KEPT {
+            let weight: [__m512; C] = core::array::from_fn(|c| load(conv.weight.row(tap).as_ptr(), c));
+            acc = each!(i < N: _mm512_add_ps(acc[i], _mm512_mul_ps(weight[i / STREAMS], older[i])));
+            let next = if tap + 1 < KEPT {
+                each!(i < N: load(self.states[i % STREAMS].wrapping_add((tap + 1) * self.stride), i / STREAMS))
+            } else {
+                newest
+            };
+            for i in 0..N {
+                store(self.states[i % STREAMS].wrapping_add(tap * self.stride), i / STREAMS, next[i]);
+            }
+            older = next;
+        }
+        let weight: [__m512; C] = core::array::from_fn(|c| load(conv.weight.row(KEPT).as_ptr(), c));
+        acc = each!(i < N: _mm512_add_ps(acc[i], _mm512_mul_ps(weight[i / STREAMS], newest[i])));
+        if conv.silu {
+            acc = silu(acc);
+        }
+        for i in 0..N {
+            store(self.inputs[i % STREAMS], i / STREAMS, acc[i]);
+        }
+        C * LANES
     }
 }
 

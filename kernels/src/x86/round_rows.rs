@@ -15,51 +15,38 @@ pub(super) fn quantize_rows(x: Rows<'_>, codes: &mut [i8], scales: &mut [f32], s
     let groups = width.div_ceil(GROUP).max(1);
     let planes = codes.as_chunks_mut::<GROUP>().0;
     let count = planes.len().min(scales.len()).min(sums.len()).min(x.rows() * groups);
-    let (mut row, mut group) = (0, 0);
-    let mut first = 0;
-    while first < count {
-        let some = (count - first).min(GROUPS);
+    let planes = &mut planes[..count];
+    // Where the next group begins, and what its row has left: nothing behind the last group.
+    let (mut at, mut left, mut next_row) = (x.row(0).as_ptr(), width, 1);
+    for first in (0..count).step_by(GROUPS) {
         let (mut low, mut high) = ([_mm512_setzero_ps(); GROUPS], [_mm512_setzero_ps(); GROUPS]);
-        for i in 0..some {
-            let x = x.row(row).get(group * GROUP..).unwrap_or_default();
-            // SAFETY: 32 readable numbers, or masks that let no more than those through that the row has left.
+        for i in 0..GROUPS {
+            let mask = if left < GROUP { (1u32 << left) - 1 } else { u32::MAX };
+            // SAFETY: the masks let no more numbers through than the row has left.
             unsafe {
-                (low[i], high[i]) = if x.len() >= GROUP {
-                    (_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16)))
-                } else {
-                    let mask = (1u32 << x.len()) - 1;
-                    (
-                        _mm512_maskz_loadu_ps(mask as u16, x.as_ptr()),
-                        _mm512_maskz_loadu_ps((mask >> 16) as u16, x.as_ptr().wrapping_add(16)),
-                    )
-                };
+                low[i] = _mm512_maskz_loadu_ps(mask as u16, at);
+                high[i] = _mm512_maskz_loadu_ps((mask >> 16) as u16, at.wrapping_add(16));
             }
-            group += 1;
-            if group == groups {
-                (row, group) = (row + 1, 0);
+            if left > GROUP {
+                (at, left) = (at.wrapping_add(GROUP), left - GROUP);
+            } else {
+                let row = x.row(next_row);
+                (at, left, next_row) = (row.as_ptr(), row.len(), next_row + 1);
             }
         }
         let (rounded, scale, sum) = four(low, high);
-        for i in 0..some {
-            // SAFETY: a group is 32 writable bytes; the store asks for no alignment.
-            unsafe { _mm256_storeu_si256(planes[first + i].as_mut_ptr().cast(), rounded[i]) };
-        }
-        match (scales[first..].first_chunk_mut(), sums[first..].first_chunk_mut::<GROUPS>()) {
-            // SAFETY: four writable numbers each; the stores ask for no alignment.
-            (Some(scales @ [_, _, _, _]), Some(sums)) if some == GROUPS => unsafe {
-                _mm_storeu_ps(scales.as_mut_ptr(), scale);
-                _mm_storeu_si128(sums.as_mut_ptr().cast(), sum);
-            },
-            _ => {
-                let mask = ((1u32 << some) - 1) as u8;
-                // SAFETY: the mask lets as many numbers through as there are groups left in both planes.
-                unsafe {
-                    _mm_mask_storeu_ps(scales.as_mut_ptr().add(first), mask, scale);
-                    _mm_mask_storeu_epi32(sums.as_mut_ptr().add(first), mask, sum);
-                }
+        for i in 0..GROUPS {
+            if let Some(plane) = planes.get_mut(first + i) {
+                // SAFETY: a group is 32 writable bytes; the store asks for no alignment.
+                unsafe { _mm256_storeu_si256(plane.as_mut_ptr().cast(), rounded[i]) };
             }
         }
-        first += some;
+        let mask = if count - first < GROUPS { (1u8 << (count - first)) - 1 } else { u8::MAX };
+        // SAFETY: the mask lets as many numbers through as there are groups left in both planes.
+        unsafe {
+            _mm_mask_storeu_ps(scales.as_mut_ptr().add(first), mask, scale);
+            _mm_mask_storeu_epi32(sums.as_mut_ptr().add(first), mask, sum);
+        }
     }
 }
 

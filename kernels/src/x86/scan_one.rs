@@ -167,7 +167,8 @@ impl Token<'_> {
     unsafe fn states<const K: usize, const FULL: bool, T: Cell>(&self, n: usize, channels: &mut Channels, h: &mut RowsMut<'_, T>) -> usize {
         let (at, mask, minus_dt) = (channels.at, channels.mask, channels.minus_dt);
         let (a, a_stride, h_stride) = (self.scan.a.row(n).as_ptr(), self.scan.a.stride(), h.stride());
-        if h.rows() * h.width() >= FAR {
+        // Of the whole layer: other threads may have the other channels.
+        if h.rows() * h_stride >= FAR {
             // Behind the last channels come the first of the next stream.
             let (ahead, bytes) = match (at + AHEAD).checked_sub(h.width()) {
                 None => (at + AHEAD, 0),

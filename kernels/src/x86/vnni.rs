@@ -22,7 +22,7 @@ const NEAR_BYTES: usize = 64 * 1024;
 /// Tiles of a matrix up to which they are likely to be in a cache.
 const PAIRS_BYTES: usize = 48 * 1024;
 /// From this many vectors and groups on, tiles are expanded into a panel.
-const PANEL_VECTORS: usize = 48;
+const PANEL_VECTORS: usize = 32;
 const PANEL_MIN_GROUPS: usize = 8;
 /// Groups of a narrow matrix: a row of its tiles fits the registers.
 const NARROW_GROUPS: usize = 2;
@@ -362,27 +362,29 @@ fn narrow<const HALVES: usize, T>(
             let row_scales = unsafe { _mm512_loadu_ps(row_scales.as_ptr()) };
             for first in (begin..end).step_by(NARROW_BLOCK) {
                 let first = first.min(end - NARROW_BLOCK);
-                let at = |t: usize, g: usize| (first + t) * groups + g;
+                // From one place each to what the block has, so that every distance is known when this is compiled.
+                let at = first * groups;
+                // SAFETY: `count` whole vectors lie in all three planes, and `end` is at most that; the sums of those from `begin` on were written.
+                let (codes, scales, starts) = unsafe {
+                    (x.codes.as_ptr().add(at).cast::<i32>(), x.scales.as_ptr().add(at), starts.as_ptr().add(at - begin * groups))
+                };
                 let mut acc = [_mm512_setzero_ps(); NARROW_BLOCK];
                 for g in 0..groups {
-                    let mut isum = [_mm512_setzero_si512(); NARROW_BLOCK];
-                    for t in 0..NARROW_BLOCK {
-                        // SAFETY: the sums of the vectors from `begin` to `end` were written, and these are among them.
-                        isum[t] = _mm512_set1_epi32(unsafe { *starts.get_unchecked(at(t, g) - begin * groups) });
-                    }
+                    // SAFETY: as above.
+                    let mut isum = [0, 1, 2, 3].map(|t| _mm512_set1_epi32(unsafe { *starts.add(t * groups + g) }));
                     for half in 2 * g..HALVES.min(2 * g + 2) {
                         for w in 0..4 {
                             for t in 0..NARROW_BLOCK {
-                                // SAFETY: `count` whole vectors lie in all three planes, and `end` is at most that.
-                                let codes = unsafe { x.codes.get_unchecked(at(t, g)) };
-                                let x = i32::from_le_bytes(codes.as_chunks::<4>().0[4 * (half - 2 * g) + w].map(|x| x as u8));
+                                let word = (t * groups + g) * (GROUP / 4) + 4 * (half - 2 * g) + w;
+                                // SAFETY: as above; a group is eight words.
+                                let x = unsafe { codes.add(word).read_unaligned() };
                                 isum[t] = _mm512_dpbusd_epi32(isum[t], words[half][w], _mm512_set1_epi32(x));
                             }
                         }
                     }
                     for t in 0..NARROW_BLOCK {
                         // SAFETY: as above.
-                        let scale = _mm512_set1_ps(unsafe { *x.scales.get_unchecked(at(t, g)) });
+                        let scale = _mm512_set1_ps(unsafe { *scales.add(t * groups + g) });
                         let p = _mm512_mul_ps(_mm512_cvtepi32_ps(isum[t]), factors[g]);
                         acc[t] = _mm512_add_ps(acc[t], _mm512_mul_ps(p, scale));
                     }

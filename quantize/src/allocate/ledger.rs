@@ -1,5 +1,6 @@
 //! What was measured, kept in a file: another budget for the same checkpoint needs no second measurement, and an interrupted one goes on.
 
+use crate::destination::{Destination, unfinished_prefix};
 use crate::error::Error;
 use crate::lower::make_readable;
 use serde_json::{Value, json};
@@ -54,11 +55,11 @@ impl Ledger {
     fn save(&self) -> Result<(), Error> {
         let Some(path) = &self.path else { return Ok(()) };
         let io = |e| Error::io(path, e);
-        let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempfile_in(dir).map_err(io)?;
+        let Destination { target, dir } = Destination::of(path)?;
+        let mut file = tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempfile_in(dir).map_err(io)?;
         writeln!(file, "{:#}", json!({ "measured_on": self.of, "losses": self.losses })).map_err(io)?;
         make_readable(file.as_file());
-        file.persist(path).map_err(|e| io(e.error))?;
+        file.persist(target).map_err(|e| io(e.error))?;
         Ok(())
     }
 }

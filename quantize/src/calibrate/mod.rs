@@ -14,4 +14,5 @@ mod walk;
 
 pub use calibrated::{CalibrateProgress, Options, suitable_steps, write_calibrated};
 pub use parts::Parts;
+pub(crate) use walk::mean_squares;
 pub use walk::{Target, Visitor, WalkProgress, walk};

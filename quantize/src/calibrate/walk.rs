@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::fit::{Calibration, Image};
 use crate::graph::{Graph, Input, Operand, Values};
 use crate::methods::{self, Method, Metric, Packed, Packer, takes_metric};
-use crate::recipe::Cache;
+use crate::recipe::{Cache, CacheFormat};
 use brooklet::kernels::quant::{Format, Matrix};
 use brooklet::mem::{Line, lines_from};
 use brooklet::ops::{Access, Op};
@@ -85,18 +85,25 @@ pub fn walk(
     if !formats.iter().flatten().any(|&format| takes_metric(format)) {
         return Ok(());
     }
-    let pieces = stretches(graph);
-    let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
-    let segment_steps = SEGMENT_STEPS.min(cache.context as usize).max(1);
-    let segments = calibration.spread(channels, steps.div_ceil(segment_steps), segment_steps);
-    if segments.is_empty() {
-        return Err(Error::invalid(Path::new("calibration"), "stream", "holds no steps; give a longer one"));
-    }
+    let walk = Walk::over(graph, cache, calibration, steps)?;
     let takes = |t: usize| formats[t].is_some_and(takes_metric);
-    let shared: HashSet<usize> = shared(graph, &pieces).into_iter().filter(|&t| takes(t)).collect();
-    let mut count = Count { done: 0, total: pieces.len(), progress };
-    let walk = Walk { graph, cache, calibration, segments, pieces };
+    let shared: HashSet<usize> = shared(graph, &walk.pieces).into_iter().filter(|&t| takes(t)).collect();
+    let mut count = Count { done: 0, total: walk.pieces.len(), progress };
     walk.go(formats, &shared, visitor, &mut count).map(drop)
+}
+
+/// The mean square of each column's input of some matrices in the float model, and the steps that it was heard on, by the tensor's number.
+pub(crate) fn mean_squares(
+    graph: &Graph<'_>,
+    wanted: &HashSet<usize>,
+    calibration: &Calibration,
+    steps: usize,
+) -> Result<HashMap<usize, (u64, Vec<f64>)>, Error> {
+    let cache = Cache { context: SEGMENT_STEPS as u32, sink: None, format: CacheFormat::F32 };
+    let walk = Walk::over(graph, cache, calibration, steps)?;
+    let metrics = walk.float_metrics(wanted, &mut Count { done: 0, total: 0, progress: &mut |_| {} })?;
+    let heard = metrics.into_iter().filter(|(_, metric)| metric.steps() > 0);
+    Ok(heard.map(|(tensor, metric)| (tensor, (metric.steps(), metric.mean_squares()))).collect())
 }
 
 /// Matrices that several operations use, each in another stretch or as the embedding.
@@ -135,7 +142,19 @@ struct Walk<'g, 'a> {
 /// What enters a stretch, per segment: (steps, width).
 type Hidden = Vec<Vec<f32>>;
 
-impl Walk<'_, '_> {
+impl<'g, 'a> Walk<'g, 'a> {
+    /// A walk on up to `steps` steps of a stream.
+    fn over(graph: &'g Graph<'a>, cache: Cache, calibration: &'g Calibration, steps: usize) -> Result<Self, Error> {
+        calibration.check(graph, Path::new("calibration"))?;
+        let channels = if let Input::Frames { channels, .. } = &graph.input { channels.len() } else { 1 };
+        let segment_steps = SEGMENT_STEPS.min(cache.context as usize).max(1);
+        let segments = calibration.spread(channels, steps.div_ceil(segment_steps), segment_steps);
+        if segments.is_empty() {
+            return Err(Error::invalid(Path::new("calibration"), "stream", "holds no steps; give a longer one"));
+        }
+        Ok(Walk { graph, cache, calibration, segments, pieces: stretches(graph) })
+    }
+
     /// What some matrices multiply in the float model.
     fn float_metrics(&self, wanted: &HashSet<usize>, count: &mut Count<'_>) -> Result<HashMap<usize, Metric>, Error> {
         count.total += self.pieces.len();

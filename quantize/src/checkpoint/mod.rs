@@ -11,9 +11,10 @@ use self::gguf::GgufModel;
 use self::safetensors::Shard;
 use crate::error::Error;
 pub(crate) use random::numbers as random_numbers;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// A model as others publish it: a Hugging Face-style directory (`config.json`, one or several `.safetensors`, maybe `tokenizer.json`), or
 /// a GGUF file.
@@ -33,8 +34,8 @@ pub struct Checkpoint {
 /// Where the tensors are.
 #[derive(Debug)]
 enum Tensors {
-    /// In safetensors files; tensor name to the file's number.
-    Shards(Vec<Shard>, BTreeMap<String, usize>),
+    /// In safetensors files; tensor name to the file's number. And the names that were asked for.
+    Shards(Vec<Shard>, BTreeMap<String, usize>, Mutex<BTreeSet<String>>),
     Gguf(Box<GgufModel>),
     /// Nowhere: every tensor that is asked for exists, with random numbers.
     Random,
@@ -77,7 +78,7 @@ impl Checkpoint {
             }
             shards.push(shard);
         }
-        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index), tokenizer, name: None })
+        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index, Mutex::default()), tokenizer, name: None })
     }
 
     /// Opens a checkpoint whose place does not tell its name.
@@ -100,6 +101,16 @@ impl Checkpoint {
         &self.path
     }
 
+    /// The files it was opened from.
+    pub(crate) fn files(&self) -> Box<dyn Iterator<Item = &Path> + '_> {
+        let (config, tokenizer) = (self.config.path(), self.tokenizer.as_deref());
+        match &self.tensors {
+            Tensors::Shards(shards, ..) => Box::new(shards.iter().map(Shard::path).chain([config]).chain(tokenizer)),
+            Tensors::Gguf(_) => Box::new([self.path.as_path()].into_iter().chain(tokenizer)),
+            Tensors::Random => Box::new(std::iter::empty()),
+        }
+    }
+
     /// What the model is called: by its folder, or by its file.
     pub fn name(&self) -> Option<String> {
         if self.name.is_some() {
@@ -113,7 +124,7 @@ impl Checkpoint {
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         match &self.tensors {
-            Tensors::Shards(_, index) => index.contains_key(name),
+            Tensors::Shards(_, index, _) => index.contains_key(name),
             Tensors::Gguf(model) => model.has(name),
             Tensors::Random => false,
         }
@@ -122,7 +133,7 @@ impl Checkpoint {
     /// Names of all tensors, as their family has them.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match &self.tensors {
-            Tensors::Shards(_, index) => Box::new(index.keys().map(String::as_str)),
+            Tensors::Shards(_, index, _) => Box::new(index.keys().map(String::as_str)),
             Tensors::Gguf(model) => Box::new(model.names()),
             Tensors::Random => Box::new(std::iter::empty()),
         }
@@ -143,7 +154,10 @@ impl Checkpoint {
     fn shard(&self, name: &str) -> Result<&Shard, Error> {
         self.expect_name(name)?;
         let shard = match &self.tensors {
-            Tensors::Shards(shards, index) => index.get(name).and_then(|&i| shards.get(i)),
+            Tensors::Shards(shards, index, asked) => {
+                asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+                index.get(name).and_then(|&i| shards.get(i))
+            }
             _ => None,
         };
         shard.ok_or_else(|| Error::invalid(&self.path, format!("tensor `{name}`"), "is in no safetensors file"))
@@ -232,6 +246,16 @@ impl Checkpoint {
         }
     }
 
+    /// Tensors that a model was not asked for when it was built, in safetensors files: a config that hides a part of its model is the usual
+    /// reason. Copies of what layers share, fixed tables and what guesses further tokens or sees are not meant.
+    pub fn left_behind(&self) -> Vec<&str> {
+        let Tensors::Shards(_, index, asked) = &self.tensors else { return Vec::new() };
+        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_usual =
+            |name: &str| ["rotary_emb.", "shared_transf", "mtp.", "visual.", "lm_head.weight"].iter().any(|part| name.contains(part));
+        index.keys().map(String::as_str).filter(|name| !asked.contains(*name) && !is_usual(name)).collect()
+    }
+
     /// What the user should know about the checkpoint, a sentence each.
     pub fn notes(&self) -> Result<Vec<String>, Error> {
         match (&self.tokenizer, &self.tensors) {
@@ -261,8 +285,13 @@ fn the_gguf_file(dir: &Path) -> Result<Option<PathBuf>, Error> {
     }
 }
 
-/// The shards that `model.safetensors.index.json` names, or every `.safetensors` file.
+/// `model.safetensors` alone, as transformers has it: other files beside it are older shards, or the same weights under other names. Without it
+/// the shards that `model.safetensors.index.json` names, or every `.safetensors` file.
 fn shard_paths(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let whole = dir.join("model.safetensors");
+    if whole.is_file() {
+        return Ok(vec![whole]);
+    }
     let index_path = dir.join("model.safetensors.index.json");
     if index_path.exists() {
         let index = Config::open(&index_path)?;

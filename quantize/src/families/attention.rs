@@ -1,6 +1,7 @@
 //! Attention as most families have it: projections, norms of the heads, rotary angles, a cache.
 
 use super::Names;
+use super::rotary::rotary;
 use crate::checkpoint::Config;
 use crate::error::Error;
 use crate::graph::{Graph, Operand};
@@ -36,13 +37,17 @@ pub(super) struct HeadNorms {
     pub(super) eps: f32,
     /// Whether the file holds `w` for a factor of `1 + w`.
     pub(super) plus_one: bool,
+    /// Dimensions at the beginning of a query's head, and a factor of theirs.
+    pub(super) rotated: (usize, f32),
 }
 
 impl SelfAttention {
-    /// Plain attention of the shape that `num_attention_heads`, `num_key_value_heads` and `head_dim` give.
-    pub(super) fn new(config: &Config, d_model: usize) -> Result<Self, Error> {
+    /// Plain attention of the shape that `num_attention_heads`, `num_key_value_heads` and `head_dim` give. Where the second is null there are
+    /// as many as heads; where it is left out, the family's `kv_heads`, if it has such a default.
+    pub(super) fn new(config: &Config, d_model: usize, kv_heads: Option<usize>) -> Result<Self, Error> {
         let heads = config.size("num_attention_heads")?;
-        let kv_heads = config.maybe_size("num_key_value_heads")?.unwrap_or(heads);
+        let left_out = if config.is_null("num_key_value_heads") { None } else { kv_heads };
+        let kv_heads = config.maybe_size("num_key_value_heads")?.or(left_out).unwrap_or(heads);
         let head_dim = config.maybe_size("head_dim")?.unwrap_or(d_model / heads);
         if head_dim > MAX_HEAD_DIM {
             return Err(config.error("head_dim", format!("is {head_dim}, expected {MAX_HEAD_DIM} at most")));
@@ -64,6 +69,30 @@ impl SelfAttention {
         })
     }
 
+    /// The same with heads of `default` numbers where the config does not say how large they are.
+    pub(super) fn with_head_dim(mut self, config: &Config, default: usize) -> Result<Self, Error> {
+        self.head_dim = config.maybe_size("head_dim")?.unwrap_or(default);
+        self.scale = (self.head_dim as f64).powf(-0.5) as f32;
+        Ok(self)
+    }
+
+    /// The same with the rotary angles that the config describes, of the first `dims` dimensions of a head. To be called when scale and norms
+    /// are set: some scalings of the angles have a factor for the scores of what is rotated.
+    pub(super) fn with_rotary(mut self, g: &mut Graph<'_>, config: &Config, dims: usize, default_theta: f64) -> Result<Self, Error> {
+        let (rotary, factor) = rotary(g, config, dims, default_theta)?;
+        self.rotary = Some(rotary);
+        if dims == self.head_dim {
+            self.scale *= factor;
+        } else if let Some(norms) = &mut self.head_norms {
+            norms.rotated = (dims, factor);
+        } else if factor != 1.0 {
+            let problem =
+                format!("scales the scores of {dims} of a head's {} dimensions by {factor}, which is not supported", self.head_dim);
+            return Err(config.error("rope_parameters", problem));
+        }
+        Ok(self)
+    }
+
     /// Attention of a normed input, (d_model) to (d_model).
     pub(super) fn build<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, x: Operand) -> Result<Operand, Error> {
         let y = self.heads(g, names, x)?;
@@ -81,8 +110,8 @@ impl SelfAttention {
     /// Norms, rotation and attention of projected queries, keys and values.
     pub(super) fn attend<'a>(&self, g: &mut Graph<'a>, names: &Names<'a>, [q, k, v]: [Operand; 3]) -> Result<Operand, Error> {
         if let Some(norms) = self.head_norms {
-            norms.build(g, names, norms.names[0], q, self.heads)?;
-            norms.build(g, names, norms.names[1], k, self.kv_heads)?;
+            norms.build(g, names, norms.names[0], q, self.heads, norms.rotated)?;
+            norms.build(g, names, norms.names[1], k, self.kv_heads, (0, 1.0))?;
         }
         Ok(g.window_attention([q, k, v], self.heads, self.scale, self.rotary, self.window))
     }
@@ -90,82 +119,23 @@ impl SelfAttention {
 
 impl HeadNorms {
     /// One weight repeated for every head: the norm's groups are the heads.
-    fn build<'a>(self, g: &mut Graph<'a>, names: &Names<'a>, name: &str, x: Operand, heads: usize) -> Result<(), Error> {
+    fn build<'a>(
+        self,
+        g: &mut Graph<'a>,
+        names: &Names<'a>,
+        name: &str,
+        x: Operand,
+        heads: usize,
+        (dims, factor): (usize, f32),
+    ) -> Result<(), Error> {
         let name = format!("{name}.weight");
         let mut weight = names.read(&name, &[x.len as usize / heads])?;
         if self.plus_one {
             weight.iter_mut().for_each(|w| *w += 1.0);
         }
+        weight.iter_mut().take(dims).for_each(|w| *w *= factor);
         let weight = g.array(names.full(&name), weight.repeat(heads));
         g.norm_in_place(NormKind::Rms, x, Some(weight), None, heads, self.eps);
         Ok(())
     }
-}
-
-/// How many dimensions of a head are rotated: `partial_rotary_factor` of them, or `default`.
-pub(super) fn rotary_dims(config: &Config, head_dim: usize, default: f64) -> Result<usize, Error> {
-    let nested = config.maybe_object("rope_parameters")?.filter(|rope| rope.value("partial_rotary_factor").is_some());
-    let factor = nested.as_ref().unwrap_or(config).number_or("partial_rotary_factor", default)?;
-    let dims = (head_dim as f64 * factor) as usize;
-    if !(factor > 0.0 && factor <= 1.0 && dims >= 2 && dims.is_multiple_of(2)) {
-        let problem = format!("is {factor}, which rotates {dims} of a head's {head_dim} dimensions; expected an even number of them");
-        return Err(config.error("partial_rotary_factor", problem));
-    }
-    Ok(dims)
-}
-
-/// The rotary angles that the config describes, for `dims` rotated dimensions: nested in newer configs, at the top in older ones.
-pub(super) fn rotary(g: &mut Graph<'_>, config: &Config, dims: usize, default_theta: f64) -> Result<Rotary, Error> {
-    let nested = config.maybe_object("rope_parameters")?;
-    let scaling = config.maybe_object("rope_scaling")?;
-    let rope = [&scaling, &nested].into_iter().flatten().find(|rope| rope.value("rope_theta").is_some()).unwrap_or(config);
-    let theta = rope.number_or("rope_theta", default_theta)?;
-    if theta < 1.0 {
-        return Err(rope.error("rope_theta", format!("is {theta}, expected at least 1")));
-    }
-    let mut turns: Vec<f64> = (0..dims / 2).map(|i| theta.powf(-2.0 * i as f64 / dims as f64)).collect();
-    if let Some(rope) = scaling.or(nested) {
-        // `type` is the older spelling of `rope_type`.
-        let key = if rope.value("rope_type").is_some() { "rope_type" } else { "type" };
-        match rope.maybe_text(key)? {
-            None | Some("default") => {}
-            Some("llama3") => stretch(&mut turns, &rope)?,
-            Some("divided") => divide(&mut turns, &rope)?,
-            Some(other) => return Err(rope.error(key, format!("is \"{other}\"; supported are default and llama3"))),
-        }
-    }
-    Ok(g.turns("rotary.turns", &turns))
-}
-
-/// GGUF's way to say the same and more: a divisor for every turn, or one for all.
-fn divide(turns: &mut [f64], rope: &Config) -> Result<(), Error> {
-    let divisors = rope.numbers("divisors")?;
-    if divisors.len() != 1 && divisors.len() != turns.len() || divisors.iter().any(|d| *d <= 0.0) {
-        let problem = format!("are {} numbers, expected 1 or {} above 0", divisors.len(), turns.len());
-        return Err(rope.error("divisors", problem));
-    }
-    for (turn, divisor) in turns.iter_mut().zip(divisors.iter().cycle()) {
-        *turn /= f64::from(*divisor);
-    }
-    Ok(())
-}
-
-/// Llama 3's longer context: slow turns are divided by `factor`, fast ones stay, those between are blended.
-fn stretch(turns: &mut [f64], rope: &Config) -> Result<(), Error> {
-    let number = |key: &str| match rope.number_or(key, 0.0)? {
-        x if x > 0.0 => Ok(x),
-        _ => Err(rope.error(key, "is missing or not above 0")),
-    };
-    let (factor, low, high) = (number("factor")?, number("low_freq_factor")?, number("high_freq_factor")?);
-    let trained = number("original_max_position_embeddings")?;
-    if high <= low {
-        return Err(rope.error("high_freq_factor", format!("is {high}, not above low_freq_factor {low}")));
-    }
-    for turn in turns {
-        // Full turns over the context of the training.
-        let turned = trained * *turn / std::f64::consts::TAU;
-        let smooth = ((turned - low) / (high - low)).clamp(0.0, 1.0);
-        *turn *= smooth + (1.0 - smooth) / factor;
-    }
-    Ok(())
 }

@@ -76,9 +76,9 @@ impl Experts {
     }
 }
 
-/// How many of `count` experts a token uses.
-pub(super) fn top_k(config: &Config, key: &str, count: usize) -> Result<usize, Error> {
-    let top_k = config.size(key)?;
+/// How many of `count` experts a token uses: `default` if the config does not say.
+pub(super) fn top_k(config: &Config, key: &str, count: usize, default: usize) -> Result<usize, Error> {
+    let top_k = config.maybe_size(key)?.unwrap_or(default);
     if top_k > count || top_k > MAX_TOP_K {
         return Err(config.error(key, format!("is {top_k}; a token can use at most {} of the {count} experts", count.min(MAX_TOP_K))));
     }

@@ -3,7 +3,7 @@
 //! The family's multipliers go into the weights; those of the embedding and the logits are factors of their operations, since
 //! both may use one table.
 
-use super::attention::{SelfAttention, rotary};
+use super::attention::SelfAttention;
 use super::granite_hybrid::mamba;
 use super::mixer::{Gating, Mamba2};
 use super::mlp::GatedMlp;
@@ -31,10 +31,10 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let mixer = Mamba2 { gating, out_bias: config.flag_or("projectors_bias", false)?, ..mamba(config, d_inner, eps)? };
     let mlp = GatedMlp { bias: config.flag_or("mlp_bias", false)?, ..GatedMlp::llama(config.size("intermediate_size")?) };
     let mut g = text_graph(checkpoint, vocab)?;
-    let shape = SelfAttention::new(config, d_model)?;
+    let shape = SelfAttention::new(config, d_model, Some(8))?;
     let bias = config.flag_or("attention_bias", false)?;
-    let rotary = Some(rotary(&mut g, config, shape.head_dim, 10_000.0)?);
-    let attention = SelfAttention { bias, out_bias: bias, rotary, ..shape };
+    let head_dim = shape.head_dim;
+    let attention = SelfAttention { bias, out_bias: bias, ..shape }.with_rotary(&mut g, config, head_dim, 10_000.0)?;
     // There is a factor for every row: the rows first.
     checkpoint.expect("model.layers.0.mamba.in_proj.weight", &[mixer.rows().iter().sum(), d_model])?;
     let factors = BranchFactors::new(config, &mixer)?;

@@ -25,16 +25,17 @@ pub(super) struct GatedDeltaNet {
 
 impl GatedDeltaNet {
     pub(super) fn new(config: &Config, eps: f32) -> Result<Self, Error> {
-        let (heads, key_heads) = (config.size("linear_num_value_heads")?, config.size("linear_num_key_heads")?);
+        let (heads, key_heads) =
+            (config.maybe_size("linear_num_value_heads")?.unwrap_or(32), config.maybe_size("linear_num_key_heads")?.unwrap_or(16));
         if !heads.is_multiple_of(key_heads) {
             return Err(config.error("linear_num_key_heads", format!("is {key_heads}, which does not divide the {heads} heads of values")));
         }
         Ok(GatedDeltaNet {
             heads,
             key_heads,
-            key_dim: config.size("linear_key_head_dim")?,
-            value_dim: config.size("linear_value_head_dim")?,
-            d_conv: config.size("linear_conv_kernel_dim")?,
+            key_dim: config.maybe_size("linear_key_head_dim")?.unwrap_or(128),
+            value_dim: config.maybe_size("linear_value_head_dim")?.unwrap_or(128),
+            d_conv: config.maybe_size("linear_conv_kernel_dim")?.unwrap_or(4),
             eps,
         })
     }

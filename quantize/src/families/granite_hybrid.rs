@@ -1,7 +1,7 @@
 //! Granite 4.0 hybrids (`model_type` "granitemoehybrid"): Mamba-2 or attention, then a gated MLP and maybe experts, in every
 //! layer.
 
-use super::attention::{SelfAttention, rotary};
+use super::attention::SelfAttention;
 use super::experts::{Experts, top_k};
 use super::mamba2::dt_limit;
 use super::mixer::{Gating, Mamba2};
@@ -25,11 +25,13 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         down: "output_linear",
         ..GatedMlp::llama(config.size("shared_intermediate_size")?)
     };
-    let experts = match config.count_or("num_local_experts", 0)? {
+    // A config that does not say how many there are is of a model of the usual eight, or of one without: the file knows.
+    let has_experts = checkpoint.has("model.layers.0.block_sparse_moe.router.layer.weight");
+    let experts = match config.count_or("num_local_experts", if has_experts { 8 } else { 0 })? {
         0 => None,
         count => Some(Experts {
             count,
-            top_k: top_k(config, "num_experts_per_tok", count)?,
+            top_k: top_k(config, "num_experts_per_tok", count, 2)?,
             width: config.size("intermediate_size")?,
             gated: true,
             f: Activation::Silu,
@@ -41,7 +43,10 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let model = Names::new(checkpoint, "model.");
     let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;
     let x = g.embed(table, d_model, config.number_or("embedding_multiplier", 1.0)? as f32);
-    let kinds = config.texts("layer_types")?;
+    let kinds = match config.value("layer_types") {
+        Some(_) => config.texts("layer_types")?,
+        None => vec!["mamba"; layers(checkpoint)?],
+    };
     if kinds.len() != layers(checkpoint)? {
         return Err(config.error("layer_types", format!("lists {} layers, num_hidden_layers says {}", kinds.len(), layers(checkpoint)?)));
     }
@@ -93,7 +98,7 @@ pub(super) fn mamba(config: &Config, d_inner: usize, eps: f32) -> Result<Mamba2,
     Mamba2 {
         heads,
         head_dim,
-        d_state: config.size("mamba_d_state")?,
+        d_state: config.maybe_size("mamba_d_state")?.unwrap_or(256),
         groups: config.maybe_size("mamba_n_groups")?.unwrap_or(1),
         d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
         bias,
@@ -107,12 +112,13 @@ pub(super) fn mamba(config: &Config, d_inner: usize, eps: f32) -> Result<Mamba2,
 }
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
-    let shape = SelfAttention::new(config, d_model)?;
+    let shape = SelfAttention::new(config, d_model, None)?;
     let bias = config.flag_or("attention_bias", false)?;
-    let rotary = match config.maybe_text("position_embedding_type")? {
-        None | Some("nope") => None,
-        Some("rope") => Some(rotary(g, config, shape.head_dim, 10_000.0)?),
-        Some(other) => return Err(config.error("position_embedding_type", format!("is \"{other}\"; supported are nope and rope"))),
-    };
-    Ok(SelfAttention { scale: config.number_or("attention_multiplier", 1.0)? as f32, bias, out_bias: bias, rotary, ..shape })
+    let (scale, head_dim) = (config.number_or("attention_multiplier", 1.0)? as f32, shape.head_dim);
+    let attention = SelfAttention { scale, bias, out_bias: bias, ..shape };
+    match config.maybe_text("position_embedding_type")? {
+        None | Some("nope") => Ok(attention),
+        Some("rope") => attention.with_rotary(g, config, head_dim, 10_000.0),
+        Some(other) => Err(config.error("position_embedding_type", format!("is \"{other}\"; supported are nope and rope"))),
+    }
 }

@@ -4,7 +4,7 @@
 //! (Mixture-of-Depths, arXiv 2404.02258): a router's score decides, token by token, whether the layer runs, and weighs what it
 //! adds. Or it *switches* between two mixers, token by token. `docs/hybrid-checkpoint.md` has config and tensors.
 
-use super::attention::{SelfAttention, rotary};
+use super::attention::SelfAttention;
 use super::mixer::{Gating, Mamba1, Mamba2, StepNorms};
 use super::mlp::GatedMlp;
 use super::{Names, head_matrix, text_graph};
@@ -125,11 +125,9 @@ impl Mixers {
             mixer.checked(&c, "ngroups")
         });
         let attention = config.maybe_object("attention")?.map(|c| {
-            let mut attention = SelfAttention::new(&c, d_model)?;
-            if c.value("rope_theta").is_some() {
-                attention.rotary = Some(rotary(g, &c, attention.head_dim, 10_000.0)?);
-            }
-            Ok::<_, Error>(attention)
+            let attention = SelfAttention::new(&c, d_model, None)?;
+            let head_dim = attention.head_dim;
+            if c.value("rope_theta").is_some() { attention.with_rotary(g, &c, head_dim, 10_000.0) } else { Ok(attention) }
         });
         let mlp = config.maybe_object("mlp")?.map(|c| Ok::<_, Error>(GatedMlp::llama(c.size("width")?)));
         Ok(Mixers { mamba: mamba.transpose()?, mamba2: mamba2.transpose()?, attention: attention.transpose()?, mlp: mlp.transpose()?, eps })

@@ -2,6 +2,7 @@
 //! mixture of them, in every layer.
 
 use super::attention::SelfAttention;
+use super::experts::top_k;
 use super::mixer::{Mamba1, StepNorms};
 use super::mlp::GatedMlp;
 use super::{Names, head_matrix, layers, text_graph};
@@ -27,7 +28,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         conv_bias: config.flag_or("mamba_conv_bias", true)?,
         norms: StepNorms::Learned(eps),
     };
-    let attention = SelfAttention::new(config, d_model)?;
+    let attention = SelfAttention::new(config, d_model, Some(8))?;
     let is_attention = every(config, ["attn_layer_period", "attn_layer_offset"], [8, 4])?;
     let mlp = GatedMlp::llama(config.size("intermediate_size")?);
     let mixture = mixture(config)?;
@@ -81,14 +82,10 @@ struct Mixture {
 
 /// A single expert is a dense model.
 fn mixture(config: &Config) -> Result<Option<Mixture>, Error> {
-    let mixture = Mixture { experts: config.size("num_experts")?, top_k: config.maybe_size("num_experts_per_tok")?.unwrap_or(2) };
-    if mixture.experts == 1 {
-        return Ok(None);
+    match config.maybe_size("num_experts")?.unwrap_or(16) {
+        1 => Ok(None),
+        experts => Ok(Some(Mixture { experts, top_k: top_k(config, "num_experts_per_tok", experts, 2)? })),
     }
-    if mixture.top_k > mixture.experts {
-        return Err(config.error("num_experts_per_tok", format!("is {}, more than the {} experts", mixture.top_k, mixture.experts)));
-    }
-    Ok(Some(mixture))
 }
 
 impl Mixture {

@@ -1,7 +1,8 @@
 //! LFM2 (`model_type` "lfm2") and its mixture of experts ("lfm2_moe"): a short convolution between two gates, or attention,
 //! then a gated MLP or a choice of experts.
 
-use super::attention::{HeadNorms, SelfAttention, rotary};
+use super::attention::{HeadNorms, SelfAttention};
+use super::experts::top_k;
 use super::mixer::named_conv;
 use super::mlp::{GateUp, GatedMlp};
 use super::{Names, head_matrix, layers, text_graph};
@@ -21,18 +22,16 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
 
 pub(super) fn build_moe(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
+    let count = config.maybe_size("num_experts")?.unwrap_or(32);
     let experts = Experts {
         dense_layers: config.count_or("num_dense_layers", 2)?,
-        count: config.size("num_experts")?,
-        top_k: config.size("num_experts_per_tok")?,
+        count,
+        top_k: top_k(config, "num_experts_per_tok", count, 4)?,
         width: config.size("moe_intermediate_size")?,
         biased: config.flag_or("use_expert_bias", true)?,
         renormalize: config.flag_or("norm_topk_prob", true)?.then_some(1e-6),
         scale: config.number_or("routed_scaling_factor", 1.0)? as f32,
     };
-    if experts.top_k > experts.count {
-        return Err(config.error("num_experts_per_tok", format!("is {}, of {} experts", experts.top_k, experts.count)));
-    }
     build_with(checkpoint, Some(&experts))
 }
 
@@ -74,9 +73,10 @@ fn build_with<'a>(checkpoint: &'a Checkpoint, experts: Option<&Experts>) -> Resu
 
 /// Which layers attend: from a kind per layer, or a list of layers in older configs.
 fn attention_layers(config: &Config, layers: usize) -> Result<Vec<bool>, Error> {
-    if config.value("layer_types").is_none() && config.value("full_attn_idxs").is_some() {
-        let listed = config.numbers("full_attn_idxs")?;
-        return Ok((0..layers).map(|i| listed.contains(&(i as f32))).collect());
+    if config.value("layer_types").is_none() {
+        // All of them if neither key is there.
+        let listed = if config.value("full_attn_idxs").is_some() { Some(config.numbers("full_attn_idxs")?) } else { None };
+        return Ok((0..layers).map(|i| listed.as_ref().is_none_or(|listed| listed.contains(&(i as f32)))).collect());
     }
     let kinds = config.texts("layer_types")?;
     if kinds.len() != layers {
@@ -84,17 +84,17 @@ fn attention_layers(config: &Config, layers: usize) -> Result<Vec<bool>, Error> 
     }
     let is_attention = |(i, kind): (usize, &&str)| match *kind {
         "conv" => Ok(false),
-        "full_attention" => Ok(true),
+        "full_attention" | "attention" => Ok(true),
         other => Err(config.error("layer_types", format!("entry {i} is \"{other}\"; supported are conv and full_attention"))),
     };
     kinds.iter().enumerate().map(is_attention).collect()
 }
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize, eps: f32) -> Result<SelfAttention, Error> {
-    let shape = SelfAttention::new(config, d_model)?;
-    let rotary = rotary(g, config, shape.head_dim, 1e6)?;
-    let norms = HeadNorms { names: ["q_layernorm", "k_layernorm"], eps, plus_one: false };
-    Ok(SelfAttention { out_proj: "out_proj", head_norms: Some(norms), rotary: Some(rotary), ..shape })
+    let shape = SelfAttention::new(config, d_model, Some(8))?;
+    let head_dim = shape.head_dim;
+    let norms = HeadNorms { names: ["q_layernorm", "k_layernorm"], eps, plus_one: false, rotated: (0, 1.0) };
+    SelfAttention { out_proj: "out_proj", head_norms: Some(norms), ..shape }.with_rotary(g, config, head_dim, 1e6)
 }
 
 /// The dense MLP. Configs round its width in several ways: the matrix itself knows.

@@ -79,7 +79,7 @@ fn kinds(config: &Config, layers: usize) -> Result<Vec<Kind>, Error> {
     }
     let kind = |(i, kind): (usize, &str)| match kind {
         "conv" => Ok(Kind::Conv),
-        "full_attention" => Ok(Kind::Full),
+        "full_attention" | "attention" => Ok(Kind::Full),
         "sliding_attention" => Ok(Kind::Sliding),
         other => {
             Err(config.error("layer_types", format!("entry {i} is \"{other}\"; supported are conv, full_attention and sliding_attention")))
@@ -89,14 +89,14 @@ fn kinds(config: &Config, layers: usize) -> Result<Vec<Kind>, Error> {
 }
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize, eps: f32, kind: Kind) -> Result<SelfAttention, Error> {
-    let shape = SelfAttention::new(config, d_model)?;
+    let shape = SelfAttention::new(config, d_model, Some(4))?.with_head_dim(config, 128)?;
     let bias = config.flag_or("attention_bias", false)?;
     let (name, window, theta, share) = match kind {
         Kind::Sliding => ("sliding_attention", Some(config.maybe_size("sliding_window")?.unwrap_or(256)), 1e4, 1.0),
         _ => ("full_attention", None, 1e6, 0.5),
     };
     let rotary = rotary(g, config, name, shape.head_dim, theta, share)?;
-    let norms = HeadNorms { names: ["q_norm", "k_norm"], eps, plus_one: false };
+    let norms = HeadNorms { names: ["q_norm", "k_norm"], eps, plus_one: false, rotated: (0, 1.0) };
     Ok(SelfAttention { bias, out_bias: bias, head_norms: Some(norms), rotary: Some(rotary), window, ..shape })
 }
 

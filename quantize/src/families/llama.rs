@@ -1,6 +1,6 @@
 //! Llama (`model_type` "llama"): attention, then a gated MLP, in every layer. The plain transformer that hybrids are measured by.
 
-use super::attention::{SelfAttention, rotary};
+use super::attention::SelfAttention;
 use super::mlp::{GatedMlp, activation};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::Checkpoint;
@@ -14,10 +14,10 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let vocab = config.size("vocab_size")?;
     let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
     let mut g = text_graph(checkpoint, vocab)?;
-    let shape = SelfAttention::new(config, d_model)?;
+    let shape = SelfAttention::new(config, d_model, None)?;
     let bias = config.flag_or("attention_bias", false)?;
-    let rotary = rotary(&mut g, config, shape.head_dim, 10_000.0)?;
-    let attention = SelfAttention { bias, out_bias: bias, rotary: Some(rotary), ..shape };
+    let head_dim = shape.head_dim;
+    let attention = SelfAttention { bias, out_bias: bias, ..shape }.with_rotary(&mut g, config, head_dim, 10_000.0)?;
     let mlp = GatedMlp {
         f: activation(config, "hidden_act", Activation::Silu)?,
         bias: config.flag_or("mlp_bias", false)?,

@@ -16,9 +16,9 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let bias = config.flag_or("use_bias", false)?;
     let mixer = Mamba2 {
         heads: config.size("num_heads")?,
-        head_dim: config.size("head_dim")?,
-        d_state: config.size("state_size")?,
-        groups: config.size("n_groups")?,
+        head_dim: config.maybe_size("head_dim")?.unwrap_or(64),
+        d_state: config.maybe_size("state_size")?.unwrap_or(128),
+        groups: config.maybe_size("n_groups")?.unwrap_or(8),
         d_conv: config.maybe_size("conv_kernel")?.unwrap_or(4),
         bias,
         out_bias: bias,

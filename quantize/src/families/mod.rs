@@ -28,6 +28,7 @@ mod qwen3_next;
 mod recurrent;
 mod recurrent_gemma;
 mod rnn;
+mod rotary;
 mod s4;
 mod s4_kernel;
 mod sensor;
@@ -256,13 +257,28 @@ fn text_graph<'a>(checkpoint: &'a Checkpoint, vocab: usize) -> Result<Graph<'a>,
     Ok(graph)
 }
 
-/// The head's matrix: the embedding again if tied, else `lm_head.weight`.
+/// The head's matrix: the embedding again if tied, else `lm_head.weight`. Where the config says that they are tied and the file holds two that
+/// differ, the file is right, as it is for transformers.
 fn head_matrix<'a>(g: &mut Graph<'a>, checkpoint: &'a Checkpoint, table: TensorId, tied: bool) -> Result<TensorId, Error> {
-    if tied {
+    let name = "lm_head.weight";
+    let table_tensor = &g.tensors[table as usize];
+    let (vocab, d_model) = (table_tensor.rows, table_tensor.cols);
+    if tied && !(checkpoint.has(name) && differ(checkpoint, &table_tensor.name, name, vocab, d_model)?) {
         return Ok(table);
     }
-    let (vocab, d_model) = (g.tensors[table as usize].rows, g.tensors[table as usize].cols);
-    Names::new(checkpoint, "").matrix(g, "lm_head.weight", vocab, d_model, Role::Embedding)
+    Names::new(checkpoint, "").matrix(g, name, vocab, d_model, Role::Embedding)
+}
+
+/// Whether two matrices (rows, cols) hold different numbers; never in memory as a whole.
+fn differ(checkpoint: &Checkpoint, a: &str, b: &str, rows: usize, cols: usize) -> Result<bool, Error> {
+    const ROWS: usize = 1024;
+    for first in (0..rows).step_by(ROWS) {
+        let range = first * cols..rows.min(first + ROWS) * cols;
+        if checkpoint.numbers(a, &[rows, cols], range.clone())? != checkpoint.numbers(b, &[rows, cols], range)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Sizes from config keys that the families spell alike.

@@ -99,8 +99,8 @@ fn mlp<'a>(g: &mut Graph<'a>, names: &Names<'a>, width: usize, x: Operand, bias:
 
 /// Experts, between latent projections if there are any, plus the shared experts: (d_model) to (d_model).
 fn experts<'a>(g: &mut Graph<'a>, config: &Config, names: &Names<'a>, x: Operand, bias: bool) -> Result<Operand, Error> {
-    let count = config.size("n_routed_experts")?;
-    let top_k = top_k(config, "num_experts_per_tok", count)?;
+    let count = config.maybe_size("n_routed_experts")?.unwrap_or(8);
+    let top_k = top_k(config, "num_experts_per_tok", count, 2)?;
     let groups = config.maybe_size("n_group")?.unwrap_or(1);
     let top_groups = config.maybe_size("topk_group")?.unwrap_or(1);
     if !count.is_multiple_of(groups) || groups > MAX_GROUPS {
@@ -138,15 +138,13 @@ fn experts<'a>(g: &mut Graph<'a>, config: &Config, names: &Names<'a>, x: Operand
 
 /// Here the inner width is heads times head_dim, whatever `expand` says.
 fn mamba(config: &Config, eps: f32) -> Result<Mamba2, Error> {
+    // There is a `mamba_proj_bias` as well, which the reference does not read.
     let bias = config.flag_or("use_bias", false)?;
-    if !bias {
-        config.refuse_unless("mamba_proj_bias", &json!(false))?;
-    }
     let groups = either(config, "n_groups", "mamba_n_groups");
     Mamba2 {
-        heads: config.size("mamba_num_heads")?,
-        head_dim: config.size("mamba_head_dim")?,
-        d_state: config.size("ssm_state_size")?,
+        heads: config.maybe_size("mamba_num_heads")?.unwrap_or(128),
+        head_dim: config.maybe_size("mamba_head_dim")?.unwrap_or(64),
+        d_state: config.maybe_size("ssm_state_size")?.unwrap_or(128),
         groups: config.maybe_size(groups)?.unwrap_or(8),
         d_conv: config.maybe_size(either(config, "conv_kernel", "mamba_d_conv"))?.unwrap_or(4),
         bias,
@@ -160,12 +158,7 @@ fn mamba(config: &Config, eps: f32) -> Result<Mamba2, Error> {
 }
 
 fn attention(config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
-    let mut attention = SelfAttention::new(config, d_model)?;
     // `attention_head_dim` is the older spelling.
-    attention.head_dim = match config.maybe_size(either(config, "head_dim", "attention_head_dim"))? {
-        Some(head_dim) => head_dim,
-        None => return Err(config.error("head_dim", "is missing; is this the model's own config.json?")),
-    };
-    attention.scale = (attention.head_dim as f64).powf(-0.5) as f32;
-    Ok(attention)
+    let head_dim = config.maybe_size("attention_head_dim")?.unwrap_or(128);
+    SelfAttention::new(config, d_model, Some(8))?.with_head_dim(config, head_dim)
 }

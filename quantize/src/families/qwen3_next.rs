@@ -1,8 +1,10 @@
 //! Qwen3-Next and the text part of Qwen3.5: Gated DeltaNet or gated attention, then a gated MLP or experts, in every layer.
 
-use super::attention::{HeadNorms, SelfAttention, rotary, rotary_dims};
+use super::attention::{HeadNorms, SelfAttention};
+use super::experts::top_k;
 use super::gated_delta_net::{GatedDeltaNet, by_part};
 use super::mlp::GatedMlp;
+use super::rotary::rotary_dims;
 use super::{Names, head_matrix, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -93,16 +95,12 @@ fn norm<'a>(g: &mut Graph<'a>, names: &Names<'a>, name: &str, x: Operand, eps: f
 }
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize, eps: f32) -> Result<SelfAttention, Error> {
-    let head_dim = config.size("head_dim")?;
+    let kv_heads = if config.maybe_text("model_type")? == Some("qwen3_5_text") { 4 } else { 2 };
     let bias = config.flag_or("attention_bias", false)?;
-    let dims = rotary_dims(config, head_dim, 0.25)?;
-    Ok(SelfAttention {
-        bias,
-        out_bias: bias,
-        head_norms: Some(HeadNorms { names: ["q_norm", "k_norm"], eps, plus_one: true }),
-        rotary: Some(rotary(g, config, dims, 10_000.0)?),
-        ..SelfAttention::new(config, d_model)?
-    })
+    let head_norms = Some(HeadNorms { names: ["q_norm", "k_norm"], eps, plus_one: true, rotated: (0, 1.0) });
+    let shape = SelfAttention::new(config, d_model, Some(kv_heads))?.with_head_dim(config, 256)?;
+    let dims = rotary_dims(config, shape.head_dim, 0.25)?;
+    SelfAttention { bias, out_bias: bias, head_norms, ..shape }.with_rotary(g, config, dims, 10_000.0)
 }
 
 /// Attention whose output is multiplied by the sigmoid of a gate; on disk, a head's query and gate are neighbours.
@@ -128,13 +126,10 @@ fn gated_attention<'a>(g: &mut Graph<'a>, attention: &SelfAttention, names: &Nam
 
 /// What the chosen experts and the shared one give, each (d_model).
 fn experts<'a>(g: &mut Graph<'a>, config: &Config, names: &Names<'a>, x: Operand) -> Result<[Operand; 2], Error> {
-    let (count, top_k) = (config.size("num_experts")?, config.size("num_experts_per_tok")?);
-    if top_k > count.min(32) {
-        return Err(
-            config.error("num_experts_per_tok", format!("is {top_k}; supported are up to 32, and no more than the {count} experts"))
-        );
-    }
-    let width = config.size("moe_intermediate_size")?;
+    let count = config.size("num_experts")?;
+    let usual = if config.maybe_text("model_type")? == Some("qwen3_next") { 10 } else { 8 };
+    let top_k = top_k(config, "num_experts_per_tok", count, usual)?;
+    let width = config.maybe_size("moe_intermediate_size")?.unwrap_or(512);
     // Qwen3.5 has no such key and always does.
     let renormalize = config.flag_or("norm_topk_prob", true)?;
     let router = names.matrix(g, "gate.weight", count, x.len as usize, Role::Router)?;
@@ -145,7 +140,7 @@ fn experts<'a>(g: &mut Graph<'a>, config: &Config, names: &Names<'a>, x: Operand
     }
     let chosen = g.moe(x, scores, first, Router::Softmax { renormalize }, top_k, 1.0, true, Activation::Silu);
 
-    let shared_width = config.size("shared_expert_intermediate_size")?;
+    let shared_width = config.maybe_size("shared_expert_intermediate_size")?.unwrap_or(512);
     let shared = GatedMlp::llama(shared_width).build(g, &names.under("shared_expert"), x)?;
     let gate = names.matrix(g, "shared_expert_gate.weight", 1, x.len as usize, Role::Router)?;
     let gate = g.linear(gate, None, x);

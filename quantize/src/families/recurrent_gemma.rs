@@ -1,9 +1,10 @@
 //! RecurrentGemma (`model_type` "recurrent_gemma", Griffin): a gated linear recurrence, or attention over a window, then a
 //! gated MLP, in every layer.
 
-use super::attention::{SelfAttention, rotary, rotary_dims};
+use super::attention::SelfAttention;
 use super::mixer::{named_conv, transpose};
 use super::mlp::{GatedMlp, activation};
+use super::rotary::rotary_dims;
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -72,15 +73,11 @@ fn to_bf16(x: f32) -> f32 {
 
 /// Multi-query attention over the latest positions, half of each head rotated.
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
-    let shape = SelfAttention::new(config, d_model)?;
+    let shape = SelfAttention::new(config, d_model, None)?;
     let dims = rotary_dims(config, shape.head_dim, 0.5)?;
-    Ok(SelfAttention {
-        bias: config.flag_or("attention_bias", false)?,
-        out_bias: true,
-        rotary: Some(rotary(g, config, dims, 10_000.0)?),
-        window: Some(config.maybe_size("attention_window_size")?.unwrap_or(2048)),
-        ..shape
-    })
+    let bias = config.flag_or("attention_bias", false)?;
+    let window = Some(config.maybe_size("attention_window_size")?.unwrap_or(2048));
+    SelfAttention { bias, out_bias: true, window, ..shape }.with_rotary(g, config, dims, 10_000.0)
 }
 
 /// Griffin's recurrent block.

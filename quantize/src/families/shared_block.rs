@@ -22,6 +22,8 @@ pub(super) struct Shape {
     pub(super) bias: bool,
     pub(super) eps: f32,
     pub(super) rotary: Option<Rotary>,
+    /// Factor of the scores.
+    pub(super) scale: f32,
 }
 
 impl Shape {
@@ -35,7 +37,9 @@ impl Shape {
         }
         config.refuse_unless("attention_hidden_size", &json!(2 * d_model))?;
         let f = activation(config, "hidden_act", Activation::Gelu)?;
-        Ok(Shape { d_model, heads, kv_heads, head_dim, mlp_width, f, bias: false, eps, rotary: None })
+        // The input is twice as wide as the model, and the scores are scaled as if it were not.
+        let scale = (head_dim as f64 / 2.0).powf(-0.5) as f32;
+        Ok(Shape { d_model, heads, kv_heads, head_dim, mlp_width, f, bias: false, eps, rotary: None, scale })
     }
 }
 
@@ -180,9 +184,7 @@ impl SharedBlock {
         let shape = &self.shape;
         let normed = g.rms_norm(input, self.input_norm, shape.eps);
         let [q, k, v] = [0, 1, 2].map(|i| adapted(g, self.qkv[i], None, adapters.qkv[i], normed));
-        // The input is twice as wide as the model, and the scores are scaled as if it were not.
-        let scale = (shape.head_dim as f64 / 2.0).powf(-0.5) as f32;
-        let heads = g.attention([q, k, v], shape.heads, scale, shape.rotary);
+        let heads = g.attention([q, k, v], shape.heads, shape.scale, shape.rotary);
         let attended = g.linear(self.out, None, heads);
         let normed = g.rms_norm(attended, self.mlp_norm, shape.eps);
         let gate_up = adapted(g, self.gate_up, self.gate_up_bias, adapters.gate_up, normed);

@@ -1,9 +1,9 @@
 //! Zamba2 (`model_type` "zamba2"): Mamba-2 layers, and a few transformer blocks that layers share in turn, each use with low-rank
 //! additions of its own.
 
-use super::attention::rotary;
 use super::mamba2::dt_limit;
 use super::mixer::{Gating, Mamba2};
+use super::rotary::rotary;
 use super::shared_block::{Adapter, Adapters, Places, Shape, SharedBlock, hybrid_layers};
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
@@ -80,7 +80,8 @@ fn blocks<'a>(
     if config.flag_or("use_mem_rope", false)? {
         // It changes the angles in one implementation and not in another.
         config.refuse_unless("use_long_context", &json!(false))?;
-        shape.rotary = Some(rotary(g, config, shape.head_dim, 10_000.0)?);
+        let (rotary, factor) = rotary(g, config, shape.head_dim, 10_000.0)?;
+        (shape.rotary, shape.scale) = (Some(rotary), shape.scale * factor);
     }
     let rank = config.maybe_size("adapter_rank")?.unwrap_or(128);
     let in_attention = config.flag_or("use_shared_attention_adapter", false)?;
@@ -116,7 +117,7 @@ impl<'a> Block<'a> {
 }
 
 fn mamba(config: &Config, d_model: usize) -> Result<Mamba2, Error> {
-    let heads = config.size("n_mamba_heads")?;
+    let heads = config.maybe_size("n_mamba_heads")?.unwrap_or(8);
     let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
     if !d_inner.is_multiple_of(heads) {
         return Err(config.error("n_mamba_heads", format!("is {heads}, which does not divide mamba_expand * hidden_size = {d_inner}")));
@@ -125,7 +126,7 @@ fn mamba(config: &Config, d_model: usize) -> Result<Mamba2, Error> {
     Mamba2 {
         heads,
         head_dim: d_inner / heads,
-        d_state: config.size("mamba_d_state")?,
+        d_state: config.maybe_size("mamba_d_state")?.unwrap_or(64),
         groups: config.maybe_size("mamba_ngroups")?.unwrap_or(1),
         d_conv: config.maybe_size("mamba_d_conv")?.unwrap_or(4),
         bias,

@@ -1,5 +1,6 @@
 //! Whole files of one model in different formats, and files mixed from their sections: a mix costs a copy, no rounding.
 
+use crate::destination::unfinished_prefix;
 use crate::error::Error;
 use crate::lower::{Layout, Report};
 use brooklet::Model;
@@ -34,7 +35,7 @@ impl Shelf {
     /// An empty shelf in the folder of `out`.
     pub(crate) fn new(out: &Path) -> Result<Self, Error> {
         let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
+        let dir = tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
         Ok(Shelf { dir, files: Vec::new() })
     }
 

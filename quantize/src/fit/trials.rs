@@ -4,6 +4,7 @@ use super::calibration::{Calibration, SEGMENT_STEPS};
 use super::candidates::all_at_least;
 use super::meter::Meter;
 use super::{MOST_MACS, SEGMENTS, segments};
+use crate::destination::unfinished_prefix;
 use crate::error::Error;
 use crate::graph::Graph;
 use crate::lower::{self, Report};
@@ -60,7 +61,7 @@ const WORK: u64 = 4;
 /// A file that is gone once it is closed.
 fn beside<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T, Error>) -> Result<(MappedFile, T), Error> {
     let dir = out.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let dir = tempfile::Builder::new().prefix(".brooklet-").suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
+    let dir = tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempdir_in(dir).map_err(|e| Error::io(dir, e))?;
     let path = dir.path().join("trial.brook");
     let written = write(&path)?;
     // The mapping outlives the name.

@@ -71,7 +71,12 @@ impl Metric {
         self.moments.diag().to_vec()
     }
 
-    /// The same, never zero: a column that the inputs so far left out may still be used.
+    /// Mean square of each input.
+    pub(crate) fn mean_squares(&self) -> Vec<f64> {
+        self.moments.diag().iter().map(|&sum| f64::from(sum) / self.steps.max(1) as f64).collect()
+    }
+
+    /// Importance, never zero: a column that the inputs so far left out may still be used.
     pub(super) fn importance(&self) -> Vec<f32> {
         let floor = 0.01 * self.mean_diagonal();
         self.diagonal().iter().map(|h| h + floor).collect()

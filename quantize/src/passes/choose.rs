@@ -11,17 +11,18 @@ use std::path::Path;
 
 /// A fold saves the device work: it may lose so much.
 const FOLD_MAY_LOSE: f64 = 0.01;
-/// A rotation costs nothing, or two transforms at the end; what brings less than this is not told from chance.
-const ROTATE_MUST_BRING: f64 = 0.03;
+/// Smoothing costs nothing, or a gain that a fold took away; a rotation nothing, or two transforms at the end. What brings less than this is not told from chance.
+const FREE_MUST_BRING: f64 = 0.03;
 /// A transform in front of every second matrix costs time at every step.
 const HADAMARD_MUST_BRING: f64 = 0.05;
 
 /// What is tried on top of what was kept, and the share of the divergence that it must take away.
-const ADDITIONS: [(fn(&mut Passes), f64); 4] = [
+const ADDITIONS: [(fn(&mut Passes), f64); 5] = [
     (|_| {}, 0.0),
     (|passes| passes.fold = true, -FOLD_MAY_LOSE),
+    (|passes| passes.smooth = true, FREE_MUST_BRING),
     // A rotation needs the fold, whether that paid alone or not.
-    (|passes| (passes.fold, passes.rotate) = (true, true), ROTATE_MUST_BRING),
+    (|passes| (passes.fold, passes.rotate) = (true, true), FREE_MUST_BRING),
     (|passes| passes.hadamard = true, HADAMARD_MUST_BRING),
 ];
 
@@ -72,7 +73,7 @@ pub fn choose<'a>(
             let mut passes = choice.passes;
             add(&mut passes);
             let mut graph = build()?;
-            let done = passes.apply(&mut graph);
+            let done = passes.apply(&mut graph, calibration)?;
             // A pass that finds nothing to do makes the file that was measured last.
             if choice.trials.iter().any(|trial| trial.done == done) {
                 continue;

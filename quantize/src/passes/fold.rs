@@ -1,9 +1,9 @@
 //! Norm gains move into the matrices behind them: what the device rounds to 8 bits then has the same size in every channel, a
 //! multiplication and a tensor are saved.
 
-use super::uses::{MatrixUse, blocks, change, each_tensor, matrix_uses, overlap, remove_tensors, touches};
-use crate::graph::{Graph, Operand, Values};
-use brooklet::ops::{Access, Op, TensorId};
+use super::uses::{Around, MatrixUse, blocks, change, each_tensor, matrix_uses, read_by_matrices, remove_tensors, touches};
+use crate::graph::{Graph, Values};
+use brooklet::ops::{Op, TensorId};
 use std::collections::{HashMap, HashSet};
 
 /// A norm whose gain may go.
@@ -61,7 +61,7 @@ pub(super) fn fold(graph: &mut Graph<'_>) -> usize {
 
 /// Norms whose output goes into matrices and nowhere else.
 fn candidates(graph: &Graph<'_>, uses: &[MatrixUse]) -> Vec<Candidate> {
-    let (touches, blocks) = (touches(graph), blocks(graph));
+    let around = Around { touches: touches(graph), blocks: blocks(graph), uses };
     let mut found = Vec::new();
     for (i, op) in graph.ops.iter().enumerate() {
         let Op::Norm(norm) = op else { continue };
@@ -70,18 +70,8 @@ fn candidates(graph: &Graph<'_>, uses: &[MatrixUse]) -> Vec<Candidate> {
         if norm.gate.is_some_and(|gate| !gate.first) {
             continue;
         }
-        let out = norm.out;
-        let of_out = || touches[out.value].iter().filter(|touch| touch.op != i && overlap(touch.operand, out));
-        let written_once = norm.x == out || of_out().all(|touch| touch.op > i);
-        let readers: Vec<usize> = of_out().filter(|touch| touch.op > i).map(|touch| touch.op).collect();
-        let only_read = of_out().filter(|touch| touch.op > i).all(|touch| touch.access == Access::Read && touch.operand == out);
-        let same_step = readers.iter().all(|&reader| blocks[reader].starts_with(&blocks[i]));
-        let of_reader = |reader: usize, read: Operand| uses.iter().filter(move |u| u.op == reader && u.cols == Some(read)).copied();
-        let all: Vec<MatrixUse> = readers.iter().flat_map(|&reader| of_reader(reader, out)).collect();
-        // A mixture of experts may have its scores elsewhere: every reader must read through a matrix only.
-        let by_matrix = readers.iter().all(|&reader| of_reader(reader, out).next().is_some());
-        if written_once && only_read && same_step && by_matrix && !all.is_empty() {
-            found.push(Candidate { op: i, gain, uses: all });
+        if let Some(uses) = read_by_matrices(i, norm.out, norm.x == norm.out, &around) {
+            found.push(Candidate { op: i, gain, uses });
         }
     }
     found

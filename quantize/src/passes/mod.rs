@@ -7,12 +7,15 @@ mod fold;
 mod online;
 mod pieces;
 mod rotate;
+mod smooth;
 mod uses;
 mod walsh;
 
 pub use choose::{Choice, Trial, choose};
 pub use pieces::{LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
 
+use crate::error::Error;
+use crate::fit::Calibration;
 use crate::graph::Graph;
 use std::fmt;
 use std::str::FromStr;
@@ -24,6 +27,8 @@ pub struct Passes {
     pub fold: bool,
     /// The residual stream turns by random signs and a Walsh-Hadamard transform.
     pub rotate: bool,
+    /// Large channels become smaller in front of matrices, and the columns behind them larger.
+    pub smooth: bool,
     /// The transform, on the device, in front of the matrices that end mixers and MLPs.
     pub hadamard: bool,
 }
@@ -37,16 +42,18 @@ pub struct Done {
     pub rotated: usize,
     /// Norms with the transform around them, because their gain had to stay.
     pub bridged: usize,
+    /// Norms and gates whose channels were evened out.
+    pub smoothed: usize,
     /// Matrices with the transform in front of them.
     pub transformed: usize,
 }
 
 impl Passes {
     /// The graph as it is.
-    pub const NONE: Passes = Passes { fold: false, rotate: false, hadamard: false };
+    pub const NONE: Passes = Passes { fold: false, rotate: false, smooth: false, hadamard: false };
 
-    /// Runs the passes over a graph, and says what they did.
-    pub fn apply(self, graph: &mut Graph<'_>) -> Done {
+    /// Runs the passes over a graph, and says what they did; smoothing sees `calibration`, or reproducible noise.
+    pub fn apply(self, graph: &mut Graph<'_>, calibration: Option<&Calibration>) -> Result<Done, Error> {
         let mut done = Done::default();
         if self.fold {
             done.folded = fold::fold(graph);
@@ -54,16 +61,19 @@ impl Passes {
         if self.rotate {
             (done.rotated, done.bridged) = rotate::rotate(graph);
         }
+        if self.smooth {
+            done.smoothed = smooth::smooth(graph, calibration)?;
+        }
         if self.hadamard {
             done.transformed = online::insert(graph);
         }
-        done
+        Ok(done)
     }
 }
 
 impl fmt::Display for Passes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [(self.fold, "fold"), (self.rotate, "rotate"), (self.hadamard, "hadamard")];
+        let names = [(self.fold, "fold"), (self.rotate, "rotate"), (self.smooth, "smooth"), (self.hadamard, "hadamard")];
         let names: Vec<&str> = names.into_iter().filter_map(|(on, name)| on.then_some(name)).collect();
         f.write_str(if names.is_empty() { "none" } else { "" })?;
         f.write_str(&names.join(","))
@@ -79,8 +89,9 @@ impl FromStr for Passes {
             match name {
                 "fold" => passes.fold = true,
                 "rotate" => passes.rotate = true,
+                "smooth" => passes.smooth = true,
                 "hadamard" => passes.hadamard = true,
-                _ => return Err("choose auto, none, or some of fold, rotate and hadamard with commas between them".to_owned()),
+                _ => return Err("choose auto, none, or some of fold, rotate, smooth and hadamard with commas between them".to_owned()),
             }
         }
         // Gains that stay would each need the transform twice.

@@ -95,6 +95,28 @@ pub(super) fn matrix_uses(graph: &Graph<'_>) -> Vec<MatrixUse> {
     uses
 }
 
+/// What passes know about a graph before they change it.
+pub(super) struct Around<'u> {
+    pub(super) touches: Vec<Vec<Touch>>,
+    pub(super) blocks: Vec<Vec<usize>>,
+    pub(super) uses: &'u [MatrixUse],
+}
+
+/// The matrices that read `out` behind operation `i`, which writes it, if nothing else reads it and nothing changes it; `in_place` if what lay there before
+/// is another value.
+pub(super) fn read_by_matrices(i: usize, out: Operand, in_place: bool, around: &Around<'_>) -> Option<Vec<MatrixUse>> {
+    let of_out = || around.touches[out.value].iter().filter(|touch| touch.op != i && overlap(touch.operand, out));
+    let written_once = in_place || of_out().all(|touch| touch.op > i);
+    let readers: Vec<usize> = of_out().filter(|touch| touch.op > i).map(|touch| touch.op).collect();
+    let only_read = of_out().filter(|touch| touch.op > i).all(|touch| touch.access == Access::Read && touch.operand == out);
+    let same_step = readers.iter().all(|&reader| around.blocks[reader].starts_with(&around.blocks[i]));
+    let of_reader = |reader: usize| around.uses.iter().filter(move |u| u.op == reader && u.cols == Some(out)).copied();
+    let all: Vec<MatrixUse> = readers.iter().flat_map(|&reader| of_reader(reader)).collect();
+    // A mixture of experts may have its scores elsewhere: every reader must read through a matrix only.
+    let by_matrix = readers.iter().all(|&reader| of_reader(reader).next().is_some());
+    (written_once && only_read && same_step && by_matrix && !all.is_empty()).then_some(all)
+}
+
 /// Shows every tensor's number in an operation, for a mixture of experts the first one's.
 pub(super) fn each_tensor(op: &mut Op<Operand>, see: &mut impl FnMut(&mut TensorId)) {
     let mut all = |required: &mut [&mut TensorId], optional: &mut [&mut Option<TensorId>]| {

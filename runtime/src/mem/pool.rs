@@ -24,22 +24,13 @@ pub struct Pool {
     threads: Vec<(Thread, JoinHandle<()>)>,
 }
 
-type Work<'w> = dyn Fn(usize) + Sync + 'w;
+type Task<'w> = dyn Fn(usize) + Sync + 'w;
 
 struct Shared {
     /// Whether a step uses the pool.
     is_busy: AtomicBool,
-    /// Counts pieces of work.
-    epoch: AtomicUsize,
-    is_over: AtomicBool,
-    work: Slot,
-    /// Parts of the work.
-    parts: AtomicUsize,
-    /// The next part that nobody has begun.
-    next: AtomicUsize,
-    /// How many threads are at the work, and [`OPEN`] while others may join them. One that comes too late, because its core was taken
-    /// away, is not waited for: the caller has done its parts.
-    gate: AtomicUsize,
+    call: Apart<Call>,
+    work: Apart<Work>,
     size: usize,
     /// For each thread but the caller, whether it sleeps.
     asleep: Vec<AtomicBool>,
@@ -47,8 +38,31 @@ struct Shared {
     panicked: AtomicBool,
 }
 
+/// On cache lines of its own: while threads look at something again and again, what is written beside it would go from core to core each time.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+/// What waiting threads look at.
+struct Call {
+    /// Counts pieces of work.
+    epoch: AtomicUsize,
+    is_over: AtomicBool,
+}
+
 /// The work of the moment.
-struct Slot(std::cell::UnsafeCell<*const Work<'static>>);
+struct Work {
+    place: Slot,
+    /// Its parts.
+    parts: AtomicUsize,
+    /// The next part that nobody has begun.
+    next: AtomicUsize,
+    /// How many threads are at the work, and [`OPEN`] while others may join them. One that comes too late, because its core was taken
+    /// away, is not waited for: the caller has done its parts.
+    gate: AtomicUsize,
+}
+
+/// Where the work is.
+struct Slot(std::cell::UnsafeCell<*const Task<'static>>);
 
 #[allow(unsafe_code)]
 // SAFETY: it is written while the gate is shut and nobody inside, and read inside alone; the work itself is `Sync`.
@@ -62,15 +76,16 @@ impl Pool {
     pub fn new(size: usize) -> io::Result<Self> {
         let size = size.max(1);
         fn nothing(_: usize) {}
-        let nothing: &'static Work<'static> = &nothing;
+        let nothing: &'static Task<'static> = &nothing;
         let shared = Arc::new(Shared {
             is_busy: AtomicBool::new(false),
-            epoch: AtomicUsize::new(0),
-            is_over: AtomicBool::new(false),
-            work: Slot(std::cell::UnsafeCell::new(ptr::from_ref(nothing))),
-            parts: AtomicUsize::new(0),
-            next: AtomicUsize::new(0),
-            gate: AtomicUsize::new(0),
+            call: Apart(Call { epoch: AtomicUsize::new(0), is_over: AtomicBool::new(false) }),
+            work: Apart(Work {
+                place: Slot(std::cell::UnsafeCell::new(ptr::from_ref(nothing))),
+                parts: AtomicUsize::new(0),
+                next: AtomicUsize::new(0),
+                gate: AtomicUsize::new(0),
+            }),
             size,
             asleep: (1..size).map(|_| AtomicBool::new(false)).collect(),
             panicked: AtomicBool::new(false),
@@ -100,7 +115,7 @@ impl Team for Pool {
         self.shared.size
     }
 
-    fn run(&self, parts: usize, work: &Work<'_>) {
+    fn run(&self, parts: usize, work: &Task<'_>) {
         let shared = &*self.shared;
         let has_threads = shared.size > 1 && !shared.panicked.load(Ordering::Relaxed);
         if !has_threads || parts <= 1 || shared.is_busy.swap(true, Ordering::Acquire) {
@@ -112,12 +127,12 @@ impl Team for Pool {
         // SAFETY: `leave` is dropped before this function returns or unwinds, shuts the gate and waits until nobody is inside: the longer
         // lifetime is never made use of. For the write see `Slot`: the gate is shut, and `is_busy` keeps other callers away.
         unsafe {
-            *shared.work.0.get() = std::mem::transmute::<*const Work<'_>, *const Work<'static>>(ptr::from_ref(work));
+            *shared.work.0.place.0.get() = std::mem::transmute::<*const Task<'_>, *const Task<'static>>(ptr::from_ref(work));
         }
-        shared.parts.store(parts, Ordering::Relaxed);
-        shared.next.store(0, Ordering::Relaxed);
-        shared.gate.store(OPEN, Ordering::Release);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
+        shared.work.0.parts.store(parts, Ordering::Relaxed);
+        shared.work.0.next.store(0, Ordering::Relaxed);
+        shared.work.0.gate.store(OPEN, Ordering::Release);
+        shared.call.0.epoch.fetch_add(1, Ordering::SeqCst);
         self.wake();
         shared.take_parts(work);
         drop(leave);
@@ -130,9 +145,9 @@ struct Leave<'p>(&'p Shared);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        self.0.gate.fetch_and(!OPEN, Ordering::Relaxed);
+        self.0.work.0.gate.fetch_and(!OPEN, Ordering::Relaxed);
         let mut spins = 0;
-        while self.0.gate.load(Ordering::Acquire) != 0 {
+        while self.0.work.0.gate.load(Ordering::Acquire) != 0 {
             spins += 1;
             if spins < SPINS_BEFORE_YIELD { hint::spin_loop() } else { thread::yield_now() }
         }
@@ -148,16 +163,16 @@ impl Drop for Finish<'_> {
         if thread::panicking() {
             self.0.panicked.store(true, Ordering::Relaxed);
         }
-        self.0.gate.fetch_sub(1, Ordering::Release);
+        self.0.work.0.gate.fetch_sub(1, Ordering::Release);
     }
 }
 
 impl Shared {
     /// Does parts that nobody has begun until there are none.
-    fn take_parts(&self, work: &Work<'_>) {
-        let parts = self.parts.load(Ordering::Relaxed);
+    fn take_parts(&self, work: &Task<'_>) {
+        let parts = self.work.0.parts.load(Ordering::Relaxed);
         loop {
-            let part = self.next.fetch_add(1, Ordering::Relaxed);
+            let part = self.work.0.next.fetch_add(1, Ordering::Relaxed);
             if part >= parts {
                 return;
             }
@@ -171,13 +186,13 @@ impl Shared {
         while let Some(epoch) = self.wait(number, done) {
             done = epoch;
             let enter = |gate: usize| (gate & OPEN != 0).then_some(gate + 1);
-            if self.gate.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_err() {
+            if self.work.0.gate.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_err() {
                 continue;
             }
             let finish = Finish(self);
             #[allow(unsafe_code)]
             // SAFETY: this thread is inside the gate: the caller of `run` waits for it, so that the work is still there, and nobody writes it.
-            let work = unsafe { &**self.work.0.get() };
+            let work = unsafe { &**self.work.0.place.0.get() };
             self.take_parts(work);
             drop(finish);
         }
@@ -188,12 +203,15 @@ impl Shared {
         let asleep = &self.asleep[number - 1];
         let mut spins = 0;
         loop {
-            if self.is_over.load(Ordering::SeqCst) {
+            if self.call.0.is_over.load(Ordering::SeqCst) {
                 return None;
             }
-            let epoch = self.epoch.load(Ordering::SeqCst);
+            let epoch = self.call.0.epoch.load(Ordering::SeqCst);
             if epoch != done {
-                asleep.store(false, Ordering::Relaxed);
+                // Written only after a sleep: the caller reads it for each piece of work.
+                if spins >= SPINS {
+                    asleep.store(false, Ordering::Relaxed);
+                }
                 return Some(epoch);
             }
             spins += 1;
@@ -208,7 +226,7 @@ impl Shared {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.shared.call.0.is_over.store(true, Ordering::SeqCst);
         for (thread, handle) in self.threads.drain(..) {
             thread.unpark();
             // A panic in a part was already reported by `run`.

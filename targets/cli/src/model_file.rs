@@ -41,7 +41,9 @@ impl ModelFile {
     /// Does `work` while the end of the file is still being checked, which may be on its way from a disk. Nothing may be told before what `work`
     /// is given has waited for the end of the check. Where the check fails, that is the error.
     pub(crate) fn while_checked<T>(&self, work: impl FnOnce(&Model<'_>, &Check<'_>) -> Result<T>) -> Result<T> {
-        let mut model = Model::from_header(self.bytes()).with_context(|| self.name())?;
+        // Where the beginning alone does not hold, the check of the whole says best why: a file cut short seems to lack tensors.
+        let beginning = Model::from_header(self.bytes()).map_err(|e| Model::from_bytes(self.bytes()).err().unwrap_or(e));
+        let mut model = beginning.with_context(|| self.name())?;
         let sections = model.header().sections;
         let early_bytes = self.bytes().len() as u64 / PARTS * (PARTS - 1);
         let is_late = |&id: &u32| sections.get(id).is_some_and(|section| section.at > early_bytes);

@@ -71,7 +71,8 @@ pub(crate) fn json(choice: &Choice) -> serde_json::Value {
         let done = trial.done;
         serde_json::json!({
             "passes": trial.passes.to_string(), "mean_kl_nats": trial.kl, "file_bytes": trial.bytes, "kept": trial.kept,
-            "norms_folded": done.folded, "values_rotated": done.rotated, "norms_bridged": done.bridged, "matrices_transformed": done.transformed,
+            "norms_folded": done.folded, "values_rotated": done.rotated, "norms_bridged": done.bridged,
+            "places_smoothed": done.smoothed, "matrices_transformed": done.transformed,
         })
     });
     serde_json::json!({ "used": choice.passes.to_string(), "trials": trials.collect::<Vec<_>>(), "steps": choice.steps })

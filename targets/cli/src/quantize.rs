@@ -6,18 +6,22 @@ use crate::calibrate;
 use crate::download;
 use crate::fit::{self, plainly};
 use crate::inspect::next_step;
+use crate::interrupt::tidy_on_ctrl_c;
 use crate::model_file::ModelFile;
-use crate::output::write_file;
+use crate::output::{expect_place, write_file};
 use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::Fitted;
-use brooklet_quantize::graph::{Card, Graph};
+use brooklet_quantize::graph::{Card, Graph, Input};
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
-use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, Report, StateFormat, families, lower, report};
+use brooklet_quantize::{
+    Cache, CacheFormat, Checkpoint, Destination, Recipe, Report, StateFormat, families, lower, remove_unfinished, report,
+};
+use brooklet_text::TextCodec;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -80,7 +84,8 @@ pub(crate) struct Args {
     /// Go on from what an interrupted run of the same command left in OUT.brook.parts
     #[arg(long)]
     resume: bool,
-    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate, hadamard
+    /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate,
+    /// smooth, hadamard
     #[arg(long, value_name = "WHICH", default_value = "none")]
     passes: passes::Wanted,
     /// What --method, --max-kl, --passes auto and budgets run on, text or a CSV recording; without it, a built-in text or noise around the
@@ -135,6 +140,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(path) => path.clone(),
         None => default_output(&checkpoint)?,
     };
+    // Before any work is done for it.
+    Destination::of(&out).and_then(|place| place.outside(&checkpoint)).map_err(plainly)?;
+    let unfinished = out.clone();
+    tidy_on_ctrl_c(move || remove_unfinished(&unfinished))?;
+    args.report.iter().try_for_each(|path| expect_place(path))?;
     for note in checkpoint.notes().map_err(plainly)? {
         writeln!(io::stderr(), "note: {note}")?;
     }
@@ -144,13 +154,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         steps: args.calibration_steps.map(|n| n as usize),
     };
     let mut graph = families::build(&checkpoint).map_err(plainly)?;
+    note_left_behind(&checkpoint)?;
+    note_unusable_tokenizer(&graph)?;
     // Under a budget passes are tried in the format that the file will mostly be in, rounded as files are that are only measured.
     let (tried, tried_how) = match args.budget.nearest_format(&graph) {
         Some(format) => (Recipe { format, embedding: Some(format), ..recipe }, calibrate::How { method: Method::Nearest, ..how }),
         None => (recipe, how),
     };
     let chosen = passes::choose(args.passes, &checkpoint, &tried, source, tried_how, &out)?;
-    chosen.passes.apply(&mut graph);
+    let stream = if chosen.passes.smooth { tried_how.stream(&graph, source)? } else { None };
+    chosen.passes.apply(&mut graph, stream.as_ref()).map_err(plainly)?;
     passes::print(&mut io::stdout().lock(), &chosen)?;
     if args.budget.is_given() {
         // Firmware has no use for large vocabularies, and leaves out what reads them in pieces.
@@ -172,6 +185,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
     print(args, &out, &report, fitted.as_ref())
+}
+
+/// Says what commands that take text would say of the file.
+fn note_unusable_tokenizer(graph: &Graph<'_>) -> Result<()> {
+    let Input::Tokens { vocab, bos, eos } = graph.input else { return Ok(()) };
+    match TextCodec::new(graph.tokenizer.as_deref(), vocab, bos, eos, &graph.card.name) {
+        Ok(_) => Ok(()),
+        Err(e) => Ok(writeln!(io::stderr(), "note: {e:#}; without it the file takes tokens, but no text")?),
+    }
+}
+
+/// Says which tensors are in no operation of the model.
+fn note_left_behind(checkpoint: &Checkpoint) -> Result<()> {
+    const SHOWN: usize = 3;
+    let left = checkpoint.left_behind();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let (shown, more) = (left[..left.len().min(SHOWN)].join(", "), if left.len() > SHOWN { ", .." } else { "" });
+    Ok(writeln!(
+        io::stderr(),
+        "note: tensors that config.json gives no place in the model are left out, {} of them: {shown}{more}",
+        left.len()
+    )?)
 }
 
 /// Makes the best file within a budget, or shows what it would be.

@@ -6,7 +6,7 @@ use crate::device::Target;
 use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
-use crate::output::write_file;
+use crate::output::{expect_place, write_file};
 use crate::stepper::Stepper;
 use crate::term;
 use anyhow::{Context, Result, bail};
@@ -124,6 +124,8 @@ impl<'a> Begun<'a> {
 
 /// Feeds the samples to the stream, wherever it runs, and saves its state if that is wanted.
 fn judge(args: &Args, model: &Model<'_>, channels: &str, session: &mut dyn Stepper, names: &[String], label: Option<usize>) -> Result<()> {
+    // A stream may be long, and its state lost with it.
+    args.save_state.as_deref().map_or(Ok(()), expect_place)?;
     let input: (String, Box<dyn BufRead>) = if args.file == Path::new("-") {
         ("standard input".to_owned(), Box::new(io::stdin().lock()))
     } else {

@@ -170,6 +170,75 @@ fn errors_name_the_thing_and_end_with_a_failure() {
     assert_eq!(left, 6, "a failed command left a temporary file behind");
 }
 
+/// A file renamed over a device would replace it, one over the checkpoint would lose it.
+#[test]
+#[cfg(unix)]
+fn outputs_that_would_be_lost_or_lose_something_are_refused_before_any_work() {
+    let dir = folder("outputs");
+    let checkpoint = dir.join("checkpoint");
+    std::fs::create_dir(&checkpoint).expect("a folder");
+    for entry in std::fs::read_dir(format!("{FIXTURES}/sensor-mamba2-last")).expect("the fixture") {
+        let entry = entry.expect("the fixture");
+        std::fs::copy(entry.path(), checkpoint.join(entry.file_name())).expect("a copy");
+    }
+    let gguf = dir.join("model.gguf");
+    std::fs::copy(format!("{FIXTURES}/../gguf/mamba-a.gguf"), &gguf).expect("the fixture");
+    let _socket = std::os::unix::net::UnixListener::bind(dir.join("socket")).expect("a socket");
+    let place = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
+    let (from, weights, gguf, out) = (place("checkpoint"), place("checkpoint/model.safetensors"), place("model.gguf"), place("out.brook"));
+    let (socket, missing, whole) = (place("socket"), place("missing/file"), place(""));
+    let before: Vec<Vec<u8>> = [&weights, &gguf].iter().map(|path| std::fs::read(path).expect("weights")).collect();
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["quantize", &from, "-o", &socket], &["socket", "is a device or a pipe"]),
+        (&["quantize", &from, "-o", &whole], &["is a folder"]),
+        (&["quantize", &from, "-o", &missing], &["there is no folder", "make it first"]),
+        (&["quantize", &from, "-o", &weights], &["model.safetensors", "is a file of the checkpoint"]),
+        (&["quantize", &from, "-o", &place("checkpoint/config.json")], &["config.json", "is a file of the checkpoint"]),
+        (&["quantize", &gguf, "-o", &gguf], &["model.gguf", "is a file of the checkpoint"]),
+        (&["quantize", &from, "-o", &out, "--report", &missing], &["there is no folder", "make it first"]),
+        (&["stream", sensor(), &frames(), "--save-state", &missing], &["there is no folder", "make it first"]),
+        (&["stream", sensor(), &frames(), "--save-state", &whole], &["is a folder"]),
+        (&["eval", sensor(), "--frames", &frames(), "--logits", &missing], &["there is no folder", "make it first"]),
+    ];
+    for (args, parts) in cases {
+        let ran = run(args);
+        assert!(!ran.ok && ran.out.is_empty(), "{args:?}: {}", ran.out);
+        parts.iter().for_each(|part| assert!(ran.err.contains(part), "{args:?}: {} does not say `{part}`", ran.err));
+    }
+    let after: Vec<Vec<u8>> = [&weights, &gguf].iter().map(|path| std::fs::read(path).expect("weights")).collect();
+    assert_eq!(before, after);
+    assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 3, "something was left behind");
+}
+
+/// A tokenizer that cannot be used is told where the file is made, not first where it is run.
+#[test]
+fn a_tokenizer_that_cannot_be_used_is_told_at_once() {
+    let dir = folder("tokenizer");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(format!("{FIXTURES}/mamba-a/{name}"), dir.join(name)).expect("the fixture");
+    }
+    let (from, out) = (dir.to_str().expect("a plain path").to_owned(), dir.join("out.brook").to_str().expect("a plain path").to_owned());
+    assert_eq!(run(&["quantize", &from, "-o", &out]).err, "");
+    write(&dir, "tokenizer.json", "{}");
+    let ran = run(&["quantize", &from, "-o", &out]);
+    assert!(ran.ok && ran.err.contains("tokenizer.json cannot be used") && ran.err.contains("no text"), "{}", ran.err);
+}
+
+/// A file is cut short wherever its copying stopped: the message says so, not what is missing.
+#[test]
+fn a_file_cut_short_says_so_to_every_command() {
+    let dir = folder("cut");
+    for (command, model) in [("run", text()), ("stream", sensor()), ("bench", sensor()), ("inspect", text())] {
+        let bytes = std::fs::read(model).expect("a model");
+        for share in [0.2, 0.5, 0.9, 0.999] {
+            let cut = write(&dir, "cut.brook", &bytes[..(bytes.len() as f64 * share) as usize]);
+            let ran = run(&[command, &cut]);
+            assert!(!ran.ok && ran.err.contains("cut short"), "{command} {share}: {}", ran.err);
+            assert_eq!(ran.err.matches("cut.brook").count(), 1, "{command} {share}: {}", ran.err);
+        }
+    }
+}
+
 #[test]
 fn an_unknown_back_end_lists_the_known_ones() {
     let child = brooklet().args(["verify", sensor()]).env("BROOKLET_BACKEND", "abacus").spawn().expect("the program starts");

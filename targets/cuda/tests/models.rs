@@ -64,18 +64,18 @@ fn decides(model: &Model<'_>) -> bool {
     model.header().program.iter().flatten().any(|op| matches!(op, Op::Moe(_) | Op::Route(_)))
 }
 
-/// Name, recipe, and how far another order of sums may lead: of the largest output.
-fn recipes() -> [(&'static str, Recipe, f32); 8] {
+/// Name and recipe.
+fn recipes() -> [(&'static str, Recipe); 8] {
     let sliding = |format| Cache { context: 12, sink: Some(2), format };
     [
-        ("f32", FLOAT, 1e-4),
-        ("f32 sliding", Recipe { cache: sliding(CacheFormat::F32), ..FLOAT }, 1e-4),
-        ("f16", Recipe { format: Format::F16, ..FLOAT }, 1e-4),
-        ("q8", Recipe { format: Format::Q8, cache: Cache { format: CacheFormat::Int8, ..LONG }, ..FLOAT }, 1e-2),
-        ("q4 half", Recipe { format: Format::Q4, state: StateFormat::F16, cache: sliding(CacheFormat::Int8), ..FLOAT }, 1e-2),
-        ("q5 int4", Recipe { format: Format::Q5, cache: Cache { format: CacheFormat::Int4, ..LONG }, ..FLOAT }, 1e-2),
-        ("q3", Recipe { format: Format::Q3, ..FLOAT }, 1e-2),
-        ("q6", Recipe { format: Format::Q6, ..FLOAT }, 1e-2),
+        ("f32", FLOAT),
+        ("f32 sliding", Recipe { cache: sliding(CacheFormat::F32), ..FLOAT }),
+        ("f16", Recipe { format: Format::F16, ..FLOAT }),
+        ("q8", Recipe { format: Format::Q8, cache: Cache { format: CacheFormat::Int8, ..LONG }, ..FLOAT }),
+        ("q4 half", Recipe { format: Format::Q4, state: StateFormat::F16, cache: sliding(CacheFormat::Int8), ..FLOAT }),
+        ("q5 int4", Recipe { format: Format::Q5, cache: Cache { format: CacheFormat::Int4, ..LONG }, ..FLOAT }),
+        ("q3", Recipe { format: Format::Q3, ..FLOAT }),
+        ("q6", Recipe { format: Format::Q6, ..FLOAT }),
     ]
 }
 
@@ -99,7 +99,7 @@ fn every_family_gives_the_cpus_bits() {
     let (mut missed, mut equal) = (Vec::new(), 0);
     for dir in family_fixtures() {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-        for (what, recipe, _) in recipes() {
+        for (what, recipe) in recipes() {
             let file = File::quantized(&dir, &recipe);
             let model = file.model();
             let input = Sequence::open(&dir);
@@ -222,27 +222,51 @@ fn sessions_of_several_threads_take_turns() {
     });
 }
 
+/// The root of the mean square of differences.
+fn distance(got: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(got.len(), want.len());
+    let squares: f64 = got.iter().zip(want).map(|(g, w)| f64::from(g - w).powi(2)).sum();
+    (squares / want.len().max(1) as f64).sqrt() as f32
+}
+
+/// A float model's outputs stay where they are. Where activations are rounded to 8 bits, a sum that is off in its last digits sends a few of them the other way,
+/// and outputs then differ as roundings differ. Two that have nothing to do with each other are √2 times as far apart as each is from the float model.
 #[test]
 fn another_order_of_sums_stays_close() {
     let Some(device) = gpu("fast arithmetic") else { return };
     let mut missed = Vec::new();
     for dir in family_fixtures() {
         let name = dir.file_name().unwrap().to_string_lossy().into_owned();
-        for (what, recipe, bound) in recipes() {
+        let input = Sequence::open(&dir);
+        let exact = |recipe: &Recipe| {
+            let file = File::quantized(&dir, recipe);
+            stream(&file.model(), kernels::detect(), &input, 16)
+        };
+        for (what, recipe) in recipes() {
             let file = File::quantized(&dir, &recipe);
             let model = file.model();
-            let input = Sequence::open(&dir);
-            let want = stream(&model, kernels::detect(), &input, 16);
+            if !model.header().program.iter().flatten().any(|op| matches!(op, Op::Scan(_) | Op::Ssd(_))) {
+                continue;
+            }
+            let want = exact(&recipe);
+            let is_float = !recipe.format.is_quantized();
+            let float = Recipe { cache: Cache { format: CacheFormat::F32, ..recipe.cache }, ..FLOAT };
+            let rounding = if is_float { 0.0 } else { distance(&want, &exact(&float)) };
             let on_gpu = CudaModel::with(&device, &model, Arithmetic::Fast).unwrap();
             let mut session = CudaSession::new(&on_gpu, Options { batch: 64, ..Options::default() }).unwrap();
             for (how, got) in ["whole", "stepping", "in parts"].into_iter().zip(in_three_ways(&mut session, &input)) {
                 let steps = differences(&got, &want, model.outputs());
                 // Random routers decide by a hair, and a token that takes another expert is another token: where a model decides, the middle step is judged.
                 let judged = if decides(&model) { steps[steps.len() / 2] } else { *steps.last().unwrap() };
-                let mark = if judged <= bound { "  " } else { "!!" };
-                println!("{mark} {name:30} {what:12} {how:9} {judged:.1e}");
-                if judged > bound {
-                    missed.push(format!("{name} {what} {how}: {judged:e}"));
+                let moved = distance(&got, &want);
+                let is_close = if is_float { judged <= 1e-4 } else { moved <= 1.5 * rounding };
+                println!(
+                    "{} {name:30} {what:12} {how:9} {judged:.1e}; {:.2} of rounding",
+                    if is_close { "  " } else { "!!" },
+                    moved / rounding
+                );
+                if !is_close {
+                    missed.push(format!("{name} {what} {how}: {judged:e}, {} of rounding", moved / rounding));
                 }
             }
         }

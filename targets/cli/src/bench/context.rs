@@ -6,7 +6,7 @@ use super::panel::{Panel, Series};
 use super::stream::{CHUNK, Engine};
 use super::times::{Rate, Times};
 use super::traffic::{Traffic, held_bytes};
-use crate::model_file::{Memory, ModelFile};
+use crate::model_file::Memory;
 use crate::sampler::SplitMix64;
 use crate::sheet::{grouped, short};
 use anyhow::Result;
@@ -70,26 +70,25 @@ pub(crate) struct Work<'w> {
 }
 
 impl Curve {
-    /// Times `file` at every position in turn.
-    pub(crate) fn measure(name: String, file: &ModelFile, engine: &Engine, work: &Work<'_>) -> Result<Self> {
-        let model = file.model()?;
-        let mut memory = Memory::for_team(&model, work.batch, engine.threads())?;
-        let mut state = State::new(&model, Line::bytes_mut(&mut memory.state))?;
+    /// Times the model at every position in turn.
+    pub(crate) fn measure(name: String, model: &Model<'_>, engine: &Engine, work: &Work<'_>) -> Result<Self> {
+        let mut memory = Memory::for_team(model, work.batch, engine.threads())?;
+        let mut state = State::new(model, Line::bytes_mut(&mut memory.state))?;
         let scratch = Line::bytes_mut(&mut memory.scratch);
-        let first_tokens = prefill(&model, engine, &mut state, scratch, work)?;
+        let first_tokens = prefill(model, engine, &mut state, scratch, work)?;
         let reached = state.position();
         let Ok(()) = state.refill(reached, |bytes| {
-            fill_caches(&model, bytes, reached);
+            fill_caches(model, bytes, reached);
             Ok::<(), Infallible>(())
         });
-        let inputs = Inputs::random(&model, work.steps);
+        let inputs = Inputs::random(model, work.steps);
         let mut times = vec![Times::default(); work.positions.len()];
         let bar = ProgressBar::new(u64::from(work.runs) + 1).with_message(format!("timing {name}"));
         for run in 0..=work.runs {
             for (&position, times) in work.positions.iter().zip(&mut times) {
                 // What lies in the state stays: only the place in time changes.
                 let Ok(()) = state.refill(position, |_| Ok::<(), Infallible>(()));
-                let mut session = Session::with_team(&model, engine.kernels, &*engine.pool, &mut state, &mut *scratch)?;
+                let mut session = Session::with_team(model, engine.kernels, &*engine.pool, &mut state, &mut *scratch)?;
                 let start = Instant::now();
                 inputs.step(&mut session, work.steps)?;
                 // The first run only fills the caches.
@@ -102,11 +101,11 @@ impl Curve {
         bar.finish_and_clear();
         let file_bytes = model.artifact().file_bytes() as u64;
         let points = work.positions.iter().zip(&times).zip(first_tokens).map(|((&position, times), first_token)| {
-            let state_bytes = held_bytes(&model, position);
+            let state_bytes = held_bytes(model, position);
             Point {
                 position,
                 steps_per_second: times.rate(work.steps),
-                bytes_per_step: Traffic::of(&model, position + work.steps as u64 / 2),
+                bytes_per_step: Traffic::of(model, position + work.steps as u64 / 2),
                 state_bytes,
                 total_bytes: file_bytes + state_bytes,
                 first_token_seconds: first_token.map(|time| time.as_secs_f64()),

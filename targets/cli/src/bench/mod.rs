@@ -22,7 +22,7 @@ mod traffic;
 pub(crate) use options::Args;
 
 use crate::model_file::{ModelFile, all_kernels, chosen_kernels};
-use crate::output::write_file;
+use crate::output::{expect_place, write_file};
 use anyhow::{Context, Result, bail};
 use brooklet::Model;
 use cold::ColdStart;
@@ -39,6 +39,7 @@ use stream::{Engine, Stream};
 use streams::ManyStreams;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    args.svg.as_deref().map_or(Ok(()), expect_place)?;
     let engines = engines(args)?;
     let best = engines.last().context("no kernels to time")?;
     let mut out = io::stdout().lock();
@@ -78,12 +79,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             with_operations: args.ops,
             arithmetic: args.device.arithmetic(),
         };
-        let report = gpu::GpuReport::measure(&device, &file.model()?, name, &work).with_context(|| file.name())?;
+        let model = file.model()?;
+        let report = gpu::GpuReport::measure(&device, &model, name, &work).with_context(|| file.name())?;
         return tell(args, &mut out, &report, |out| report.print(out));
     }
     #[cfg(not(feature = "cuda"))]
     crate::device::told_without_gpu(args.device);
-    let report = time_steps(args, &file, name, &engines).with_context(|| file.name())?;
+    let report = time_steps(args, &file.model()?, name, &engines).with_context(|| file.name())?;
     tell(args, &mut out, &report, |out| report.print(out))
 }
 
@@ -113,9 +115,10 @@ fn compare_contexts(args: &Args, engine: &Engine, folder: &Path) -> Result<Compa
     let deepest = positions.last().copied().unwrap_or(0);
     let measure = |name: String, path: &Path| {
         let file = open(args, path)?;
-        let room = room(&file.model()?, deepest).with_context(|| file.name())?;
+        let model = file.model()?;
+        let room = room(&model, deepest).with_context(|| file.name())?;
         let work = context::Work { steps: steps.min(room), ..work };
-        Curve::measure(name, &file, engine, &work).with_context(|| file.name())
+        Curve::measure(name, &model, engine, &work).with_context(|| file.name())
     };
     let mut curves = Vec::new();
     if let Some(model) = &args.model {
@@ -145,32 +148,31 @@ fn cache_positions(args: &Args) -> Option<u64> {
     args.cache_positions.or_else(|| args.depth.iter().max().filter(|&&deepest| deepest > usual).copied())
 }
 
-fn time_steps(args: &Args, file: &ModelFile, name: String, engines: &[Engine]) -> Result<Report> {
-    let model = file.model()?;
+fn time_steps(args: &Args, model: &Model<'_>, name: String, engines: &[Engine]) -> Result<Report> {
     let best = engines.last().context("no kernels to time")?;
     let mut positions = if args.depth.is_empty() { vec![0] } else { args.depth.clone() };
     positions.sort_unstable();
     positions.dedup();
     let batch = args.batch();
-    let mut stream = Stream::new(&model, batch, engines.iter().map(Engine::threads).max().unwrap_or(1))?;
-    let most = room(&model, positions.last().copied().unwrap_or(0))?;
+    let mut stream = Stream::new(model, batch, engines.iter().map(Engine::threads).max().unwrap_or(1))?;
+    let most = room(model, positions.last().copied().unwrap_or(0))?;
     let places = stream.places(&positions, best)?;
-    let trial = Inputs::random(&model, 16);
+    let trial = Inputs::random(model, 16);
     let steps = match args.tokens {
         Some(tokens) => (tokens as usize).min(most),
         None => speed::steps_that_fit(&mut stream, &places[0], best, &trial, most)?,
     };
-    let prompt = (args.prompt as usize).min(room(&model, positions[0])?);
+    let prompt = (args.prompt as usize).min(room(model, positions[0])?);
     let work = Work { steps, prompt, runs: args.runs };
-    let measured = speed::measure(&model, &mut stream, engines, &places, work)?;
-    let report = Report::of_steps(name, &model, batch, work, &places, &measured);
+    let measured = speed::measure(model, &mut stream, engines, &places, work)?;
+    let report = Report::of_steps(name, model, batch, work, &places, &measured);
     let counts: Vec<usize> = args.streams.iter().map(|&count| count as usize).collect();
     let many = engines.iter().filter(|_| !counts.is_empty());
-    let many = many.map(|engine| ManyStreams::measure(&model, engine, &counts, args.tokens, args.runs)).collect::<Result<_>>()?;
+    let many = many.map(|engine| ManyStreams::measure(model, engine, &counts, args.tokens, args.runs)).collect::<Result<_>>()?;
     let mut shares = Vec::new();
     for engine in engines.iter().filter(|_| args.ops) {
         for place in &places {
-            shares.push(Shares::measure(&model, &mut stream, engine, place, steps, args.runs)?);
+            shares.push(Shares::measure(model, &mut stream, engine, place, steps, args.runs)?);
         }
     }
     Ok(report.with(many, shares))

@@ -75,7 +75,10 @@ pub(crate) struct Args {
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
-    text.parse().ok().filter(|s: &f64| *s > 0.0 && *s <= 1e6).ok_or_else(|| "must be a number of seconds above 0".to_owned())
+    text.parse()
+        .ok()
+        .filter(|s: &f64| *s > 0.0 && *s <= 1e6)
+        .ok_or_else(|| "must be a number of seconds above 0, at most a million".to_owned())
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use super::entering::{Entering, EnteringKind};
 use super::overlap::{allow_shared, overlapping};
-use super::product::{After, CODED, Product, of_format};
+use super::product::{After, CODED, MOST_TAPS, Product, of_format};
 use crate::device::Device;
 use crate::error::Error;
 use brooklet::kernels::quant::{Format, GROUP, TILE_ROWS};
@@ -12,6 +12,8 @@ use cudarc::driver::CudaFunction;
 const WARPS: u32 = 16;
 /// Chunks of tiles in a warp's ring.
 const CHUNKS: u32 = 2;
+/// Numbers that a row of the first pass has in shared memory.
+const BASE_NUMBERS: u32 = 2 + 2 * MOST_TAPS;
 
 /// The kernels of one format.
 #[derive(Clone, Debug)]
@@ -91,6 +93,7 @@ struct Room {
     values: u32,
     /// The terms of a tile row.
     tile_row: u32,
+    vectors: u32,
 }
 
 impl Room {
@@ -106,15 +109,21 @@ impl Room {
         let fixed = vectors.checked_mul(vector)?.checked_add(rings + 4 * Entering::MOST_NORMS)?;
         let tile_row = groups.checked_mul(vectors)?.checked_mul(4 * TILE_ROWS as u32)?;
         let values = if is_made { Entering::values_bytes(cols)? } else { 0 };
-        Some(Room { fixed, values, tile_row })
+        Some(Room { fixed, values, tile_row, vectors })
+    }
+
+    /// Bytes, with so many tile rows in a pass.
+    fn bytes(&self, pass_tile_rows: u32) -> Option<u32> {
+        let kept_rows = pass_tile_rows.checked_mul(TILE_ROWS as u32 * self.vectors)?.min(32 * WARPS);
+        let terms = self.tile_row.checked_mul(pass_tile_rows)?;
+        self.fixed.checked_add(4 * BASE_NUMBERS * kept_rows)?.checked_add(self.values.max(terms))
     }
 
     /// How many of `tile_rows` tile rows make a pass, and the bytes that it takes, of so many that there are.
     fn fit(&self, tile_rows: u32, most_bytes: u32) -> Option<(u32, u32)> {
-        let left = most_bytes.checked_sub(self.fixed).filter(|&left| left >= self.values)?;
-        let most_rows = (left / self.tile_row.max(1)).min(tile_rows);
-        let passes = tile_rows.div_ceil(Some(most_rows).filter(|&rows| rows > 0)?);
-        let pass_tile_rows = tile_rows.div_ceil(passes);
-        Some((pass_tile_rows, self.fixed + self.values.max(self.tile_row * pass_tile_rows)))
+        let fits = |&rows: &u32| self.bytes(rows).is_some_and(|bytes| bytes <= most_bytes);
+        let most_rows = (1..=tile_rows).take_while(fits).last()?;
+        let pass_tile_rows = tile_rows.div_ceil(tile_rows.div_ceil(most_rows));
+        Some((pass_tile_rows, self.bytes(pass_tile_rows)?))
     }
 }

@@ -4,6 +4,7 @@
 //! [`crate::arena::Arena`], spans and shapes from a checked program.
 
 mod attention;
+mod cluster;
 mod diag_ssm;
 mod elementwise;
 mod entering;
