@@ -25,6 +25,7 @@
 #define Block ScanBlock
 #include "scan.cu"
 #undef Block
+#undef STEPS
 #include "ssd.cu"
 #define CK(x)                                                                        \
     do {                                                                             \
@@ -143,27 +144,6 @@ float timed(F launch, int reps = 20, int rounds = 15) {
     cudaStreamDestroy(s);
     return ts[ts.size() / 2];
 }
-// median over plain launches one behind the other
-template <class F>
-float streamed(F launch, int reps = 200, int rounds = 15) {
-    cudaStream_t s;
-    CK(cudaStreamCreate(&s));
-    cudaEvent_t a, b;
-    cudaEventCreate(&a), cudaEventCreate(&b);
-    vector<float> ts;
-    for (int r = 0; r < rounds; r++) {
-        cudaEventRecord(a, s);
-        for (int i = 0; i < reps; i++) launch(s);
-        cudaEventRecord(b, s);
-        CK(cudaEventSynchronize(b));
-        float ms;
-        cudaEventElapsedTime(&ms, a, b);
-        if (r >= 3) ts.push_back(ms * 1000 / reps);
-    }
-    std::sort(ts.begin(), ts.end());
-    cudaStreamDestroy(s);
-    return ts[ts.size() / 2];
-}
 struct Err {
     double num = 0, den = 0, worst = 0, mx = 0;
     bool bad = false;
@@ -181,23 +161,23 @@ template <class T>
 struct ScanK {
     const char* name;
     void (*f)(Scan<T>);
-    u32 d_state, channels, most_walkers, sharers, bytes, bytes_each;  // shared by a block, and more for each walker
+    u32 d_state, channels;
 };
 #define SK(T, NAME, P) \
-    ScanK<T> { #NAME, NAME, P::D_STATE, P::ACROSS, P::MOST_WALKERS, P::SHARERS, 8 * P::TILE / P::STAGE * (P::BC + P::STEPS), 8 * P::TILE / P::STAGE * P::SUMS }
+    ScanK<T> { #NAME, NAME, P::D_STATE, P::ACROSS }
 template <class T>
 vector<ScanK<T>> scan_kernels();
 template <>
 vector<ScanK<float>> scan_kernels() {
-    return {SK(float, scan_prefill_f32_2x8_few, Few), SK(float, scan_prefill_f32_2x8, Narrow), SK(float, scan_prefill_f32_8x8, Wide), SK(float, scan_prefill_f32_8x32, Widest)};
+    return {SK(float, scan_prefill_f32_2x8, Narrow), SK(float, scan_prefill_f32_8x8, Wide), SK(float, scan_prefill_f32_8x32, Widest)};
 }
 template <>
 vector<ScanK<bf16>> scan_kernels() {
-    return {SK(bf16, scan_prefill_bf16_2x8_few, Few), SK(bf16, scan_prefill_bf16_2x8, Narrow)};
+    return {SK(bf16, scan_prefill_bf16_2x8, Narrow)};
 }
 // Warps of a block that walk: targets/cuda/src/launch/scan.rs has the same.
-static u32 walkers_of(u32 warps, u32 processors, u32 most) {
-    u32 each = (warps + processors - 1) / processors, rounds = (each + most - 1) / most;
+static u32 walkers_of(u32 warps, u32 processors) {
+    u32 each = (warps + processors - 1) / processors, rounds = (each + MOST_WALKERS - 1) / MOST_WALKERS;
     return (each + rounds - 1) / rounds;
 }
 static int fails = 0;
@@ -254,24 +234,17 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
     Dev<u8> st(hb);
     Dev<T> y(rows * xs);
     auto ks = scan_kernels<T>();
-    int overlap = 1;  // as programs launch it: it begins before the kernel before it has ended
     auto run = [&](int which, u32 walkers, cudaStream_t s) {
         auto k = ks[which];
         u32 each = walkers * k.channels;
         Scan<T> p = {dx.p, ddt.p, db.p, dc.p, z ? dz.p : 0, y.p, da.p, dd.p, dbias.p, gaps ? dg.p : 0, st.p, (u64)N * D * cell,
                      (u32)xs, (u32)xs, (u32)bs, (u32)bs, (u32)xs, (u32)xs, half, (u32)L, (u32)D, (u32)N, (u32)heads, walkers};
-        cudaLaunchAttribute attribute = {};
-        attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization, attribute.val.programmaticStreamSerializationAllowed = 1;
-        cudaLaunchConfig_t config = {};
-        config.gridDim = dim3((D / heads + each - 1) / each, heads * streams), config.blockDim = 32 * (2 * walkers + k.sharers);
-        config.dynamicSmemBytes = k.bytes + walkers * k.bytes_each, config.stream = s, config.attrs = &attribute, config.numAttrs = overlap;
-        CK(cudaLaunchKernelEx(&config, k.f, p));
+        k.f<<<dim3((D / heads + each - 1) / each, heads, streams), 32 * (walkers + PREPARE + SHARED + FINISH), 0, s>>>(p);
+        CK(cudaGetLastError());
     };
-    for (auto& k : ks) CK(cudaFuncSetAttribute((void*)k.f, cudaFuncAttributeMaxDynamicSharedMemorySize, 227 << 10));
     for (int w = 0; w < (int)ks.size(); w++) {
-        if (ks[w].d_state < N) continue;
-        const u32 warps = (D / heads + ks[w].channels - 1) / ks[w].channels * heads * streams, walkers = walkers_of(warps, 132, ks[w].most_walkers);
-        if (bench && (ks[w].d_state > 16 || (w == 0) != ((warps + 131) / 132 <= ks[0].most_walkers))) continue;
+        if (ks[w].d_state < N || (bench && w > 0)) continue;
+        const u32 walkers = walkers_of((D / heads + ks[w].channels - 1) / ks[w].channels * heads * streams, 132);
         CK(cudaMemcpy(st.p, hb.data(), hb.size(), cudaMemcpyHostToDevice));
         CK(cudaMemset(y.p, 0xff, y.n * sizeof(T)));
         run(w, walkers, 0);
@@ -303,11 +276,7 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
         printf("scan %s S%d L%d D%d N%d heads%d z%d half%d gaps%d pad%d %-22s %2u walkers y %.2e h %.2e %s", sizeof(T) == 4 ? "f32" : "bf16", streams,
                L, D, N, heads, z, half, gaps, pad, ks[w].name, walkers, ey.rel(), eh.rel(),
                ok ? "ok" : (stray ? "STRAY" : "FAIL"));
-        for (overlap = 0; bench && overlap < 2; overlap++) {
-            auto launch = [&](cudaStream_t s) { run(w, walkers, s); };
-            printf("%s graph %.2f us, stream %.2f us", overlap ? "; overlapping:" : "  in turn:", timed(launch), streamed(launch));
-        }
-        overlap = 1;
+        if (bench) printf("  %.2f us", timed([&](cudaStream_t s) { run(w, walkers, s); }));
         printf("\n");
     }
 #ifdef BASE
@@ -341,7 +310,7 @@ void scan_case(int streams, int L, int D, int N, int heads, bool z, bool half, b
             vector<float> z0;  // from a zero state: compared only for sanity
             for (int t = L / 2; t < L; t++)
                 for (int q = 0; q < D; q++) e.add(val(o[(size_t)q * L + t]), want[(size_t)t * D + q]);
-            printf("mamba-ssm selective_scan_fwd D%d L%d: rel(second half) %.2e  graph %.2f us, stream %.2f us\n", D, L, e.rel(), timed(f), streamed(f));
+            printf("mamba-ssm selective_scan_fwd D%d L%d: rel(second half) %.2e  %.1f us\n", D, L, e.rel(), timed(f));
         }
 #endif
 }

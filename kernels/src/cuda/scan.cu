@@ -5,11 +5,11 @@
 //
 // What bounds it is the exponential of every (channel, state, token): 16 of them a cycle and multiprocessor. So none is computed twice:
 // time is walked in order, and what runs side by side are channels and parts of their state. LANES threads of a warp share a channel, each
-// keeps STATES numbers of its state in registers and leaves its part of the sum over n in shared memory.
+// keeps STATES numbers of its state in registers; the sums of eight tokens meet in a butterfly that leaves each lane another token's.
 //
-// A block has as many channels as give each multiprocessor one block, and three kinds of warps. Walkers do the above. Servants turn a tile of
-// tokens into what walkers read (dt, dt * x), and add up the parts of the sums of the tile before the last, with skip and gate; sharers lay b
-// beside c. Both have loaded and worked out what the next tile brings before they wait for walkers.
+// A block has as many channels as give each multiprocessor one block, and two kinds of warps. Walkers do the above. Servants turn a tile
+// of tokens into what walkers read (dt, dt * x, b beside c), and give the sums of the tile before the last their skip and gate. Each of
+// them always does the same, and has loaded the next tile's operands before it waits: the latency of neither kind is seen.
 #include "recurrence.cuh"
 
 // The operands of a scan. Rows are tokens; a stream's tokens follow each other. Strides are in numbers. targets/cuda/src/launch/scan.rs has
@@ -30,18 +30,35 @@ struct Scan {
     u32 walkers;  // warps of a block that walk
 };
 
+// Tokens whose sums meet together.
+#define STEPS 8
+// Warps of a block: at most so many walk; those that prepare channels, prepare b and c, finish.
+#define MOST_WALKERS 10
+#define PREPARE 4
+#define SHARED 2
+#define FINISH 4
+
 // What differs between kernels: STATES numbers of a state a lane, LANES lanes a channel, TILE tokens prepared together, of which walkers load
-// STAGE at a time; at most so many walkers, as many servants, and SHARERS. A servant's lane has four tokens of a channel, or SHARES lanes do.
-template <int STATES_, int LANES_, int TILE_, int STAGE_, int MOST_WALKERS_, int SHARERS_>
+// and prepare STAGE at a time. Channels and states are prepared and finished in pieces, four of a token.
+template <int STATES_, int LANES_, int TILE_, int STAGE_>
 struct Plan {
-    static const int STATES = STATES_, LANES = LANES_, TILE = TILE_, STAGE = STAGE_, MOST_WALKERS = MOST_WALKERS_, SHARERS = SHARERS_;
-    static const int D_STATE = STATES * LANES, ACROSS = 32 / LANES, SHARES = 32 / (ACROSS * TILE / 4), STAGES = TILE / STAGE;
-    static const int PIECES = TILE * D_STATE / 4 / (32 * SHARERS);  // of a sharer's thread, four numbers each
-    static const int THREADS = 32 * (2 * MOST_WALKERS + SHARERS);
-    // What a block shares of each stage of two tiles, in numbers.
-    static const int BC = STAGE * 2 * D_STATE;                                        // b and c of each lane's states: (STAGE, LANES, 2, STATES)
-    static const int CHANNELS = MOST_WALKERS * ACROSS, STEPS = 2 * CHANNELS * STAGE;  // dt and dt * x: (2, CHANNELS, STAGE)
-    static const int SUMS = 32 * STAGE + 8;  // of each walker: (32, STAGE); the next walker's lie in other banks
+    static const int STATES = STATES_, LANES = LANES_, TILE = TILE_, STAGE = STAGE_;
+    static const int D_STATE = STATES * LANES, ACROSS = 32 / LANES, FOURS = (MOST_WALKERS * ACROSS + 3) / 4;
+    static const int PIECES = (TILE * FOURS + 32 * PREPARE - 1) / (32 * PREPARE);  // of a thread that prepares or finishes channels, at most
+    static const int SHARED_PIECES = TILE * D_STATE / 4 / (32 * SHARED);
+    static const int THREADS = 32 * (MOST_WALKERS + PREPARE + SHARED + FINISH);
+    // Numbers from one channel's tokens to the next, and from four channels' to the next: neighbouring ones lie in other banks.
+    static const int ROW = TILE + 4, FOUR = 4 * ROW + 4;
+    static const int APART = 4 * (FOURS | 1);  // numbers from one token's sums to the next
+};
+
+// What a block shares.
+template <class P>
+struct __align__(16) Room {
+    float step[2][P::FOURS * P::FOUR];        // dt of two tiles: (channels in fours, 4, TILE)
+    float input[2][P::FOURS * P::FOUR];       // dt * x
+    float bc[2][P::TILE][2 * P::D_STATE];     // b and c of each lane's states: (LANES, 2, STATES)
+    float sum[3][P::TILE * P::APART];         // sums over n of three tiles: (TILE, channels)
 };
 
 // Four neighbouring numbers as they lie in memory, in registers.
@@ -95,64 +112,39 @@ static __device__ __forceinline__ float softplus_of(float x) {
     return p * e + fmaxf(x, 0.0f);
 }
 
-// A stage's numbers: one or four.
-static __device__ __forceinline__ void load_some(const float* from, float (&to)[1]) { to[0] = *from; }
-static __device__ __forceinline__ void load_some(const float* from, float (&to)[4]) { load_four(from, to); }
-static __device__ __forceinline__ void store_some(const float (&from)[1], float* to) { *to = from[0]; }
-static __device__ __forceinline__ void store_some(const float (&from)[4], float* to) { *(float4*)to = make_float4(from[0], from[1], from[2], from[3]); }
-
-// What lies `row` rows on. (The compiler takes three instructions for what is one.)
-template <class T>
-static __device__ __forceinline__ T* row_of(T* first, u32 row, u32 stride) {
-    u64 offset;
-    asm("mul.wide.u32 %0, %1, %2;" : "=l"(offset) : "r"(row), "r"((u32)(stride * sizeof(T))));
-    return (T*)((u8*)first + offset);
-}
-
-// Named barriers: a tile lies ready (two of them, for tiles in turn); a tile was walked.
-#define READY 1
-#define WALKED 3
-static __device__ __forceinline__ void arrive(u32 barrier) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(blockDim.x) : "memory"); }
-static __device__ __forceinline__ void await(u32 barrier) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(blockDim.x) : "memory"); }
-
-// As in pipeline.cuh.
-static __device__ __forceinline__ void let_next_start() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-static __device__ __forceinline__ void wait_for_previous() {
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
+// Adds `p` over pairs of lanes `APART` apart; the lane whose number has that bit keeps the second half.
+template <int APART, int COUNT>
+static __device__ __forceinline__ void exchange(float (&p)[STEPS], u32 lane) {
+    const bool upper = lane & APART;
+#pragma unroll
+    for (int k = 0; k < COUNT; k++) {
+        float sent = upper ? p[k] : p[k + COUNT], kept = upper ? p[k + COUNT] : p[k];
+        p[k] = kept + __shfl_xor_sync(FULL, sent, APART);
+    }
 }
 
 // What a block works on.
 template <class T, class P>
 struct Block {
     const Scan<T>& p;
-    float* room;
-    u32 stream, head;
+    Room<P>& room;
     u32 first, channels;  // its channels
     u32 tiles;
 
-    // Where a stage's operands and sums are; stages count around the ring.
-    __device__ __forceinline__ float* bc_of(u32 stage) const { return room + stage * P::BC; }
-    __device__ __forceinline__ float* steps_of(u32 stage) const { return room + 2 * P::STAGES * P::BC + stage * P::STEPS; }
-    __device__ __forceinline__ float* sums_of(u32 stage) const { return room + 2 * P::STAGES * (P::BC + P::STEPS) + stage * p.walkers * P::SUMS; }
+    // Waits for all warps. Walkers are in `tile` when they meet those who have prepared the one behind it: once before the first tile, once
+    // in each, once behind the last.
+    __device__ __forceinline__ void meet() const { __syncthreads(); }
 
-    // A walker's lane has a part of a channel's state; of eight lanes a channel, lanes that differ in bit 0 read the same b and c, in bit 1 the same
-    // dt: such reads take half the time.
-    static __device__ __forceinline__ u32 part_of(u32 lane) { return P::LANES == 8 ? lane >> 3 << 1 | (lane >> 1 & 1) : lane / P::ACROSS; }
-    static __device__ __forceinline__ u32 channel_of(u32 lane) { return P::LANES == 8 ? lane >> 1 & 2 | lane & 1 : lane % P::ACROSS; }
-    static __device__ __forceinline__ u32 lane_of(u32 part, u32 channel) {
-        return P::LANES == 8 ? part >> 1 << 3 | (part & 1) << 1 | (channel & 2) << 1 | (channel & 1) : part * P::ACROSS + channel;
-    }
-
+    // A walker. Eight lanes of a channel are those that differ in bits 4, 3 and 1: lanes that differ in bit 0 read the same b and c, in bit 1
+    // the same dt, and such reads are one.
     __device__ __forceinline__ void walk(u32 warp) const {
-        const int STATES = P::STATES, STAGE = P::STAGE;
-        const u32 lane = threadIdx.x % 32, part = part_of(lane), channel = P::ACROSS * warp + channel_of(lane);
-        u8* const state = p.state + stream * p.state_stride;
+        const int STATES = P::STATES, STAGE = P::STAGE, STAGES = P::TILE / STAGE;
+        u32 lane = threadIdx.x % 32;
+        const u32 part = P::LANES == 8 ? lane >> 3 << 1 | (lane >> 1 & 1) : lane / P::ACROSS;
+        const u32 channel = P::ACROSS * warp + (P::LANES == 8 ? lane >> 1 & 2 | lane & 1 : lane % P::ACROSS);
+        const u32 token = P::LANES == 8 ? part : lane / 4;  // of eight, whose sum it gets
+        const bool gives = part % (P::LANES / 8) == 0;
+        u8* const state = p.state + blockIdx.z * p.state_stride;
         float a[STATES], h[STATES];
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
@@ -160,13 +152,7 @@ struct Block {
             const bool mine = channel < channels && n < p.d_state;
             const u64 at = (u64)n * p.d_inner + first + channel;
             a[i] = mine ? p.a[at] * LOG2_E : 0.0f;
-        }
-        wait_for_previous();
-#pragma unroll
-        for (int i = 0; i < STATES; i++) {
-            const u32 n = part * STATES + i;
-            const bool mine = channel < channels && n < p.d_state;
-            h[i] = mine ? load_state(state, p.state_is_half, (u64)n * p.d_inner + first + channel) : 0.0f;
+            h[i] = mine ? load_state(state, p.state_is_half, at) : 0.0f;
         }
 
         // A stage's operands as they are loaded, and what of them depends on no state.
@@ -176,9 +162,22 @@ struct Block {
         struct Ready {
             float decay[STAGE][STATES], input[STAGE][STATES], c[STAGE][STATES];
         };
-        auto load = [&](const float* steps, const float* bc) {
+        // Where a tile's operands and sums are. (Kept in registers: the compiler would compute them again and again.)
+        u32 own = channel / 4 * P::FOUR + channel % 4 * P::ROW, shared = part * 2 * STATES, out = token * P::APART + channel;
+        asm volatile("mov.u32 %0, %0; mov.u32 %1, %1; mov.u32 %2, %2; mov.u32 %3, %3;" : "+r"(own), "+r"(shared), "+r"(out), "+r"(lane));
+        auto steps_of = [&](u32 tile) { return room.step[tile % 2] + own; };
+        auto bc_of = [&](u32 tile) { return room.bc[tile % 2][0] + shared; };
+        auto load = [&](const float* steps, const float* bc, int stage) {
             Loaded it;
-            load_some(steps, it.step), load_some(steps + P::STEPS / 2, it.input);
+            const float *step = steps + stage * STAGE, *input = step + 2 * P::FOURS * P::FOUR;
+            bc += stage * STAGE * 2 * P::D_STATE;
+            if constexpr (STAGE == 4) {
+                load_four(step, *(float(*)[4])it.step);
+                load_four(input, *(float(*)[4])it.input);
+            } else {
+#pragma unroll
+                for (int k = 0; k < STAGE; k++) it.step[k] = step[k], it.input[k] = input[k];
+            }
 #pragma unroll
             for (int k = 0; k < STAGE; k++) {
 #pragma unroll
@@ -200,40 +199,48 @@ struct Block {
             return it;
         };
 
-        // A stage is walked while the next is made ready and the one after it is loaded. A whole tile is unrolled: this warp has few others beside
-        // it to fill its waits.
-        await(READY);
-        const u32 own = STAGE * channel, shared = part * 2 * STATES;
-        Ready now = make_ready(load(steps_of(0) + own, bc_of(0) + shared));
-        Loaded ahead = load(steps_of(1) + own, bc_of(1) + shared);
+        meet();
+        Ready now = make_ready(load(steps_of(0), bc_of(0), 0));
+        float sum[STEPS], last[STEPS] = {};
+        float* give_to = room.sum[2] + channel;  // nothing, before the first tile
+        auto give = [&]() {
+            exchange<16, 4>(last, lane);
+            exchange<8, 2>(last, lane);
+            exchange<P::LANES == 8 ? 2 : 4, 1>(last, lane);
+            if (P::LANES > 8) last[0] += __shfl_xor_sync(FULL, last[0], 2);
+            if (P::LANES > 16) last[0] += __shfl_xor_sync(FULL, last[0], 1);
+            if (gives) *give_to = last[0];
+        };
         for (u32 tile = 0; tile < tiles; tile++) {
-            const u32 here = tile % 2 * P::STAGES, there = P::STAGES - here;  // this tile's and the next one's stages
-            const float *steps = steps_of(here) + own, *bc = bc_of(here) + shared;
-            float* sums = sums_of(here) + warp * P::SUMS + STAGE * lane;
+            const float *steps = steps_of(tile), *bc = bc_of(tile);
+            float* sums = room.sum[tile % 3] + out;
 #pragma unroll
-            for (int stage = 0; stage < P::STAGES; stage++) {
-                const int then = (stage + 2) % P::STAGES;
-                if (then == 0) {
-                    await(READY + (tile + 1) % 2);
-                    steps = steps_of(there) + own, bc = bc_of(there) + shared;
+            for (int stage = 0; stage < STAGES; stage++) {
+                if (stage == STAGES - 1) meet();  // what is loaded next is the next tile's
+                const Loaded ahead = stage + 1 < STAGES ? load(steps, bc, stage + 1) : load(steps_of(tile + 1), bc_of(tile + 1), 0);
+                const int at = stage * STAGE % STEPS;
+                // The sums of eight tokens meet while the next are walked.
+                if (at == 0) {
+                    give();
+                    give_to = sums + stage * STAGE * P::APART;
                 }
-                const Loaded later = load(steps + then * P::STEPS, bc + then * P::BC);
-                const Ready next = make_ready(ahead);
-                float sum[STAGE];
 #pragma unroll
                 for (int k = 0; k < STAGE; k++) {
 #pragma unroll
                     for (int i = 0; i < STATES; i++) {
                         h[i] = now.decay[k][i] * h[i] + now.input[k][i];
-                        sum[k] = i == 0 ? now.c[k][0] * h[0] : sum[k] + now.c[k][i] * h[i];
+                        sum[at + k] = i == 0 ? now.c[k][0] * h[0] : sum[at + k] + now.c[k][i] * h[i];
                     }
                 }
-                store_some(sum, sums);
-                sums += p.walkers * P::SUMS;
-                now = next, ahead = later;
+                if (at + STAGE == STEPS) {
+#pragma unroll
+                    for (int k = 0; k < STEPS; k++) last[k] = sum[k];
+                }
+                now = make_ready(ahead);
             }
-            arrive(WALKED);
         }
+        give();
+        meet();
 #pragma unroll
         for (int i = 0; i < STATES; i++) {
             const u32 n = part * STATES + i;
@@ -241,87 +248,74 @@ struct Block {
         }
     }
 
-    // A servant's lane: four tokens of a channel in each tile, or those lanes' that share them. What is not there is read as its neighbour.
-    template <bool HAS_GAPS>
-    __device__ __forceinline__ void serve(u32 thread) const {
-        const u32 share = thread % P::SHARES, each = p.walkers * P::ACROSS, channel = thread / P::SHARES % each, group = thread / P::SHARES / each;
-        const bool gives = channel < channels && share == 0;
-        const u64 row = (u64)stream * p.tokens, at = first + min(channel, channels - 1);
-        const u32 z_stride = p.z ? p.z_stride : p.x_stride;  // without a gate x stands for it and goes unused
-        const T *x_at = p.x + row * p.x_stride + at, *dt_at = p.dt + row * p.dt_stride + at, *z_at = p.z ? p.z + row * z_stride + at : x_at;
-        T* y_at = p.y + row * p.y_stride + at;
-        const float *gaps = p.gaps + row, bias = p.dt_bias[at], d = p.d[at];
-        T dt[4], x[4], z[4];
-        float gap[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-        // Nothing waits here for what is loaded: numbers stay as they are stored.
-        auto load = [&](u32 token) {
+    // This thread's pieces of each tile of channels: four of a token.
+    struct Piece {
+        u32 token, channel;
+        i32 count;  // 4, or fewer where channels end
+    };
+    __device__ __forceinline__ u32 fours() const { return (channels + 3) / 4; }
+    __device__ __forceinline__ bool is_one(u32 threads) const { return P::TILE * fours() <= threads; }  // whether a piece for each is enough
+    __device__ __forceinline__ Piece piece(u32 at) const {
+        const u32 token = at / fours(), channel = 4 * (at % fours());
+        if (token >= P::TILE) return {0, 0, 0};
+        return {token, channel, (i32)(channels - channel)};
+    }
+
+    // Turns dt and x into what walkers read.
+    template <bool IN_FOURS, int PIECES>
+    __device__ __forceinline__ void prepare(const T* dt, const T* x, u32 thread) const {
+        const float* gaps = p.gaps ? p.gaps + (u64)blockIdx.z * p.tokens : (const float*)0;
+        Piece piece[PIECES];
+        const T *dt_at[PIECES], *x_at[PIECES];
+        float bias[PIECES][4];
+        Four<T> dts[PIECES], xs[PIECES];
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) {
-                const u32 t = min(token + k, p.tokens - 1);
-                dt[k] = *row_of(dt_at, t, p.dt_stride), x[k] = *row_of(x_at, t, p.x_stride), z[k] = *row_of(z_at, t, z_stride);
-                if (HAS_GAPS) gap[k] = gaps[t];
+        for (int k = 0; k < PIECES; k++) {
+            piece[k] = this->piece(thread + k * 32 * PREPARE);
+            dt_at[k] = dt + (u64)piece[k].token * p.dt_stride + piece[k].channel, x_at[k] = x + (u64)piece[k].token * p.x_stride + piece[k].channel;
+#pragma unroll
+            for (i32 j = 0; j < 4; j++) bias[k][j] = j < piece[k].count ? p.dt_bias[first + piece[k].channel + j] : 0.0f;
+        }
+        auto load = [&](u32 tile) {
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                fetch<IN_FOURS>(dts[k], dt_at[k], there, -INFINITE);  // behind the last token nothing decays
+                fetch<IN_FOURS>(xs[k], x_at[k], there, 0.0f);         // and nothing enters
+                dt_at[k] += (u64)P::TILE * p.dt_stride, x_at[k] += (u64)P::TILE * p.x_stride;
             }
         };
-        // What the sums of four tokens are multiplied by, and what is added then: of this tile, the one before and the one before that.
-        float gate[3][4], skip[3][4];
-        wait_for_previous();
-        load(4 * group);
-        for (u32 tile = 0; tile < tiles + 2; tile++) {
-            const u32 token = tile * P::TILE + 4 * group;
-            float step[4], input[4];
+        load(0);
+        for (u32 tile = 0; tile <= tiles; tile++) {
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) {
-                const float entered = to_f32(x[k]);
-                step[k] = softplus_of(token + k < p.tokens ? to_f32(dt[k]) + bias : -INFINITE) * gap[k];  // nothing decays behind the last token
-                input[k] = step[k] * entered;
-                gate[0][k] = p.z ? silu(to_f32(z[k])) : 1.0f;
-                skip[0][k] = d * entered * gate[0][k];
-            }
-            load(token + P::TILE);
-            if (tile >= 2) await(WALKED);
-            const int STAGE = P::STAGE, COUNT = P::LANES / P::SHARES;
-            const u32 stage = tile % 2 * P::STAGES + 4 * group / STAGE;
-            const float* from = sums_of(stage) + channel / P::ACROSS * P::SUMS;
-            float* const to = steps_of(stage) + STAGE * channel;
-            float sum[4];
+            for (int k = 0; k < PIECES; k++) {
+                float step[4], input[4];
+                dts[k].get(step), xs[k].get(input);
 #pragma unroll
-            for (int k = 0; k < 4; k += STAGE) {
+                for (int j = 0; j < 4; j++) step[j] = softplus_of(step[j] + bias[k][j]);
+                if (gaps) {
+                    const u32 t = tile * P::TILE + piece[k].token;
+                    const float gap = t < p.tokens ? gaps[t] : 0.0f;
 #pragma unroll
-                for (int part = 0; part < COUNT; part++) {
-                    float more[STAGE];
-                    load_some(from + STAGE * lane_of(share * COUNT + part, channel % P::ACROSS), more);
-#pragma unroll
-                    for (int j = 0; j < STAGE; j++) sum[k + j] = part == 0 ? more[j] : sum[k + j] + more[j];
+                    for (int j = 0; j < 4; j++) step[j] *= gap;
                 }
-                from += p.walkers * P::SUMS;
-                if (share == 0) {
-                    store_some(*(float(*)[STAGE])(step + k), to + k / STAGE * P::STEPS);
-                    store_some(*(float(*)[STAGE])(input + k), to + k / STAGE * P::STEPS + P::STEPS / 2);
+                const u32 at = piece[k].channel / 4 * P::FOUR + piece[k].token;
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    if (piece[k].count > 0) room.step[tile % 2][at + j * P::ROW] = step[j], room.input[tile % 2][at + j * P::ROW] = step[j] * input[j];
                 }
             }
-            if (tile <= tiles) arrive(READY + tile % 2);
-            if (tile >= 2) {
-#pragma unroll
-                for (int apart = 1; apart < P::SHARES; apart *= 2) {
-#pragma unroll
-                    for (int k = 0; k < 4; k++) sum[k] += __shfl_xor_sync(FULL, sum[k], apart);
-                }
-#pragma unroll
-                for (u32 k = 0; k < 4; k++) {
-                    const u32 t = token - 2 * P::TILE + k;
-                    if (gives && t < p.tokens) from_f32(sum[k] * gate[2][k] + skip[2][k], *row_of(y_at, t, p.y_stride));
-                }
-            }
-#pragma unroll
-            for (int k = 0; k < 4; k++) gate[2][k] = gate[1][k], skip[2][k] = skip[1][k], gate[1][k] = gate[0][k], skip[1][k] = skip[0][k];
+            load(tile + 1);
+            meet();
         }
+        meet();
     }
 
     // Lays b and c side by side.
     template <bool IN_FOURS>
-    __device__ __forceinline__ void share(const T* b, const T* c, u32 thread) const {
-        const int PIECES = P::PIECES;
-        const u32 n = 4 * thread % P::D_STATE, token = 4 * thread / P::D_STATE, APART = 4 * 32 * P::SHARERS / P::D_STATE;
+    __device__ __forceinline__ void prepare_shared(const T* b, const T* c, u32 thread) const {
+        const int PIECES = P::SHARED_PIECES;
+        const u32 n = 4 * thread % P::D_STATE, token = 4 * thread / P::D_STATE, APART = 4 * 32 * SHARED / P::D_STATE;
         Four<T> bs[PIECES], cs[PIECES];
         b += (u64)token * p.b_stride + n, c += (u64)token * p.c_stride + n;
         auto load = [&](u32 tile) {
@@ -333,72 +327,147 @@ struct Block {
             }
             b += (u64)P::TILE * p.b_stride, c += (u64)P::TILE * p.c_stride;
         };
-        wait_for_previous();
         load(0);
         for (u32 tile = 0; tile <= tiles; tile++) {
-            if (tile >= 2) await(WALKED);
 #pragma unroll
             for (int k = 0; k < PIECES; k++) {
                 float wide_b[4], wide_c[4];
                 bs[k].get(wide_b), cs[k].get(wide_c);
 #pragma unroll
                 for (int j = 0; j < 4; j += 2) {
-                    float* to = bc_of(0) + (tile % 2 * P::TILE + token + k * APART) * 2 * P::D_STATE + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
+                    float* to = room.bc[tile % 2][token + k * APART] + (n + j) / P::STATES * 2 * P::STATES + (n + j) % P::STATES;
                     *(float2*)to = make_float2(wide_b[j], wide_b[j + 1]);
                     *(float2*)(to + P::STATES) = make_float2(wide_c[j], wide_c[j + 1]);
                 }
             }
-            arrive(READY + tile % 2);
             load(tile + 1);
+            meet();
         }
-        arrive(WALKED);
+        meet();
     }
 
+    // The skip, the gate and the way out. Without a gate x stands for it and goes unused.
+    template <bool IN_FOURS, int PIECES>
+    __device__ __forceinline__ void finish(const T* x, const T* z, u32 z_stride, T* y, u32 thread) const {
+        const bool has_z = p.z;
+        Piece piece[PIECES];
+        const T *x_at[PIECES], *z_at[PIECES];
+        T* y_at[PIECES];
+        float skip[PIECES][4];
+        Four<T> xs[PIECES], zs[PIECES];
+#pragma unroll
+        for (int k = 0; k < PIECES; k++) {
+            piece[k] = this->piece(thread + k * 32 * FINISH);
+            const u64 token = piece[k].token;
+            x_at[k] = x + token * p.x_stride + piece[k].channel, z_at[k] = z + token * z_stride + piece[k].channel, y_at[k] = y + token * p.y_stride + piece[k].channel;
+#pragma unroll
+            for (i32 j = 0; j < 4; j++) skip[k][j] = j < piece[k].count ? p.d[first + piece[k].channel + j] : 0.0f;
+        }
+        auto load = [&](u32 tile) {
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                fetch<IN_FOURS>(xs[k], x_at[k], there, 0.0f);
+                fetch<IN_FOURS>(zs[k], z_at[k], there, 0.0f);
+                x_at[k] += (u64)P::TILE * p.x_stride, z_at[k] += (u64)P::TILE * z_stride;
+            }
+        };
+        load(0);
+        meet(), meet(), meet();  // Walkers are in the second tile, or at the end: the sums of the first are complete.
+        for (u32 tile = 0; tile < tiles; tile++) {
+#pragma unroll
+            for (int k = 0; k < PIECES; k++) {
+                float sum[4], entered[4], gate[4];
+                load_four(room.sum[tile % 3] + piece[k].token * P::APART + piece[k].channel, sum);
+                xs[k].get(entered), zs[k].get(gate);
+#pragma unroll
+                for (int j = 0; j < 4; j++) sum[j] += skip[k][j] * entered[j];
+                if (has_z) {
+#pragma unroll
+                    for (int j = 0; j < 4; j++) sum[j] *= silu(gate[j]);
+                }
+                const i32 there = tile * P::TILE + piece[k].token < p.tokens ? piece[k].count : 0;
+                if (IN_FOURS) {
+                    Four<T> four;
+                    four.set(sum);
+                    if (there > 0) *(Four<T>*)y_at[k] = four;
+                } else {
+#pragma unroll
+                    for (i32 j = 0; j < 4; j++) {
+                        if (j < there) from_f32(sum[j], y_at[k][j]);
+                    }
+                }
+                y_at[k] += (u64)P::TILE * p.y_stride;
+            }
+            load(tile + 1);
+            if (tile + 2 <= tiles) meet();
+        }
+    }
+
+    // The servant of a number. A warp works in that part of a multiprocessor which its number in the block gives, modulo 4; the order of roles
+    // leaves the most to do where there are fewer walkers.
+    __device__ __forceinline__ void serve(u32 servant) const {
+        const u64 row = (u64)blockIdx.z * p.tokens;
+        const T *x = p.x + row * p.x_stride + first, *dt = p.dt + row * p.dt_stride + first;
+        const u32 lane = threadIdx.x % 32, odd = servant % 2;
+        if (servant / 2 == 3) {
+            const T *b = p.b + row * p.b_stride + blockIdx.y * p.d_state, *c = p.c + row * p.c_stride + blockIdx.y * p.d_state;
+            const u32 thread = 32 * odd + lane;
+            if (in_fours(b, p.b_stride, p.d_state) && in_fours(c, p.c_stride, 0)) {
+                prepare_shared<true>(b, c, thread);
+            } else {
+                prepare_shared<false>(b, c, thread);
+            }
+        } else if (servant / 2 == 0 || servant / 2 == 2) {
+            const u32 thread = 32 * (odd + servant / 4 * 2) + lane;
+            if (!in_fours(x, p.x_stride, channels) || !in_fours(dt, p.dt_stride, 0)) {
+                prepare<false, P::PIECES>(dt, x, thread);
+            } else if (is_one(32 * PREPARE)) {
+                prepare<true, 1>(dt, x, thread);
+            } else {
+                prepare<true, P::PIECES>(dt, x, thread);
+            }
+        } else {
+            const u32 thread = 32 * (odd + servant / 8 * 2) + lane;
+            const T* z = p.z ? p.z + row * p.z_stride + first : x;
+            const u32 z_stride = p.z ? p.z_stride : p.x_stride;
+            T* y = p.y + row * p.y_stride + first;
+            if (!in_fours(x, p.x_stride, channels) || !in_fours(z, z_stride, 0) || !in_fours(y, p.y_stride, 0)) {
+                finish<false, P::PIECES>(x, z, z_stride, y, thread);
+            } else if (is_one(32 * FINISH)) {
+                finish<true, 1>(x, z, z_stride, y, thread);
+            } else {
+                finish<true, P::PIECES>(x, z, z_stride, y, thread);
+            }
+        }
+    }
 };
 
-// Grid (blocks of some channels in a head, heads * streams). A block has `walkers` warps that walk, as many that serve, and SHARERS. It begins
-// before the kernel before it has ended.
+// Grid (blocks of some channels in a head, heads, streams). A block has `walkers` warps that walk, then ten that serve.
 template <class T, class P>
 static __device__ __forceinline__ void scan_prefill(const Scan<T>& p) {
-    extern __shared__ __align__(16) float room[];
-    let_next_start();
-    const u32 each = p.walkers * P::ACROSS, per_head = p.d_inner / p.heads, start = blockIdx.x * each;
-    const u32 stream = blockIdx.y / p.heads, head = blockIdx.y % p.heads;
-    const Block<T, P> block = {p, room, stream, head, head * per_head + start, min(each, per_head - start), (p.tokens + P::TILE - 1) / P::TILE};
+    __shared__ Room<P> room;
+    const u32 each = p.walkers * P::ACROSS, per_head = p.d_inner / p.heads, first = blockIdx.x * each;
+    const Block<T, P> block = {p, room, blockIdx.y * per_head + first, min(each, per_head - first), (p.tokens + P::TILE - 1) / P::TILE};
     const u32 warp = threadIdx.x / 32;
     if (warp < p.walkers) {
         block.walk(warp);
-    } else if (warp >= 2 * p.walkers) {
-        const u64 row = (u64)stream * p.tokens;
-        const T *b = p.b + row * p.b_stride + head * p.d_state, *c = p.c + row * p.c_stride + head * p.d_state;
-        const u32 thread = threadIdx.x - 64 * p.walkers;
-        if (in_fours(b, p.b_stride, p.d_state) && in_fours(c, p.c_stride, 0)) {
-            block.template share<true>(b, c, thread);
-        } else {
-            block.template share<false>(b, c, thread);
-        }
-    } else if (p.gaps) {
-        block.template serve<true>(threadIdx.x - 32 * p.walkers);
     } else {
-        block.template serve<false>(threadIdx.x - 32 * p.walkers);
+        block.serve(warp - p.walkers);
     }
 }
 
 // scan_prefill_<type>_<states of a lane>x<lanes>: d_state up to their product. The shapes of launches are in targets/cuda/src/launch/scan.rs.
-// Few walkers may have more registers each, and need them: none of their waits is filled by others.
-typedef Plan<2, 8, 32, 4, 4, 1> Few;
-typedef Plan<2, 8, 32, 4, 10, 1> Narrow;
-typedef Plan<8, 8, 16, 1, 9, 2> Wide;
-typedef Plan<8, 32, 8, 1, 8, 4> Widest;
+typedef Plan<2, 8, 32, 4> Narrow;
+typedef Plan<8, 8, 16, 1> Wide;
+typedef Plan<8, 32, 8, 1> Widest;
 #define SCAN_PREFILL(NAME, T, P) \
     extern "C" __global__ void __launch_bounds__(P::THREADS, 1) NAME(Scan<T> p) { scan_prefill<T, P>(p); }
 
-SCAN_PREFILL(scan_prefill_f32_2x8_few, float, Few)
 SCAN_PREFILL(scan_prefill_f32_2x8, float, Narrow)
 SCAN_PREFILL(scan_prefill_f32_8x8, float, Wide)
 SCAN_PREFILL(scan_prefill_f32_8x32, float, Widest)
 // The runtime's frames are f32. With bf16 operands the kernel compares with those of others: tests/peers/recurrences.cu.
 #ifdef BROOKLET_BF16
-SCAN_PREFILL(scan_prefill_bf16_2x8_few, bf16, Few)
 SCAN_PREFILL(scan_prefill_bf16_2x8, bf16, Narrow)
 #endif
