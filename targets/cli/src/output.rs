@@ -1,20 +1,17 @@
 //! Output files: written beside their place and then moved there, so that nobody ever sees half a file.
 
-use anyhow::{Context, Result, bail};
+use crate::fit::plainly;
+use anyhow::{Context, Result};
+use brooklet_quantize::Destination;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
 /// Refuses a place where no file can be written, before the work for it is done.
 pub(crate) fn expect_place(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        bail!("{}: is a folder; give the name of a file in it", path.display());
-    }
-    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !dir.is_dir() {
-        bail!("{}: there is no folder {}; make it first", path.display(), dir.display());
-    }
-    Ok(())
+    // `write_file` writes to devices and pipes where they are.
+    let is_device = path.exists() && !path.is_file() && !path.is_dir();
+    if is_device { Ok(()) } else { Destination::of(path).map(drop).map_err(plainly) }
 }
 
 /// Writes the file `path` with `write`; on an error the old file stays as it was.

@@ -1,5 +1,6 @@
 //! Launches in clusters: blocks that run at the same time and write to each other's shared memory.
 
+use super::overlap::outcome;
 use crate::device::Device;
 use crate::error::Error;
 use cudarc::driver::{CudaFunction, DriverError, sys};
@@ -68,7 +69,7 @@ impl Clustered {
             // SAFETY: the caller's promise; the configuration and what it points to live until the call returns.
             unsafe { sys::cuLaunchKernelEx(&raw const config, function, arguments, std::ptr::null_mut()) }
         };
-        if result == sys::CUresult::CUDA_SUCCESS { Ok(()) } else { Err(Error::driver("starting a kernel")(DriverError(result))) }
+        outcome(result)
     }
 }
 

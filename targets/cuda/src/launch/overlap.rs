@@ -63,14 +63,21 @@ fn driver_version() -> i32 {
     })
 }
 
-fn outcome(result: sys::CUresult) -> Result<(), Error> {
+/// What the driver says to a launch.
+pub(super) fn outcome(result: sys::CUresult) -> Result<(), Error> {
     if result == sys::CUresult::CUDA_SUCCESS { Ok(()) } else { Err(Error::driver("starting a kernel")(DriverError(result))) }
 }
+
+/// A kernel's arguments as the driver takes them: pointers to what outlives the launch.
+macro_rules! pointers {
+    ($($argument:expr),+ $(,)?) => { [$((&raw const $argument).cast_mut().cast::<std::ffi::c_void>()),+] };
+}
+pub(super) use pointers;
 
 /// Queues a kernel so: `overlapping!(device, function, grid, threads, shared bytes, arguments..)`.
 macro_rules! overlapping {
     ($device:expr, $function:expr, $grid:expr, $threads:expr, $shared_bytes:expr, $($argument:expr),+ $(,)?) => {{
-        let mut arguments = [$((&raw const $argument).cast_mut().cast::<std::ffi::c_void>()),+];
+        let mut arguments = $crate::launch::overlap::pointers![$($argument),+];
         // SAFETY: a launcher gives its kernel's parameters in order and in type, and addresses of an arena.
         unsafe { $crate::launch::overlap::queue_overlapping($device, $function, $grid, $threads, $shared_bytes, &mut arguments) }
     }};

@@ -2,7 +2,7 @@
 
 use super::SsdShape;
 use super::cluster::Clustered;
-use super::overlap::allow_shared;
+use super::overlap::{allow_shared, pointers};
 use crate::arena::Address;
 use crate::batch::Batch;
 use crate::device::Device;
@@ -78,9 +78,6 @@ impl StateSpaceDual {
             cluster: segments,
             shared_bytes: kernel.shared_bytes(stages, segments),
         };
-        macro_rules! pointers {
-            ($($argument:expr),+ $(,)?) => { [$((&raw const $argument).cast_mut().cast::<std::ffi::c_void>()),+] };
-        }
         let stride = batch.stride;
         let mut arguments = pointers![
             x,
