@@ -27,7 +27,7 @@ const COMPARISONS: usize = 9;
 
 fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    for format in [Format::Q4, Format::Q8] {
+    for format in [Format::Q4, Format::Q8, Format::Q6, Format::Q5, Format::Q3, Format::T2] {
         for (rows, cols) in SHAPES {
             let lines = matrix::matrix(format, rows, cols);
             let bytes = &bytemuck::cast_slice(&lines)[..format.matrix_bytes(rows, cols).expect("a small matrix")];

@@ -3,14 +3,16 @@
 //! Two back-ends differ in how four products of 8-bit numbers are added. AVX2 multiplies magnitudes by signed bytes and adds neighbours in
 //! 16 bits, where two products of at most 128 * 127 fit. AVX-VNNI has `vpdpbusd`, as [`super::vnni`]: weights enter plus 128.
 
+use super::avx2_planes as planes;
 use super::vnni::{Planes, Vectors};
 use super::{AHEAD_BYTES, prefetch};
-use crate::quant::{Matrix, Q4, Q8, TILE_ROWS, Weights};
+use crate::quant::planes::Tile;
+use crate::quant::{self, Coded, Matrix, Planes as Coding, Q4, Q8, TILE_ROWS, Weights};
 use crate::rows::RowsMut;
 use crate::table::Activations;
 use core::arch::x86_64::*;
-use core::borrow::Borrow;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 
 /// Groups of a panel: 20 KiB, which a first-level cache holds beside the vectors.
 const PANEL_GROUPS: usize = 32;
@@ -27,10 +29,21 @@ struct Expanded {
     factor: [__m256; 2],
 }
 
+/// One step for each word of a tile. Written out: a loop might stay one, which asks each time how the word lies in its tile.
+macro_rules! each_word {
+    ($w:ident => $step:expr) => {{
+        each_word!($w => $step; 0 1 2 3 4 5 6 7);
+    }};
+    ($w:ident => $step:expr; $($number:literal)*) => {$({
+        let $w = $number;
+        $step
+    })*};
+}
+
 /// A module with the products of one back-end. Weights enter plus `$bias`; `$dot` adds the products of four weights of eight rows with
-/// four codes; `$batch` vectors share one pass over a tile.
+/// four codes, and `$dot_unsigned` where the weights are not below zero; `$batch` vectors share one pass over a tile.
 macro_rules! products {
-    ($name:ident, $features:literal, $bias:literal, $batch:literal, $dot:expr) => {
+    ($name:ident, $features:literal, $bias:literal, $batch:literal, $dot:expr, $dot_unsigned:expr) => {
         pub(super) mod $name {
             use super::*;
 
@@ -43,6 +56,10 @@ macro_rules! products {
                 match &matrix.weights {
                     Weights::Q8(q) => q8(q, x, out),
                     Weights::Q4(q) => q4(q, x, out),
+                    Weights::Planes(Coding::Q3(q)) => q3(q, x, out),
+                    Weights::Planes(Coding::Q5(q)) => q5(q, x, out),
+                    Weights::Planes(Coding::Q6(q)) => q6(q, x, out),
+                    Weights::Planes(Coding::T2(q)) => t2(q, x, out),
                     _ => {}
                 }
             }
@@ -51,61 +68,73 @@ macro_rules! products {
             #[target_feature(enable = $features)]
             fn q8(q: &Q8<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
                 let bias = _mm256_set1_epi8($bias as u8 as i8);
-                let start = _mm256_set1_epi32(-$bias & 0xffff);
                 tile_rows(
                     &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
                     x,
                     out,
-                    &|tile, w| {
-                        let [low, high] = halves(&tile[w]);
-                        [_mm256_xor_si256(low, bias), _mm256_xor_si256(high, bias)]
-                    },
-                    &|sub| (start, sub),
+                    &|tile, w, h| _mm256_xor_si256(half(&tile[w], h), bias),
+                    &|sub| (_mm256_set1_epi32(-$bias & 0xffff), sub),
+                    &$dot,
                 );
             }
 
             #[inline(never)]
             #[target_feature(enable = $features)]
             fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
-                // SAFETY: `table` is 16 readable bytes; the load asks for no alignment.
-                let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(q.table.as_ptr().cast()) });
-                let table = _mm256_xor_si256(table, _mm256_set1_epi8($bias as u8 as i8));
-                let (low, one) = (_mm256_set1_epi8(15), _mm256_set1_epi32(1));
-                // The second table is the first plus `shift`: rows that pick it start `shift * sum(x)` higher.
-                let start = |shift: i8| _mm256_set1_epi32((i32::from(shift) - $bias) & 0xffff);
-                let (first, second) = (start(0), start(q.shift));
-                tile_rows(
-                    &Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles },
-                    x,
-                    out,
-                    &|tile, w| {
-                        let mut pair = halves(&tile[w / 2]);
-                        for half in &mut pair {
-                            let codes = if w % 2 == 0 { *half } else { _mm256_srli_epi16::<4>(*half) };
-                            *half = _mm256_shuffle_epi8(table, _mm256_and_si256(codes, low));
-                        }
-                        pair
-                    },
-                    &|sub| {
-                        let picks = _mm256_cmpeq_epi32(_mm256_and_si256(sub, one), one);
-                        (_mm256_blendv_epi8(first, second, picks), _mm256_srai_epi32::<1>(sub))
-                    },
-                );
+                let [table] = planes::tables([*q.table], $bias);
+                let matrix = Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
+                tile_rows(&matrix, x, out, &|tile, w, h| _mm256_shuffle_epi8(table, planes::nibbles(tile, w, h)), &picked(q.shift, $bias), &$dot);
             }
 
-            /// Multiplies a matrix with some vectors: `word` gives word `w` of a tile, each weight plus the bias; `split` turns the
-            /// sub-scales of 8 rows into what their sums start with, in units of `sum(x)`, and the factors of the sums.
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            fn q3(q: &Coded<'_, 3>, x: Vectors<'_>, out: RowsMut<'_>) {
+                let [table] = planes::tables([quant::q3::table(q.levels)], $bias);
+                let word = |tile: &Tile<3>, w, h| _mm256_shuffle_epi8(table, planes::code_q3(tile, w, h));
+                tile_rows(&planes_of(q), x, out, &word, &picked(q.shift, $bias), &$dot);
+            }
+
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            fn q5(q: &Coded<'_, 5>, x: Vectors<'_>, out: RowsMut<'_>) {
+                let tables = planes::tables(quant::q5::tables(q.levels), $bias);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::word_q5(tile, w, h, tables), &picked(q.shift, $bias), &$dot);
+            }
+
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            fn q6(q: &Coded<'_, 6>, x: Vectors<'_>, out: RowsMut<'_>) {
+                let tables = planes::tables(quant::q6::tables(q.levels), $bias);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::word_q6(tile, w, h, tables), &picked(q.shift, $bias), &$dot);
+            }
+
+            /// The codes are their levels plus one.
+            #[inline(never)]
+            #[target_feature(enable = $features)]
+            fn t2(q: &Coded<'_, 2>, x: Vectors<'_>, out: RowsMut<'_>) {
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned);
+            }
+
+            /// Multiplies a matrix with some vectors: `word` gives half `h` of word `w` of a tile, each weight plus a bias; `split` turns the
+            /// sub-scales of 8 rows into what their sums start with, in units of `sum(x)`, and the factors of the sums; for `dot` see above.
             #[inline]
             #[target_feature(enable = $features)]
             fn tile_rows<T>(
                 matrix: &Planes<'_, T>,
                 x: Vectors<'_>,
                 mut out: RowsMut<'_>,
-                word: &impl Fn(&T, usize) -> Pair,
+                word: &impl Fn(&T, usize, usize) -> __m256i,
                 split: &impl Fn(__m256i) -> (__m256i, __m256i),
+                dot: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
             ) {
+                let scales = |sub: &[i8; TILE_ROWS], h: usize| {
+                    // SAFETY: 8 of 16 readable bytes; the load asks for no alignment.
+                    let sub = _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(sub.as_ptr().add(8 * h).cast()) });
+                    let (start, factor) = split(sub);
+                    (start, _mm256_cvtepi32_ps(factor))
+                };
                 let mut panel = [const { MaybeUninit::<Expanded>::uninit() }; PANEL_GROUPS];
-                let pieces = x.groups.div_ceil(PANEL_GROUPS);
+                let pieces = if x.count == 1 { 1 } else { x.groups.div_ceil(PANEL_GROUPS) };
                 for (i, row_scales) in matrix.row_scales.iter().enumerate() {
                     for piece in 0..pieces {
                         let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
@@ -114,43 +143,43 @@ macro_rules! products {
                         let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all.clone())) else {
                             return;
                         };
-                        let expand = |tile: &T, sub: &[i8; TILE_ROWS]| {
+                        if x.count == 1 {
+                            let ahead = AHEAD_BYTES / size_of::<T>();
+                            // SAFETY: both have the groups.
+                            let word = |g: usize, w: usize, h: usize| unsafe {
+                                if w == 0 && h == 0 {
+                                    prefetch(tiles.as_ptr().wrapping_add(g + ahead));
+                                }
+                                word(tiles.get_unchecked(g), w, h)
+                            };
+                            // SAFETY: as above.
+                            let scales = |g: usize, h: usize| scales(unsafe { sub_scales.get_unchecked(g) }, h);
+                            block::<1>(groups, &word, &scales, dot, x, (0, i), row_scales, &mut out);
+                            continue;
+                        }
+                        for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(&mut panel) {
                             let mut expanded = Expanded {
                                 words: [[_mm256_setzero_si256(); 2]; 8],
                                 start: [_mm256_setzero_si256(); 2],
                                 factor: [_mm256_setzero_ps(); 2],
                             };
-                            for (w, pair) in expanded.words.iter_mut().enumerate() {
-                                *pair = word(tile, w);
-                            }
                             for h in 0..2 {
-                                // SAFETY: 8 of 16 readable bytes; the load asks for no alignment.
-                                let sub = _mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(sub.as_ptr().add(8 * h).cast()) });
-                                let (start, factor) = split(sub);
-                                (expanded.start[h], expanded.factor[h]) = (start, _mm256_cvtepi32_ps(factor));
-                            }
-                            expanded
-                        };
-                        if x.count == 1 {
-                            let tile = |g: usize| {
-                                if let Some(later) = matrix.tiles.get(all.start + g + AHEAD_BYTES / size_of::<T>()) {
-                                    prefetch(later);
+                                for (w, pair) in expanded.words.iter_mut().enumerate() {
+                                    pair[h] = word(tile, w, h);
                                 }
-                                expand(&tiles[g], &sub_scales[g])
-                            };
-                            block::<1, _>(groups, &tile, x, (0, i), row_scales, &mut out);
-                            continue;
-                        }
-                        for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(&mut panel) {
-                            panel.write(expand(tile, sub));
+                                (expanded.start[h], expanded.factor[h]) = scales(sub, h);
+                            }
+                            panel.write(expanded);
                         }
                         // SAFETY: the loop above wrote the tiles of these groups, at most as many as the panel has.
-                        let tile = |g: usize| unsafe { panel[g].assume_init_ref() };
+                        let tile = |g: usize| unsafe { panel.get_unchecked(g).assume_init_ref() };
+                        let word = |g: usize, w: usize, h: usize| tile(g).words[w][h];
+                        let scales = |g: usize, h: usize| (tile(g).start[h], tile(g).factor[h]);
                         let mut first = 0;
                         while first < x.count {
                             first += match x.count - first {
-                                $batch.. => block::<$batch, _>(groups.clone(), &tile, x, (first, i), row_scales, &mut out),
-                                _ => block::<1, _>(groups.clone(), &tile, x, (first, i), row_scales, &mut out),
+                                $batch.. => block::<$batch>(groups.clone(), &word, &scales, dot, x, (first, i), row_scales, &mut out),
+                                _ => block::<1>(groups.clone(), &word, &scales, dot, x, (first, i), row_scales, &mut out),
                             };
                         }
                     }
@@ -161,56 +190,48 @@ macro_rules! products {
             /// lies in `out`; behind the last come the scales of the rows. Returns `N`.
             #[inline]
             #[target_feature(enable = $features)]
-            fn block<const N: usize, E: Borrow<Expanded>>(
-                groups: core::ops::Range<usize>,
-                tile: &impl Fn(usize) -> E,
+            fn block<const N: usize>(
+                groups: Range<usize>,
+                word: &impl Fn(usize, usize, usize) -> __m256i,
+                scales: &impl Fn(usize, usize) -> (__m256i, __m256),
+                dot: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
                 x: Vectors<'_>,
                 at: (usize, usize),
                 row_scales: Option<&[f32; TILE_ROWS]>,
                 out: &mut RowsMut<'_>,
             ) -> usize {
-                let dot = $dot;
                 let (first, tile_row) = at;
-                let mut acc = [[_mm256_setzero_ps(); N]; 2];
+                let mut acc = [[_mm256_setzero_ps(); 2]; N];
                 if groups.start > 0 {
                     for t in 0..N {
-                        [acc[0][t], acc[1][t]] = load(out, tile_row * TILE_ROWS, first + t);
+                        acc[t] = load(out, tile_row * TILE_ROWS, first + t);
                     }
                 }
-                for g in groups.clone() {
-                    let at = |t: usize| (first + t) * x.groups + g;
-                    let tile = tile(g - groups.start);
-                    let tile = tile.borrow();
-                    let mut isum = [[_mm256_setzero_si256(); N]; 2];
-                    for t in 0..N {
+                for g in 0..groups.len() {
+                    let at = |t: usize| (first + t) * x.groups + groups.start + g;
+                    let mut isum = [[_mm256_setzero_si256(); 2]; N];
+                    each_word!(w => for t in 0..N {
                         // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
-                        let sum = _mm256_set1_epi32(unsafe { *x.sums.get_unchecked(at(t)) });
+                        let codes = unsafe { x.codes.get_unchecked(at(t)) };
+                        let x = _mm256_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)));
                         for h in 0..2 {
-                            // Low half times low half.
-                            isum[h][t] = _mm256_madd_epi16(tile.start[h], sum);
+                            isum[t][h] = dot(isum[t][h], word(g, w, h), x);
                         }
-                    }
-                    for w in 0..8 {
+                    });
+                    for h in 0..2 {
+                        let (start, factor) = scales(g, h);
                         for t in 0..N {
                             // SAFETY: as above.
-                            let codes = unsafe { x.codes.get_unchecked(at(t)) };
-                            let x = _mm256_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)));
-                            for h in 0..2 {
-                                isum[h][t] = dot(isum[h][t], tile.words[w][h], x);
-                            }
-                        }
-                    }
-                    for t in 0..N {
-                        // SAFETY: as above.
-                        let scale = _mm256_set1_ps(unsafe { *x.scales.get_unchecked(at(t)) });
-                        for h in 0..2 {
-                            let p = _mm256_mul_ps(_mm256_cvtepi32_ps(isum[h][t]), tile.factor[h]);
-                            acc[h][t] = _mm256_add_ps(acc[h][t], _mm256_mul_ps(p, scale));
+                            let (sum, scale) = unsafe { (*x.sums.get_unchecked(at(t)), *x.scales.get_unchecked(at(t))) };
+                            // Low half times low half.
+                            let isum = _mm256_add_epi32(isum[t][h], _mm256_madd_epi16(start, _mm256_set1_epi32(sum)));
+                            let p = _mm256_mul_ps(_mm256_cvtepi32_ps(isum), factor);
+                            acc[t][h] = _mm256_add_ps(acc[t][h], _mm256_mul_ps(p, _mm256_set1_ps(scale)));
                         }
                     }
                 }
                 for t in 0..N {
-                    store(out, tile_row * TILE_ROWS, first + t, [acc[0][t], acc[1][t]], row_scales.unwrap_or(&[1.0; TILE_ROWS]));
+                    store(out, tile_row * TILE_ROWS, first + t, acc[t], row_scales.unwrap_or(&[1.0; TILE_ROWS]));
                 }
                 N
             }
@@ -218,20 +239,58 @@ macro_rules! products {
     };
 }
 
-products!(plain, "avx2", 0, 2, |isum, w, x| {
+products!(
+    plain,
+    "avx2",
+    0,
+    2,
     // Weights keep their magnitude, as an unsigned byte; the codes take their signs.
-    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
-    _mm256_add_epi32(isum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
-});
-products!(dpbusd, "avx2,avxvnni", 128, 3, |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x));
+    |isum, w, x| add_products(isum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)),
+    |isum, w, x| add_products(isum, w, x)
+);
+products!(
+    dpbusd,
+    "avx2,avxvnni",
+    128,
+    3,
+    |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x),
+    |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x)
+);
 
-/// 64 bytes.
+/// Adds the products of four unsigned bytes with four signed ones, of which two fit in 16 bits, to each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn halves<B>(bytes: &[B; 64]) -> Pair {
+fn add_products(isum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    _mm256_add_epi32(isum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)))
+}
+
+/// The parts of a matrix of codes in planes.
+fn planes_of<'a, const BITS: usize>(q: &Coded<'a, BITS>) -> Planes<'a, Tile<BITS>> {
+    Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles }
+}
+
+/// What sums start with and the factors, from sub-scales that pick one of two tables: the second is the first plus `shift`, so that rows
+/// which pick it start `shift * sum(x)` higher.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn picked(shift: i8, bias: i32) -> impl Fn(__m256i) -> (__m256i, __m256i) {
+    let start = |shift: i8| _mm256_castsi256_ps(_mm256_set1_epi32((i32::from(shift) - bias) & 0xffff));
+    let (first, second) = (start(0), start(shift));
+    move |sub| {
+        // The lowest bit becomes the sign, by which a blend chooses.
+        let picks = _mm256_castsi256_ps(_mm256_slli_epi32::<31>(sub));
+        (_mm256_castps_si256(_mm256_blendv_ps(first, second, picks)), _mm256_srai_epi32::<1>(sub))
+    }
+}
+
+/// 32 of 64 bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn half<B>(bytes: &[B; 64], half: usize) -> __m256i {
     const { assert!(size_of::<B>() == 1) };
-    // SAFETY: 64 readable bytes; the loads ask for no alignment.
-    unsafe { [_mm256_loadu_si256(bytes.as_ptr().cast()), _mm256_loadu_si256(bytes.as_ptr().add(32).cast())] }
+    debug_assert!(half < 2);
+    // SAFETY: 32 readable bytes; the load asks for no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().add(32 * half).cast()) }
 }
 
 /// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.

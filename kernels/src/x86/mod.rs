@@ -7,6 +7,7 @@ mod attention;
 mod attention_int4;
 mod attention_int8;
 mod avx2;
+mod avx2_planes;
 mod conv;
 mod floats;
 mod gates;
@@ -94,25 +95,24 @@ pub(crate) fn avx512_vnni() -> Option<&'static KernelTable> {
 #[target_feature(enable = "avx2")]
 fn avx2_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     match matrix.weights {
-        Weights::Q8(_) | Weights::Q4(_) => avx2::plain::matmul(matrix, x, out),
-        _ => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        Weights::F32(_) | Weights::F16(_) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        _ => avx2::plain::matmul(matrix, x, out),
     }
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
 fn avxvnni_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     match matrix.weights {
-        Weights::Q8(_) | Weights::Q4(_) => avx2::dpbusd::matmul(matrix, x, out),
-        _ => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        Weights::F32(_) | Weights::F16(_) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        _ => avx2::dpbusd::matmul(matrix, x, out),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn avx512_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     match (&matrix.weights, x) {
-        (Weights::Q8(_) | Weights::Q4(_), x) => avx2::plain::matmul(matrix, x, out),
-        (_, Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
-        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
+        (Weights::F32(_) | Weights::F16(_), Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
+        (_, x) => avx2::plain::matmul(matrix, x, out),
     }
 }
 
