@@ -40,10 +40,11 @@ macro_rules! each_word {
     })*};
 }
 
-/// A module with the products of one back-end. Weights enter plus `$bias`; `$dot` adds the products of four weights of eight rows with
-/// four codes, and `$dot_unsigned` where the weights are not below zero; `$batch` vectors share one pass over a tile.
+/// A module with the products of one back-end. Weights enter plus `$bias`; `$batch` vectors share one pass over a tile. `$dot` adds the products of
+/// four weights of eight rows with four codes, `$dot_one` does so for a lone vector and weights above -128, and `$dot_unsigned` for weights that are
+/// not below zero.
 macro_rules! products {
-    ($name:ident, $features:literal, $bias:literal, $batch:literal, $dot:expr, $dot_unsigned:expr) => {
+    ($name:ident, $features:literal, $bias:literal, $batch:literal, $dot:expr, $dot_one:expr, $dot_unsigned:expr) => {
         pub(super) mod $name {
             use super::*;
 
@@ -75,6 +76,7 @@ macro_rules! products {
                     &|tile, w, h| _mm256_xor_si256(half(&tile[w], h), bias),
                     &|sub| (_mm256_set1_epi32(-$bias & 0xffff), sub),
                     &$dot,
+                    &$dot,
                 );
             }
 
@@ -83,7 +85,7 @@ macro_rules! products {
             fn q4(q: &Q4<'_>, x: Vectors<'_>, out: RowsMut<'_>) {
                 let [table] = planes::tables([*q.table], $bias);
                 let matrix = Planes { row_scales: q.row_scales, sub_scales: q.sub_scales, tiles: q.tiles };
-                tile_rows(&matrix, x, out, &|tile, w, h| _mm256_shuffle_epi8(table, planes::nibbles(tile, w, h)), &picked(q.shift, $bias), &$dot);
+                tile_rows(&matrix, x, out, &|tile, w, h| _mm256_shuffle_epi8(table, planes::nibbles(tile, w, h)), &picked(q.shift, $bias), &$dot, &$dot_one);
             }
 
             #[inline(never)]
@@ -91,32 +93,32 @@ macro_rules! products {
             fn q3(q: &Coded<'_, 3>, x: Vectors<'_>, out: RowsMut<'_>) {
                 let [table] = planes::tables([quant::q3::table(q.levels)], $bias);
                 let word = |tile: &Tile<3>, w, h| _mm256_shuffle_epi8(table, planes::code_q3(tile, w, h));
-                tile_rows(&planes_of(q), x, out, &word, &picked(q.shift, $bias), &$dot);
+                tile_rows(&planes_of(q), x, out, &word, &picked(q.shift, $bias), &$dot, &$dot_one);
             }
 
             #[inline(never)]
             #[target_feature(enable = $features)]
             fn q5(q: &Coded<'_, 5>, x: Vectors<'_>, out: RowsMut<'_>) {
                 let tables = planes::tables(quant::q5::tables(q.levels), $bias);
-                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::word_q5(tile, w, h, tables), &picked(q.shift, $bias), &$dot);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::word_q5(tile, w, h, tables), &picked(q.shift, $bias), &$dot, &$dot_one);
             }
 
             #[inline(never)]
             #[target_feature(enable = $features)]
             fn q6(q: &Coded<'_, 6>, x: Vectors<'_>, out: RowsMut<'_>) {
                 let tables = planes::tables(quant::q6::tables(q.levels), $bias);
-                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::word_q6(tile, w, h, tables), &picked(q.shift, $bias), &$dot);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::word_q6(tile, w, h, tables), &picked(q.shift, $bias), &$dot, &$dot_one);
             }
 
             /// The codes are their levels plus one.
             #[inline(never)]
             #[target_feature(enable = $features)]
             fn t2(q: &Coded<'_, 2>, x: Vectors<'_>, out: RowsMut<'_>) {
-                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned, &$dot_unsigned);
             }
 
             /// Multiplies a matrix with some vectors: `word` gives half `h` of word `w` of a tile, each weight plus a bias; `split` turns the
-            /// sub-scales of 8 rows into what their sums start with, in units of `sum(x)`, and the factors of the sums; for `dot` see above.
+            /// sub-scales of 8 rows into what their sums start with, in units of `sum(x)`, and the factors of the sums; for `dot` and `dot_one` see above.
             #[inline]
             #[target_feature(enable = $features)]
             fn tile_rows<T>(
@@ -126,6 +128,7 @@ macro_rules! products {
                 word: &impl Fn(&T, usize, usize) -> __m256i,
                 split: &impl Fn(__m256i) -> (__m256i, __m256i),
                 dot: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+                dot_one: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
             ) {
                 let scales = |sub: &[i8; TILE_ROWS], h: usize| {
                     // SAFETY: 8 of 16 readable bytes; the load asks for no alignment.
@@ -154,7 +157,7 @@ macro_rules! products {
                             };
                             // SAFETY: as above.
                             let scales = |g: usize, h: usize| scales(unsafe { sub_scales.get_unchecked(g) }, h);
-                            block::<1>(groups, &word, &scales, dot, x, (0, i), row_scales, &mut out);
+                            block::<1>(groups, &word, &scales, dot_one, x, (0, i), row_scales, &mut out);
                             continue;
                         }
                         for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(&mut panel) {
@@ -243,9 +246,11 @@ products!(
     plain,
     "avx2",
     0,
-    2,
+    3,
     // Weights keep their magnitude, as an unsigned byte; the codes take their signs.
     |isum, w, x| add_products(isum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)),
+    // The other way round: both halves of a word share the magnitudes.
+    |isum, w, x| add_products(isum, _mm256_abs_epi8(x), _mm256_sign_epi8(w, x)),
     |isum, w, x| add_products(isum, w, x)
 );
 products!(
@@ -253,6 +258,7 @@ products!(
     "avx2,avxvnni",
     128,
     3,
+    |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x),
     |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x),
     |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x)
 );
