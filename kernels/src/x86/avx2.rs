@@ -234,7 +234,7 @@ macro_rules! products {
                     }
                 }
                 for t in 0..N {
-                    store(out, tile_row * TILE_ROWS, first + t, acc[t], row_scales.unwrap_or(&[1.0; TILE_ROWS]));
+                    store(out, tile_row * TILE_ROWS, first + t, acc[t], row_scales);
                 }
                 N
             }
@@ -299,16 +299,26 @@ pub(super) fn half<B>(bytes: &[B; 64], half: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(bytes.as_ptr().add(32 * half).cast()) }
 }
 
-/// Writes the rows from `row` on, as far as the matrix has them, of vector `t`.
+/// Writes the rows from `row` on, as far as the matrix has them, of vector `t`: times the rows' scales, if all has been summed.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: [__m256; 2], scales: &[f32; TILE_ROWS]) {
-    let mut lanes = [0.0; TILE_ROWS];
-    for (half, (lanes, scales)) in y.into_iter().zip(lanes.as_chunks_mut::<8>().0.iter_mut().zip(scales.as_chunks::<8>().0)) {
-        // SAFETY: 8 readable and 8 writable floats; neither asks for alignment.
-        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), _mm256_mul_ps(half, _mm256_loadu_ps(scales.as_ptr()))) };
+fn store(out: &mut RowsMut<'_>, row: usize, t: usize, mut y: [__m256; 2], row_scales: Option<&[f32; TILE_ROWS]>) {
+    if let Some(scales) = row_scales {
+        // SAFETY: 16 readable floats; the loads ask for no alignment.
+        let scales = unsafe { [_mm256_loadu_ps(scales.as_ptr()), _mm256_loadu_ps(scales.as_ptr().add(8))] };
+        y = [_mm256_mul_ps(y[0], scales[0]), _mm256_mul_ps(y[1], scales[1])];
     }
+    // SAFETY: 16 writable floats; the stores ask for no alignment.
+    let store = |lanes: &mut [f32; TILE_ROWS]| unsafe {
+        _mm256_storeu_ps(lanes.as_mut_ptr(), y[0]);
+        _mm256_storeu_ps(lanes.as_mut_ptr().add(8), y[1]);
+    };
     let Some(out) = out.row_mut(t).get_mut(row..) else { return };
+    if let Some(out) = out.first_chunk_mut() {
+        return store(out);
+    }
+    let mut lanes = [0.0; TILE_ROWS];
+    store(&mut lanes);
     for (out, y) in out.iter_mut().zip(lanes) {
         *out = y;
     }
@@ -318,10 +328,14 @@ fn store(out: &mut RowsMut<'_>, row: usize, t: usize, y: [__m256; 2], scales: &[
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load(out: &RowsMut<'_>, row: usize, t: usize) -> [__m256; 2] {
+    let out = out.row(t).get(row..).unwrap_or_default();
     let mut lanes = [0.0; TILE_ROWS];
-    for (lane, out) in lanes.iter_mut().zip(out.row(t).get(row..).unwrap_or_default()) {
-        *lane = *out;
-    }
+    let lanes = out.first_chunk().unwrap_or_else(|| {
+        for (lane, out) in lanes.iter_mut().zip(out) {
+            *lane = *out;
+        }
+        &lanes
+    });
     // SAFETY: 16 readable floats; the loads ask for no alignment.
     unsafe { [_mm256_loadu_ps(lanes.as_ptr()), _mm256_loadu_ps(lanes.as_ptr().add(8))] }
 }
