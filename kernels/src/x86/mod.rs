@@ -8,6 +8,7 @@ mod attention_int4;
 mod attention_int8;
 mod avx2;
 mod conv;
+mod eight;
 mod floats;
 mod gates;
 mod hadamard;
@@ -45,6 +46,11 @@ static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni
 const EIGHT_LANES: KernelTable = KernelTable {
     matmul: avx2_matmul,
     quantize_activations: round::quantize_activations_256,
+    conv1d: eight::conv::conv1d,
+    scan: eight::scan::scan,
+    ssd: eight::ssd::ssd,
+    norm: eight::norm::norm,
+    silu_multiply: eight::norm::silu_multiply,
     ..compile_table!("avx2", expand_q4, stored::F16c, #[target_feature(enable = "avx2,f16c")])
 };
 const SIXTEEN_LANES: KernelTable = KernelTable {

@@ -1,0 +1,244 @@
+//! The selective scan, sixteen channels at a time: a cache line of every row of the state. One exponential per channel and state is most of
+//! its work, and those of a few states are computed together.
+
+use super::act::{each, exp, silu, softplus};
+use super::lanes::{PAIR, SIXTEEN, TOGETHER, map_with, sixteen, to_array};
+use crate::portable::{self, stored::Stored};
+use crate::rows::RowsMut;
+use crate::state::StateMut;
+use crate::table::Scan;
+use crate::x86::{prefetch, stored::F16c};
+use core::arch::x86_64::*;
+use core::ops::Range;
+
+/// Channels whose step sizes come before, and whose gates come behind, the walks of all.
+const PART: usize = 128;
+/// Channels from those at hand to those that memory is asked for.
+const AHEAD: usize = 128;
+/// States that are kept near while several tokens pass.
+const STATES: usize = 64;
+
+/// See [`portable::scan`].
+#[target_feature(enable = "avx2,f16c")]
+pub(in crate::x86) fn scan(scan: &Scan<'_>, h: StateMut<'_>, y: RowsMut<'_>) {
+    with_rows!(h, F16c, |h, Stored| walk::<Stored>(scan, h, y));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+fn walk<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, mut y: RowsMut<'_>) {
+    let (tokens, heads) = (scan.x.rows(), scan.heads.max(1));
+    let (per_head, d_state) = (scan.x.width() / heads, scan.b.width() / heads);
+    let has_rows = scan.dt.rows() >= tokens
+        && scan.b.rows() >= tokens
+        && scan.c.rows() >= tokens
+        && scan.z.is_none_or(|z| z.rows() >= tokens)
+        && y.rows() >= tokens
+        && scan.a.rows() >= d_state
+        && h.rows() >= d_state;
+    for head in 0..heads {
+        let (states, end) = (head * d_state..(head + 1) * d_state, (head + 1) * per_head);
+        let mut at = head * per_head;
+        while at < end {
+            let count = if end - at < SIXTEEN { end - at } else { ((end - at) / SIXTEEN * SIXTEEN).min(PART) };
+            let range = at..at + count;
+            let Some(part) = part(scan, states.clone(), range.clone()) else { return };
+            let (Some([h]), Some([mut y])) = (h.reborrow().columns([range.clone()]), y.reborrow().columns([range])) else { return };
+            if has_rows && count >= SIXTEEN {
+                // SAFETY: there are whole registers of channels, and all rows.
+                unsafe { pass::<S>(&part, h, &mut y) };
+            } else {
+                portable::scan::<S>(&part, h, y);
+            }
+            at += count;
+        }
+    }
+}
+
+/// Some channels of a head with these states; `None` if an operand does not have them.
+fn part<'a>(scan: &Scan<'a>, states: Range<usize>, channels: Range<usize>) -> Option<Scan<'a>> {
+    Some(Scan {
+        x: scan.x.columns(channels.clone())?,
+        dt: scan.dt.columns(channels.clone())?,
+        dt_bias: scan.dt_bias.get(channels.clone())?,
+        a: scan.a.columns(channels.clone())?,
+        b: scan.b.columns(states.clone())?,
+        c: scan.c.columns(states)?,
+        d: scan.d.get(channels.clone())?,
+        z: match scan.z {
+            Some(z) => Some(z.columns(channels)?),
+            None => None,
+        },
+        heads: 1,
+        ..*scan
+    })
+}
+
+/// Takes all tokens through the channels of `scan`, which has one head. Until the sums are there, `y` keeps the step sizes.
+///
+/// # Safety
+/// The channels are a multiple of [`SIXTEEN`], every operand has them and as many rows as there are tokens, or states.
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn pass<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, y: &mut RowsMut<'_>) {
+    let gap = _mm256_set1_ps(scan.gap);
+    for t in 0..scan.x.rows() {
+        let y = y.row_mut(t);
+        for line in scan.x.row(t).as_chunks::<SIXTEEN>().0 {
+            prefetch(line);
+        }
+        y.copy_from_slice(scan.dt.row(t));
+        map_with(y, scan.dt_bias, |dt, bias| {
+            let dt = softplus(each!(i < TOGETHER: _mm256_add_ps(dt[i], bias[i])));
+            each!(i < TOGETHER: _mm256_mul_ps(dt[i], gap))
+        });
+    }
+    let mut near = Near { a: [[0.0; SIXTEEN]; STATES], h: [[S::Cell::default(); SIXTEEN]; STATES] };
+    for at in (0..scan.x.width()).step_by(SIXTEEN) {
+        // SAFETY: the caller's promise.
+        unsafe { all_tokens::<S>(scan, at, &mut h, y, &mut near) };
+    }
+    for t in 0..scan.x.rows() {
+        let (x, y) = (scan.x.row(t), y.row_mut(t));
+        for ((y, x), d) in y.iter_mut().zip(x).zip(scan.d) {
+            *y += d * x;
+        }
+        if let Some(z) = scan.z {
+            map_with(y, z.row(t), |y, z| {
+                let share = silu(z);
+                each!(i < TOGETHER: _mm256_mul_ps(y[i], share[i]))
+            });
+        }
+    }
+}
+
+/// Copies of the rates and the state of sixteen channels while several tokens pass: rows of the whole are often so far apart that the first-level
+/// cache has room for few of them.
+struct Near<C> {
+    a: [[f32; SIXTEEN]; STATES],
+    h: [[C; SIXTEEN]; STATES],
+}
+
+/// Takes all tokens through the states of the channels from `at`.
+///
+/// # Safety
+/// As for [`pass`].
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn all_tokens<S: Stored>(scan: &Scan<'_>, at: usize, h: &mut RowsMut<'_, S::Cell>, y: &mut RowsMut<'_>, near: &mut Near<S::Cell>) {
+    let (tokens, d_state) = (scan.x.rows(), scan.b.width());
+    let there = Walk::<S> {
+        a: scan.a.row(0).as_ptr().wrapping_add(at),
+        a_stride: scan.a.stride(),
+        h_stride: h.stride(),
+        h: h.row_mut(0).as_mut_ptr().wrapping_add(at),
+    };
+    if tokens == 1 || d_state > STATES {
+        for t in 0..tokens {
+            // SAFETY: the caller's promise.
+            unsafe { there.step(scan, t, at, y) };
+        }
+        return;
+    }
+    // SAFETY: as above; and there are no more states than there is room for.
+    unsafe {
+        for n in 0..d_state {
+            near.a[n] = *there.a.add(n * there.a_stride).cast();
+            near.h[n] = *there.h.add(n * there.h_stride).cast();
+        }
+        let walk = Walk::<S> { a: near.a.as_ptr().cast(), a_stride: SIXTEEN, h: near.h.as_mut_ptr().cast(), h_stride: SIXTEEN };
+        for t in 0..tokens {
+            walk.step(scan, t, at, y);
+        }
+        for n in 0..d_state {
+            *there.h.add(n * there.h_stride).cast() = near.h[n];
+        }
+    }
+}
+
+/// Where sixteen channels find their rates and their state: rows of as many.
+struct Walk<S: Stored> {
+    a: *const f32,
+    a_stride: usize,
+    h: *mut S::Cell,
+    h_stride: usize,
+}
+
+/// Sixteen channels at a token, on their way through the states.
+struct Channels {
+    /// Step sizes.
+    dt: [__m256; PAIR],
+    /// Step sizes times inputs.
+    dx: [__m256; PAIR],
+    /// Sums over the states so far.
+    sum: [__m256; PAIR],
+}
+
+impl<S: Stored> Walk<S> {
+    /// Takes token `t` through the states of the channels from `at`.
+    ///
+    /// # Safety
+    /// Both `a` and `h` have a row of sixteen channels for each state.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn step(&self, scan: &Scan<'_>, t: usize, at: usize, y: &mut RowsMut<'_>) {
+        let (Some(x), Some(y)) = (scan.x.row(t)[at..].first_chunk(), y.row_mut(t)[at..].first_chunk_mut()) else { return };
+        let (x, dt) = (sixteen(x), sixteen(y));
+        let dx = each!(i < PAIR: _mm256_mul_ps(dt[i], x[i]));
+        let mut channels = Channels { dt, dx, sum: [_mm256_setzero_ps(); PAIR] };
+        let ((b_pairs, b_rest), (c_pairs, c_rest)) = (scan.b.row(t).as_chunks(), scan.c.row(t).as_chunks());
+        let (mut a, mut h) = (self.a, self.h);
+        for (b, c) in b_pairs.iter().zip(c_pairs) {
+            // SAFETY: there are as many states.
+            unsafe { self.states::<2, { 2 * PAIR }>(a, h, b, c, &mut channels) };
+            (a, h) = (a.wrapping_add(2 * self.a_stride), h.wrapping_add(2 * self.h_stride));
+        }
+        if let ([b], [c]) = (b_rest, c_rest) {
+            // SAFETY: as above.
+            unsafe { self.states::<1, PAIR>(a, h, &[*b], &[*c], &mut channels) };
+        }
+        *y = to_array(channels.sum);
+    }
+
+    /// Takes the channels through the `N` states from `a` and `h` on; `K` are the registers of so many.
+    ///
+    /// # Safety
+    /// There are as many rows of sixteen channels.
+    #[inline]
+    #[target_feature(enable = "avx2,f16c")]
+    unsafe fn states<const N: usize, const K: usize>(
+        &self,
+        a: *const f32,
+        h: *mut S::Cell,
+        b: &[f32; N],
+        c: &[f32; N],
+        channels: &mut Channels,
+    ) {
+        let Channels { dt, dx, mut sum } = *channels;
+        let mut exponents = [_mm256_setzero_ps(); K];
+        for i in 0..N {
+            // Rows are far apart: no processor follows so many at once by itself.
+            _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(i * self.a_stride + AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(h.wrapping_add(i * self.h_stride + AHEAD).cast());
+            // SAFETY: the caller's promise.
+            let a = sixteen(unsafe { &*a.add(i * self.a_stride).cast() });
+            for r in 0..PAIR {
+                exponents[i * PAIR + r] = _mm256_mul_ps(dt[r], a[r]);
+            }
+        }
+        let decays = exp(exponents);
+        for i in 0..N {
+            let (b, c) = (_mm256_set1_ps(b[i]), _mm256_set1_ps(c[i]));
+            // SAFETY: the caller's promise.
+            let cells = unsafe { &mut *h.add(i * self.h_stride).cast() };
+            let mut state = sixteen(&S::read(cells));
+            for r in 0..PAIR {
+                let kept = _mm256_mul_ps(decays[i * PAIR + r], state[r]);
+                state[r] = _mm256_add_ps(kept, _mm256_mul_ps(dx[r], b));
+                sum[r] = _mm256_add_ps(sum[r], _mm256_mul_ps(c, state[r]));
+            }
+            *cells = S::rounded(to_array(state));
+        }
+        channels.sum = sum;
+    }
+}
