@@ -140,12 +140,40 @@ pub(super) fn softplus<const K: usize>(x: [__m256; K]) -> [__m256; K] {
     each!(i < K: _mm256_blendv_ps(y[i], x[i], _mm256_cmp_ps::<_CMP_GT_OQ>(x[i], all!(20.0))))
 }
 
+/// See [`act::sigmoid`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn sigmoid<const K: usize>(x: [__m256; K]) -> [__m256; K] {
+    let divisor = one_and_exp(each!(i < K: _mm256_xor_ps(x[i], all!(-0.0))));
+    each!(i < K: _mm256_div_ps(all!(1.0), divisor[i]))
+}
+
 /// See [`act::silu`].
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn silu<const K: usize>(x: [__m256; K]) -> [__m256; K] {
     let divisor = one_and_exp(each!(i < K: _mm256_xor_ps(x[i], all!(-0.0))));
     each!(i < K: _mm256_div_ps(x[i], divisor[i]))
+}
+
+/// See [`act::tanh`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn tanh<const K: usize>(x: [__m256; K]) -> [__m256; K] {
+    let sign = all!(-0.0);
+    let a = each!(i < K: _mm256_andnot_ps(sign, x[i]));
+    let z = each!(i < K: _mm256_mul_ps(x[i], x[i]));
+    let mut p = [all!(-5.704_988_7e-3); K];
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+        p = each!(i < K: _mm256_add_ps(_mm256_mul_ps(p[i], z[i]), all!(coefficient)));
+    }
+    let near = each!(i < K: _mm256_add_ps(x[i], _mm256_mul_ps(x[i], _mm256_mul_ps(z[i], p[i]))));
+    let divisor = one_and_exp(each!(i < K: _mm256_mul_ps(all!(2.0), a[i])));
+    each!(i < K: {
+        let far = _mm256_sub_ps(all!(1.0), _mm256_div_ps(all!(2.0), divisor[i]));
+        let far = _mm256_or_ps(_mm256_andnot_ps(sign, far), _mm256_and_ps(sign, x[i]));
+        _mm256_blendv_ps(far, near[i], _mm256_cmp_ps::<_CMP_LT_OQ>(a[i], all!(0.625)))
+    })
 }
 
 #[cfg(test)]
@@ -174,11 +202,13 @@ mod tests {
         if !std::is_x86_feature_detected!("avx2") {
             return;
         }
-        let functions: [Function; 4] = [
+        let functions: [Function; 6] = [
             of_arrays!(act::exp, exp),
             of_arrays!(|x| 1.0 + act::exp(x), one_and_exp),
             of_arrays!(act::softplus, softplus),
+            of_arrays!(act::sigmoid, sigmoid),
             of_arrays!(act::silu, silu),
+            of_arrays!(act::tanh, tanh),
         ];
         for (name, portable, lanes) in functions {
             // Every 1,021st float, infinities and both signs among them.

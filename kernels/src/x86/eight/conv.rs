@@ -29,7 +29,8 @@ pub(in crate::x86) fn conv1d(conv: &Conv1d<'_>, mut state: RowsMut<'_>, mut x: R
         }
     }
     if let Some(rest) = part(conv, whole..channels)
-        && let (Some([state]), Some([x])) = (state.columns([whole..channels]), x.columns([whole..channels]))
+        && state.take_columns(whole).is_some()
+        && x.take_columns(whole).is_some()
     {
         portable::conv1d(&rest, state, x);
     }

@@ -7,10 +7,10 @@ pub(super) const LANES: usize = 8;
 /// Registers that are taken together: a chain of steps for one of them fills the gaps of another's.
 pub(super) const TOGETHER: usize = 4;
 /// Floats of those.
-const FLOATS: usize = TOGETHER * LANES;
+pub(super) const FLOATS: usize = TOGETHER * LANES;
 
 /// Several registers.
-type Several = [__m256; TOGETHER];
+pub(super) type Several = [__m256; TOGETHER];
 
 /// Eight floats.
 #[inline]
@@ -28,51 +28,36 @@ pub(super) fn store(x: &mut [f32; LANES], lanes: __m256) {
     unsafe { _mm256_storeu_ps(x.as_mut_ptr(), lanes) }
 }
 
-/// `out[i] <- f(out[i], x[i])`, over the shorter of the two.
-#[inline]
-#[target_feature(enable = "avx2")]
-pub(super) fn map_with(out: &mut [f32], x: &[f32], f: impl Fn(Several, Several) -> Several) {
-    let len = out.len().min(x.len());
-    let ((outs, out_rest), (xs, x_rest)) = (out[..len].as_chunks_mut(), x[..len].as_chunks());
-    for (out, x) in outs.iter_mut().zip(xs) {
-        let y = f(load_several(out), load_several(x));
-        store_several(out, y);
-    }
-    if !out_rest.is_empty() {
-        let y = f(load_several(&padded(out_rest)), load_several(&padded(x_rest)));
-        let mut all = [0.0; FLOATS];
-        store_several(&mut all, y);
-        out_rest.copy_from_slice(&all[..out_rest.len()]);
-    }
-}
-
 /// `x[i] <- f(x[i])`.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn map(x: &mut [f32], f: impl Fn(Several) -> Several) {
-    let (chunks, rest) = x.as_chunks_mut();
-    for x in chunks {
-        let y = f(load_several(x));
-        store_several(x, y);
-    }
-    if !rest.is_empty() {
-        let mut all = padded(rest);
-        let y = f(load_several(&all));
-        store_several(&mut all, y);
-        rest.copy_from_slice(&all[..rest.len()]);
+    for x in x.chunks_mut(FLOATS) {
+        let y = f(load_part(x));
+        store_part(x, y);
     }
 }
 
-/// Zeros behind `x`, which is shorter.
-fn padded(x: &[f32]) -> [f32; FLOATS] {
-    let mut all = [0.0; FLOATS];
-    all[..x.len()].copy_from_slice(x);
-    all
-}
-
+/// `x[i] <- f(x[i], y[i])`, over the shorter of the two.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_several(x: &[f32; FLOATS]) -> Several {
+pub(super) fn map_with(x: &mut [f32], y: &[f32], f: impl Fn(Several, Several) -> Several) {
+    let len = x.len().min(y.len());
+    for (x, y) in x[..len].chunks_mut(FLOATS).zip(y.chunks(FLOATS)) {
+        let z = f(load_part(x), load_part(y));
+        store_part(x, z);
+    }
+}
+
+/// The first [`FLOATS`] of `x`, zeros where there are fewer.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn load_part(x: &[f32]) -> Several {
+    let mut padded = [0.0; FLOATS];
+    let x = x.first_chunk().unwrap_or_else(|| {
+        padded[..x.len()].copy_from_slice(x);
+        &padded
+    });
     let mut lanes = [_mm256_setzero_ps(); TOGETHER];
     for (lanes, x) in lanes.iter_mut().zip(x.as_chunks().0) {
         *lanes = load(x);
@@ -80,10 +65,22 @@ fn load_several(x: &[f32; FLOATS]) -> Several {
     lanes
 }
 
+/// The reverse of [`load_part`].
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn store_part(x: &mut [f32], lanes: Several) {
+    if let Some(x) = x.first_chunk_mut::<FLOATS>() {
+        return store_several(x, lanes);
+    }
+    let mut padded = [0.0; FLOATS];
+    store_several(&mut padded, lanes);
+    x.copy_from_slice(&padded[..x.len()]);
+}
+
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_several(x: &mut [f32; FLOATS], lanes: Several) {
-    for (lanes, x) in lanes.into_iter().zip(x.as_chunks_mut().0) {
+    for (x, lanes) in x.as_chunks_mut().0.iter_mut().zip(lanes) {
         store(x, lanes);
     }
 }

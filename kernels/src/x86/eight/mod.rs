@@ -2,7 +2,9 @@
 //! walking over a state. Channels that fill no register are left to the portable kernels, compiled for AVX2.
 
 mod act;
+pub(super) mod attention;
 pub(super) mod conv;
+pub(super) mod gates;
 mod lanes;
 pub(super) mod norm;
 pub(super) mod scan;

@@ -41,9 +41,8 @@ fn walk<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, mut y: RowsMut<
         let mut at = head * per_head;
         while at < end {
             let count = if end - at < SIXTEEN { end - at } else { ((end - at) / SIXTEEN * SIXTEEN).min(PART) };
-            let range = at..at + count;
-            let Some(part) = part(scan, states.clone(), range.clone()) else { return };
-            let (Some([h]), Some([mut y])) = (h.reborrow().columns([range.clone()]), y.reborrow().columns([range])) else { return };
+            let Some(part) = part(scan, states.clone(), at..at + count) else { return };
+            let (Some(h), Some(mut y)) = (h.take_columns(count), y.take_columns(count)) else { return };
             if has_rows && count >= SIXTEEN {
                 // SAFETY: there are whole registers of channels, and all rows.
                 unsafe { pass::<S>(&part, h, &mut y) };
