@@ -197,11 +197,11 @@ proptest! {
 
     #[test]
     fn gated_delta_rules(
-        seed in 0..u64::MAX / 2, key_dim in 1usize..40, value_dim in 1usize..70, key_heads in 1usize..3, per_key in 1usize..3, half: bool,
+        seed in 0..u64::MAX / 2, key_dim in 1usize..40, value_dim in prop_oneof![1usize..70, (1usize..10).prop_map(|n| 16 * n)], key_heads in 1usize..3, per_key in 1usize..3, half: bool, is_strange in prop::bool::weighted(0.2),
     ) {
         let heads = key_heads * per_key;
-        let [q, k] = [0, 1].map(|i| numbers(seed + i, key_heads * key_dim, 2.0));
-        let v = numbers(seed + 2, heads * value_dim, 2.0);
+        let [q, k] = [0, 1].map(|i| strange(numbers(seed + i, key_heads * key_dim, 2.0), is_strange));
+        let v = strange(numbers(seed + 2, heads * value_dim, 2.0), is_strange);
         let [a, b, dt_bias] = [3, 4, 5].map(|i| numbers(seed + i, heads, 3.0));
         let decay = negative(seed + 6, heads, 2.0);
         same(|kernels| {

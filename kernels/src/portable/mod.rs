@@ -31,6 +31,8 @@ pub(crate) use attention::{LARGEST, Products, QUERY_GROUP, WEIGHT_GROUP};
 pub(crate) use attention::{Plain, attend};
 pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub(crate) use gated_delta::Head as DeltaHead;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
 #[cfg(feature = "hadamard")]

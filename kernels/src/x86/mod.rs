@@ -49,6 +49,7 @@ const EIGHT_LANES: KernelTable = KernelTable {
     conv1d: eight::conv::conv1d,
     scan: eight::scan::scan,
     ssd: eight::ssd::ssd,
+    gated_delta_step: eight::gated_delta::gated_delta_step,
     lstm_step: eight::gates::lstm_step,
     gru_step: eight::gates::gru_step,
     norm: eight::norm::norm,

@@ -111,3 +111,14 @@ pub(super) fn to_array(lanes: [__m256; PAIR]) -> [f32; SIXTEEN] {
     }
     x
 }
+
+/// `C` times sixteen numbers.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn several<const C: usize>(x: &[[f32; SIXTEEN]; C]) -> [[__m256; PAIR]; C] {
+    let mut lanes = [[_mm256_setzero_ps(); PAIR]; C];
+    for (lanes, x) in lanes.iter_mut().zip(x) {
+        *lanes = sixteen(x);
+    }
+    lanes
+}

@@ -4,6 +4,7 @@
 mod act;
 pub(super) mod attention;
 pub(super) mod conv;
+pub(super) mod gated_delta;
 pub(super) mod gates;
 mod lanes;
 pub(super) mod norm;

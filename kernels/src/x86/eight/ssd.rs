@@ -2,7 +2,7 @@
 //! cache while all tokens pass.
 
 use super::act::{each, exp, softplus};
-use super::lanes::{PAIR, SIXTEEN, TOGETHER, map_with, sixteen, to_array};
+use super::lanes::{PAIR, SIXTEEN, TOGETHER, map_with, several, sixteen, to_array};
 use crate::portable::{self, stored::Stored};
 use crate::rows::RowsMut;
 use crate::state::StateMut;
@@ -129,9 +129,14 @@ impl<'a> Head<'a> {
                 let (x, y) = (&self.ssd.x.row(t)[channels.clone()], &mut y.row_mut(t)[channels]);
                 let (Some(x), Some(y)) = (x.as_chunks().0.first_chunk(), y.as_chunks_mut().0.first_chunk_mut()) else { continue };
                 let (x, dt) = (several::<C>(x), _mm256_set1_ps(self.passing.dt[i][self.lane]));
+                // A loop, where `map` would be a call.
+                let mut dx = x;
+                for dx in dx.as_flattened_mut() {
+                    *dx = _mm256_mul_ps(dt, *dx);
+                }
                 let mut pass = Pass {
                     decay: _mm256_set1_ps(self.passing.decay[i][self.lane]),
-                    dx: x.map(|x| x.map(|x| _mm256_mul_ps(dt, x))),
+                    dx,
                     sum: if n == 0 { [[_mm256_setzero_ps(); PAIR]; C] } else { several(y) },
                 };
                 let states = self.group + n..self.group + end;
@@ -154,17 +159,6 @@ impl<'a> Head<'a> {
         }
         C * SIXTEEN
     }
-}
-
-/// `C` times sixteen numbers.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn several<const C: usize>(x: &[[f32; SIXTEEN]; C]) -> [[__m256; PAIR]; C] {
-    let mut lanes = [[_mm256_setzero_ps(); PAIR]; C];
-    for (lanes, x) in lanes.iter_mut().zip(x) {
-        *lanes = sixteen(x);
-    }
-    lanes
 }
 
 /// A token at some columns of a head, on its way through the rows.
