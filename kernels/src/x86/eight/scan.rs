@@ -92,10 +92,12 @@ unsafe fn pass<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, y: &mut 
             each!(i < TOGETHER: _mm256_mul_ps(dt[i], gap))
         });
     }
-    let mut near = Near { a: [[0.0; SIXTEEN]; STATES], h: [[S::Cell::default(); SIXTEEN]; STATES] };
-    for at in (0..scan.x.width()).step_by(SIXTEEN) {
-        // SAFETY: the caller's promise.
-        unsafe { all_tokens::<S>(scan, at, &mut h, y, &mut near) };
+    // SAFETY: the caller's promise; and a few states have room near.
+    unsafe {
+        match scan.x.rows() > 1 && scan.b.width() <= STATES {
+            true => near::<S>(scan, &mut h, y),
+            false => far::<S>(scan, &mut h, y),
+        }
     }
     for t in 0..scan.x.rows() {
         let (x, y) = (scan.x.row(t), y.row_mut(t));
@@ -111,46 +113,48 @@ unsafe fn pass<S: Stored>(scan: &Scan<'_>, mut h: RowsMut<'_, S::Cell>, y: &mut 
     }
 }
 
-/// Copies of the rates and the state of sixteen channels while several tokens pass: rows of the whole are often so far apart that the first-level
-/// cache has room for few of them.
-struct Near<C> {
-    a: [[f32; SIXTEEN]; STATES],
-    h: [[C; SIXTEEN]; STATES],
-}
-
-/// Takes all tokens through the states of the channels from `at`.
+/// Takes all tokens through the states, where they are.
 ///
 /// # Safety
 /// As for [`pass`].
 #[inline]
 #[target_feature(enable = "avx2,f16c")]
-unsafe fn all_tokens<S: Stored>(scan: &Scan<'_>, at: usize, h: &mut RowsMut<'_, S::Cell>, y: &mut RowsMut<'_>, near: &mut Near<S::Cell>) {
-    let (tokens, d_state) = (scan.x.rows(), scan.b.width());
-    let there = Walk::<S> {
-        a: scan.a.row(0).as_ptr().wrapping_add(at),
-        a_stride: scan.a.stride(),
-        h_stride: h.stride(),
-        h: h.row_mut(0).as_mut_ptr().wrapping_add(at),
-    };
-    if tokens == 1 || d_state > STATES {
-        for t in 0..tokens {
+unsafe fn far<S: Stored>(scan: &Scan<'_>, h: &mut RowsMut<'_, S::Cell>, y: &mut RowsMut<'_>) {
+    for at in (0..scan.x.width()).step_by(SIXTEEN) {
+        let walk = Walk::<S>::new(scan, h, at);
+        for t in 0..scan.x.rows() {
             // SAFETY: the caller's promise.
-            unsafe { there.step(scan, t, at, y) };
+            unsafe { walk.step::<true>(scan, t, at, y) };
         }
-        return;
     }
-    // SAFETY: as above; and there are no more states than there is room for.
-    unsafe {
-        for n in 0..d_state {
-            near.a[n] = *there.a.add(n * there.a_stride).cast();
-            near.h[n] = *there.h.add(n * there.h_stride).cast();
-        }
-        let walk = Walk::<S> { a: near.a.as_ptr().cast(), a_stride: SIXTEEN, h: near.h.as_mut_ptr().cast(), h_stride: SIXTEEN };
-        for t in 0..tokens {
-            walk.step(scan, t, at, y);
-        }
-        for n in 0..d_state {
-            *there.h.add(n * there.h_stride).cast() = near.h[n];
+}
+
+/// The same, with copies of the rates and the state of sixteen channels while the tokens pass: rows of the whole are often so far apart that the
+/// first-level cache has room for few of them.
+///
+/// # Safety
+/// As for [`pass`], and there are no more states than [`STATES`].
+#[inline]
+#[target_feature(enable = "avx2,f16c")]
+unsafe fn near<S: Stored>(scan: &Scan<'_>, h: &mut RowsMut<'_, S::Cell>, y: &mut RowsMut<'_>) {
+    let mut near_a = [[0.0f32; SIXTEEN]; STATES];
+    let mut near_h = [[S::Cell::default(); SIXTEEN]; STATES];
+    let d_state = scan.b.width();
+    for at in (0..scan.x.width()).step_by(SIXTEEN) {
+        let far = Walk::<S>::new(scan, h, at);
+        // SAFETY: the caller's promise.
+        unsafe {
+            for n in 0..d_state {
+                near_a[n] = *far.a.add(n * far.a_stride).cast();
+                near_h[n] = *far.h.add(n * far.h_stride).cast();
+            }
+            let walk = Walk::<S> { a: near_a.as_ptr().cast(), a_stride: SIXTEEN, h: near_h.as_mut_ptr().cast(), h_stride: SIXTEEN };
+            for t in 0..scan.x.rows() {
+                walk.step::<false>(scan, t, at, y);
+            }
+            for n in 0..d_state {
+                *far.h.add(n * far.h_stride).cast() = near_h[n];
+            }
         }
     }
 }
@@ -174,13 +178,20 @@ struct Channels {
 }
 
 impl<S: Stored> Walk<S> {
-    /// Takes token `t` through the states of the channels from `at`.
+    /// The channels from `at`.
+    #[inline]
+    fn new(scan: &Scan<'_>, h: &mut RowsMut<'_, S::Cell>, at: usize) -> Self {
+        let (a_stride, h_stride) = (scan.a.stride(), h.stride());
+        Walk { a: scan.a.row(0).as_ptr().wrapping_add(at), a_stride, h: h.row_mut(0).as_mut_ptr().wrapping_add(at), h_stride }
+    }
+
+    /// Takes token `t` through the states of the channels from `at`. `FAR` asks for what the channels to come need.
     ///
     /// # Safety
     /// Both `a` and `h` have a row of sixteen channels for each state.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn step(&self, scan: &Scan<'_>, t: usize, at: usize, y: &mut RowsMut<'_>) {
+    unsafe fn step<const FAR: bool>(&self, scan: &Scan<'_>, t: usize, at: usize, y: &mut RowsMut<'_>) {
         let (Some(x), Some(y)) = (scan.x.row(t)[at..].first_chunk(), y.row_mut(t)[at..].first_chunk_mut()) else { return };
         let (x, dt) = (sixteen(x), sixteen(y));
         let dx = each!(i < PAIR: _mm256_mul_ps(dt[i], x[i]));
@@ -189,12 +200,12 @@ impl<S: Stored> Walk<S> {
         let (mut a, mut h) = (self.a, self.h);
         for (b, c) in b_pairs.iter().zip(c_pairs) {
             // SAFETY: there are as many states.
-            unsafe { self.states::<2, { 2 * PAIR }>(a, h, b, c, &mut channels) };
+            unsafe { self.states::<2, { 2 * PAIR }, FAR>(a, h, b, c, &mut channels) };
             (a, h) = (a.wrapping_add(2 * self.a_stride), h.wrapping_add(2 * self.h_stride));
         }
         if let ([b], [c]) = (b_rest, c_rest) {
             // SAFETY: as above.
-            unsafe { self.states::<1, PAIR>(a, h, &[*b], &[*c], &mut channels) };
+            unsafe { self.states::<1, PAIR, FAR>(a, h, &[*b], &[*c], &mut channels) };
         }
         *y = to_array(channels.sum);
     }
@@ -205,7 +216,7 @@ impl<S: Stored> Walk<S> {
     /// There are as many rows of sixteen channels.
     #[inline]
     #[target_feature(enable = "avx2,f16c")]
-    unsafe fn states<const N: usize, const K: usize>(
+    unsafe fn states<const N: usize, const K: usize, const FAR: bool>(
         &self,
         a: *const f32,
         h: *mut S::Cell,
@@ -216,9 +227,11 @@ impl<S: Stored> Walk<S> {
         let Channels { dt, dx, mut sum } = *channels;
         let mut exponents = [_mm256_setzero_ps(); K];
         for i in 0..N {
-            // Rows are far apart: no processor follows so many at once by itself.
-            _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(i * self.a_stride + AHEAD).cast());
-            _mm_prefetch::<_MM_HINT_T0>(h.wrapping_add(i * self.h_stride + AHEAD).cast());
+            if FAR {
+                // Rows are far apart: no processor follows so many at once by itself.
+                _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(i * self.a_stride + AHEAD).cast());
+                _mm_prefetch::<_MM_HINT_T0>(h.wrapping_add(i * self.h_stride + AHEAD).cast());
+            }
             // SAFETY: the caller's promise.
             let a = sixteen(unsafe { &*a.add(i * self.a_stride).cast() });
             for r in 0..PAIR {
