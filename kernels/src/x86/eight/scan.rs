@@ -145,15 +145,20 @@ unsafe fn near<S: Stored>(scan: &Scan<'_>, h: &mut RowsMut<'_, S::Cell>, y: &mut
         // SAFETY: the caller's promise.
         unsafe {
             for n in 0..d_state {
-                near_a[n] = *far.a.add(n * far.a_stride).cast();
-                near_h[n] = *far.h.add(n * far.h_stride).cast();
+                near_a[n] = *far.a.add(n * far.a_stride).cast::<[f32; SIXTEEN]>();
+                near_h[n] = *far.h.add(n * far.h_stride).cast::<[S::Cell; SIXTEEN]>();
             }
-            let walk = Walk::<S> { a: near_a.as_ptr().cast(), a_stride: SIXTEEN, h: near_h.as_mut_ptr().cast(), h_stride: SIXTEEN };
+            let walk = Walk::<S> {
+                a: near_a.as_flattened().as_ptr(),
+                a_stride: SIXTEEN,
+                h: near_h.as_flattened_mut().as_mut_ptr(),
+                h_stride: SIXTEEN,
+            };
             for t in 0..scan.x.rows() {
                 walk.step::<false>(scan, t, at, y);
             }
             for n in 0..d_state {
-                *far.h.add(n * far.h_stride).cast() = near_h[n];
+                *far.h.add(n * far.h_stride).cast::<[S::Cell; SIXTEEN]>() = near_h[n];
             }
         }
     }
