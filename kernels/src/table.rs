@@ -547,7 +547,7 @@ macro_rules! compile_table {
         }
         $(#[$attribute])*
         fn attend(attention: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
-            $crate::portable::attend(attention, scores, out);
+            $crate::portable::attend::<$crate::portable::Plain>(attention, scores, out);
         }
         $(#[$attribute])*
         fn silu_multiply(x: &mut [f32], y: &[f32]) {

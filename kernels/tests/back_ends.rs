@@ -28,6 +28,21 @@ fn int4(x: &[f32], head_dim: usize) -> (Vec<int4::Codes>, Vec<u16>) {
     x.chunks(head_dim).flat_map(|x| x.chunks(32)).map(group).unzip()
 }
 
+/// `x`; if `is_strange` is set, with numbers among them that no model should make.
+fn strange(mut x: Vec<f32>, is_strange: bool) -> Vec<f32> {
+    let strange = [f32::NAN, 1e30, -0.0, f32::INFINITY, 1e-40, f32::NEG_INFINITY, 60.0, -f32::NAN];
+    if is_strange {
+        // Each place has a hash of its own, which goes on where the numbers of a vector end.
+        for (i, x) in x.iter_mut().enumerate() {
+            let place = (x.to_bits() as usize).wrapping_mul(0x9e37_79b9) >> 8;
+            if (place + i).is_multiple_of(41) {
+                *x = strange[place % strange.len()];
+            }
+        }
+    }
+    x
+}
+
 fn negative(seed: u64, count: usize, by: f32) -> Vec<f32> {
     numbers(seed, count, by).into_iter().map(|x| -x.abs()).collect()
 }
@@ -36,9 +51,9 @@ fn codes(seed: u64, count: usize) -> Vec<i8> {
     numbers(seed, count, 127.0).into_iter().map(|x| x as i8).collect()
 }
 
-/// Runs `kernel` with every table; its results must be those of the first.
+/// Runs `kernel` with every table; its results must be those of the first. Which NaN it is does not matter.
 fn same(kernel: impl Fn(&KernelTable) -> Vec<f32>) -> Result<(), TestCaseError> {
-    let bits = |table| kernel(table).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let bits = |table| kernel(table).into_iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect::<Vec<_>>();
     let mut tables = available();
     let want = bits(tables.next().unwrap());
     for table in tables {
@@ -103,15 +118,16 @@ proptest! {
 
     #[test]
     fn scans(
-        seed in 0..u64::MAX / 2, per_head in prop_oneof![1usize..80, 480usize..600], heads in 1usize..3, d_state in 1usize..40,
+        seed in 0..u64::MAX / 2, per_head in prop_oneof![1usize..80, 480usize..600], heads in 1usize..3, d_state in prop_oneof![1usize..40, 60usize..70],
         tokens in prop_oneof![1usize..40, Just(1)], dt_by in prop::sample::select(vec![12.0, 12.0, 1e5]), gate: bool, gap in 0.5f32..2.0, half: bool,
+        is_strange in prop::bool::weighted(0.2),
     ) {
         let width = heads * per_head;
-        let wide = |i, by| numbers(seed + i, tokens * (width + 3), by);
+        let wide = |i, by| strange(numbers(seed + i, tokens * (width + 3), by), is_strange);
         // Large step sizes take decays beyond what they are expected to be.
         let (x, dt, z) = (wide(0, 2.0), wide(1, dt_by), wide(2, 4.0));
         let [b, c] = [3, 4].map(|i| numbers(seed + i, tokens * (heads * d_state + 3), 1.0));
-        let a = negative(seed + 5, d_state * (width + 3), 8.0);
+        let a = strange(negative(seed + 5, d_state * (width + 3), 8.0), is_strange);
         let (dt_bias, d) = (numbers(seed + 6, width, 1.0), numbers(seed + 7, width, 1.0));
         same(|kernels| {
             let mut h = Kept::new(seed + 8, d_state, width, half);
@@ -136,9 +152,9 @@ proptest! {
 
     #[test]
     fn dual_recurrences(
-        seed in 0..u64::MAX / 2, head_dim in prop_oneof![1usize..150, Just(16)], per_group in 1usize..12, groups in 1usize..4,
-        d_state in prop_oneof![1usize..131, prop::sample::select(vec![4usize, 8, 16])], tokens in 1usize..40, streams in 1usize..40, cut: bool,
-        half: bool,
+        seed in 0..u64::MAX / 2, head_dim in prop_oneof![1usize..150, Just(16), (1usize..10).prop_map(|n| 16 * n)], per_group in 1usize..12, groups in 1usize..4,
+        d_state in prop_oneof![1usize..131, prop::sample::select(vec![4usize, 8, 16, 256])], tokens in 1usize..40, streams in 1usize..40, cut: bool,
+        half: bool, is_strange in prop::bool::weighted(0.2),
     ) {
         let all_heads = per_group * groups;
         let first_head = if cut { all_heads / 2 } else { 0 };
@@ -149,10 +165,10 @@ proptest! {
             1 => (streams, streams),
             _ => (streams.min(4), streams.min(4) * (tokens % 4)),
         };
-        let x = numbers(seed, tokens * (heads * head_dim + 3), 2.0);
-        let dt = numbers(seed + 1, tokens * (heads + 3), 12.0);
+        let x = strange(numbers(seed, tokens * (heads * head_dim + 3), 2.0), is_strange);
+        let dt = strange(numbers(seed + 1, tokens * (heads + 3), 12.0), is_strange);
         let [b, c] = [2, 3].map(|i| numbers(seed + i, tokens * (groups * d_state + 3), 1.0));
-        let a = negative(seed + 4, heads, 4.0);
+        let a = strange(negative(seed + 4, heads, 4.0), is_strange);
         let (dt_bias, d) = (numbers(seed + 5, heads, 1.0), numbers(seed + 6, heads, 1.0));
         same(|kernels| {
             let mut states: Vec<Kept> = (0..streams).map(|i| Kept::new(seed + 7 + i as u64, heads, d_state * head_dim, half)).collect();
@@ -181,11 +197,11 @@ proptest! {
 
     #[test]
     fn gated_delta_rules(
-        seed in 0..u64::MAX / 2, key_dim in 1usize..40, value_dim in 1usize..70, key_heads in 1usize..3, per_key in 1usize..3, half: bool,
+        seed in 0..u64::MAX / 2, key_dim in 1usize..40, value_dim in prop_oneof![1usize..70, (1usize..10).prop_map(|n| 16 * n)], key_heads in 1usize..3, per_key in 1usize..3, half: bool, is_strange in prop::bool::weighted(0.2),
     ) {
         let heads = key_heads * per_key;
-        let [q, k] = [0, 1].map(|i| numbers(seed + i, key_heads * key_dim, 2.0));
-        let v = numbers(seed + 2, heads * value_dim, 2.0);
+        let [q, k] = [0, 1].map(|i| strange(numbers(seed + i, key_heads * key_dim, 2.0), is_strange));
+        let v = strange(numbers(seed + 2, heads * value_dim, 2.0), is_strange);
         let [a, b, dt_bias] = [3, 4, 5].map(|i| numbers(seed + i, heads, 3.0));
         let decay = negative(seed + 6, heads, 2.0);
         same(|kernels| {
@@ -233,12 +249,13 @@ proptest! {
     #[test]
     fn convolutions(
         seed in 0..u64::MAX / 2, channels in 1usize..80, taps in 1usize..6, tokens in 1usize..10, has_bias: bool, silu: bool,
+        is_strange in prop::bool::weighted(0.2),
     ) {
         let weight = numbers(seed, taps * (channels + 3), 1.0);
         let bias = numbers(seed + 1, channels, 1.0);
         same(|kernels| {
             let mut state = numbers(seed + 2, taps * (channels + 3), 9.0);
-            let mut x = numbers(seed + 3, tokens * (channels + 3), 9.0);
+            let mut x = strange(numbers(seed + 3, tokens * (channels + 3), 9.0), is_strange);
             let conv = Conv1d { weight: rows(&weight, taps, channels), bias: has_bias.then_some(&bias), taps, silu };
             kernels.conv1d(&conv, rows_mut(&mut state, taps - 1, channels), rows_mut(&mut x, tokens, channels));
             [state, x].concat()
@@ -246,9 +263,11 @@ proptest! {
     }
 
     #[test]
-    fn norms(seed in 0..u64::MAX / 2, width in 1usize..200, groups in 1usize..4, kind in 0usize..3, with in 0u8..16) {
+    fn norms(
+        seed in 0..u64::MAX / 2, width in 1usize..200, groups in 1usize..4, kind in 0usize..3, with in 0u8..16, is_strange in prop::bool::weighted(0.2),
+    ) {
         let count = groups * width;
-        let part = |bit: u8| (with & bit != 0).then(|| numbers(seed + u64::from(bit), count, 3.0));
+        let part = |bit: u8| (with & bit != 0).then(|| strange(numbers(seed + u64::from(bit), count, 3.0), is_strange));
         let (weight, bias, gate) = (part(1), part(2), part(4));
         same(|kernels| {
             let mut x = numbers(seed + 9, count, 5.0);
@@ -267,10 +286,10 @@ proptest! {
     }
 
     #[test]
-    fn gated_units(seed in 0..u64::MAX / 2, len in 1usize..200) {
+    fn gated_units(seed in 0..u64::MAX / 2, len in 1usize..200, is_strange in prop::bool::weighted(0.2)) {
         let y = numbers(seed, len, 1.0);
         same(|kernels| {
-            let mut x = numbers(seed + 1, len, 30.0);
+            let mut x = strange(numbers(seed + 1, len, 30.0), is_strange);
             kernels.silu_multiply(&mut x, &y);
             x
         })?;

@@ -5,11 +5,42 @@ use super::act::{exp, round_to_i16};
 use super::reduce::{LANES, dot, sum_of};
 use crate::table::{Attention, Cache};
 
+/// Exact sums of products of rounded queries or weights with 8-bit codes: what back-ends may have instructions for.
+pub(crate) trait Products {
+    /// `sum_i q[i] * key[i]`, over the shorter of the two.
+    fn dot(q: &[i16], key: &[i8]) -> i32;
+
+    /// `sum_j weights[j] * values[j * width + i]` of sixteen columns `i`; rows that are cut off count as zeros.
+    fn columns(weights: &[i16], values: &[i8], width: usize) -> [i32; LANES];
+}
+
+/// In plain arithmetic.
+pub(crate) enum Plain {}
+
+impl Products for Plain {
+    #[inline(always)]
+    fn dot(q: &[i16], key: &[i8]) -> i32 {
+        q.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum()
+    }
+
+    #[inline(always)]
+    fn columns(weights: &[i16], values: &[i8], width: usize) -> [i32; LANES] {
+        let mut sums = [0i32; LANES];
+        for (&weight, values) in weights.iter().zip(values.chunks(width.max(1))) {
+            let Some(values) = values.first_chunk::<LANES>() else { break };
+            for i in 0..LANES {
+                sums[i] += i32::from(weight) * i32::from(values[i]);
+            }
+        }
+        sums
+    }
+}
+
 /// `out[h] = softmax(scale * q[h] . keys) . values`, query head `h` reading key-value head `h / (heads / kv_heads)`.
 ///
 /// `scores` is working space for `len` numbers. Cached positions are visited in storage order.
 #[inline(always)]
-pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
+pub(crate) fn attend<P: Products>(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
     let head_dim = a.head_dim.max(1);
     let heads = a.q.len() / head_dim;
     let per_kv_head = (heads / a.kv_heads.max(1)).max(1);
@@ -48,9 +79,9 @@ pub(crate) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
                     key_scales: key_scales.get(positions.clone()).unwrap_or_default(),
                     value_scales: value_scales.get(positions).unwrap_or_default(),
                 };
-                score_rounded(&part, q, a.scale, scores);
+                score_rounded::<P>(&part, q, a.scale, scores);
                 let total = softmax_weights(scores);
-                sum_rounded(&part, scores, out);
+                sum_rounded::<P>(&part, scores, out);
                 divide(out, total);
             }
         }
@@ -79,7 +110,7 @@ pub(crate) const LARGEST: f32 = 16_383.0;
 
 /// `scores[j] = scale * q . keys[j]`.
 #[inline(always)]
-fn score_rounded(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32]) {
+fn score_rounded<P: Products>(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32]) {
     let head_dim = q.len().max(1);
     for (group, q) in q.chunks(QUERY_GROUP).enumerate() {
         let mut codes = [0; QUERY_GROUP];
@@ -87,8 +118,7 @@ fn score_rounded(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32])
         let codes = codes.get(..q.len()).unwrap_or_default();
         for (score, key) in scores.iter_mut().zip(cache.keys.chunks_exact(head_dim)) {
             let key = key.get(group * QUERY_GROUP..).unwrap_or_default();
-            let sum: i32 = codes.iter().zip(key).map(|(&q, &k)| i32::from(q) * i32::from(k)).sum();
-            let term = sum as f32 * scale;
+            let term = P::dot(codes, key) as f32 * scale;
             *score = if group == 0 { term } else { *score + term };
         }
     }
@@ -99,7 +129,7 @@ fn score_rounded(cache: &Rounded<'_>, q: &[f32], scale: f32, scores: &mut [f32])
 
 /// `out = sum_j weights[j] * values[j]`.
 #[inline(always)]
-fn sum_rounded(cache: &Rounded<'_>, weights: &mut [f32], out: &mut [f32]) {
+fn sum_rounded<P: Products>(cache: &Rounded<'_>, weights: &mut [f32], out: &mut [f32]) {
     let head_dim = out.len().max(1);
     out.fill(0.0);
     for (weight, &value_scale) in weights.iter_mut().zip(cache.value_scales) {
@@ -112,14 +142,7 @@ fn sum_rounded(cache: &Rounded<'_>, weights: &mut [f32], out: &mut [f32]) {
         let (chunks, rest) = out.as_chunks_mut::<LANES>();
         let mut at = 0;
         for out in chunks {
-            let mut sums = [0i32; LANES];
-            for (&weight, values) in codes.iter().zip(values.chunks_exact(head_dim)) {
-                let Some(values) = values.get(at..).and_then(|v| v.first_chunk::<LANES>()) else { break };
-                for i in 0..LANES {
-                    sums[i] += i32::from(weight) * i32::from(values[i]);
-                }
-            }
-            for (out, sum) in out.iter_mut().zip(sums) {
+            for (out, sum) in out.iter_mut().zip(P::columns(codes, values.get(at..).unwrap_or_default(), head_dim)) {
                 *out += sum as f32 * scale;
             }
             at += LANES;

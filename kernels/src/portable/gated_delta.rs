@@ -19,19 +19,10 @@ use crate::table::GatedDelta;
 #[inline(always)]
 pub(crate) fn gated_delta_step<S: Stored>(delta: &GatedDelta<'_>, mut state: RowsMut<'_, S::Cell>, y: &mut [f32]) {
     let heads = delta.a.len();
-    let key_heads = delta.key_heads.max(1);
-    let (key_dim, value_dim) = (delta.k.len() / key_heads, delta.v.len() / heads.max(1));
-    let heads_per_key = (heads / key_heads).max(1);
+    let value_dim = delta.v.len() / heads.max(1);
     for head in 0..heads {
         let state = state.row_mut(head);
-        let at_head = |v: &[f32]| v.get(head).copied().unwrap_or(0.0);
-        let decay = exp(at_head(delta.decay) * softplus(at_head(delta.a) + at_head(delta.dt_bias)));
-        let beta = delta.beta_scale * sigmoid(at_head(delta.b));
-        let key = head / heads_per_key * key_dim;
-        let k = delta.k.get(key..key + key_dim).unwrap_or_default();
-        let q = delta.q.get(key..key + key_dim).unwrap_or_default();
-        let inverse_length = |x: &[f32]| 1.0 / sqrt(sum_of(x, |x| x * x) + delta.eps);
-        let (k_factor, q_factor) = (inverse_length(k), inverse_length(q) * delta.scale);
+        let Head { decay, beta, k, q, k_factor, q_factor } = Head::new(delta, head);
         let first = head * value_dim;
         let mut at = 0;
         while at < value_dim {
@@ -65,5 +56,33 @@ pub(crate) fn gated_delta_step<S: Stored>(delta: &GatedDelta<'_>, mut state: Row
             store(y, first + at, first + value_dim, sum);
             at += WIDTH;
         }
+    }
+}
+
+/// What is known of a head before its state is seen.
+pub(crate) struct Head<'a> {
+    pub(crate) decay: f32,
+    pub(crate) beta: f32,
+    /// (key_dim)
+    pub(crate) k: &'a [f32],
+    /// (key_dim)
+    pub(crate) q: &'a [f32],
+    pub(crate) k_factor: f32,
+    pub(crate) q_factor: f32,
+}
+
+impl<'a> Head<'a> {
+    #[inline(always)]
+    pub(crate) fn new(delta: &GatedDelta<'a>, head: usize) -> Self {
+        let key_heads = delta.key_heads.max(1);
+        let key_dim = delta.k.len() / key_heads;
+        let at_head = |v: &[f32]| v.get(head).copied().unwrap_or(0.0);
+        let decay = exp(at_head(delta.decay) * softplus(at_head(delta.a) + at_head(delta.dt_bias)));
+        let beta = delta.beta_scale * sigmoid(at_head(delta.b));
+        let key = head / (delta.a.len() / key_heads).max(1) * key_dim;
+        let k = delta.k.get(key..key + key_dim).unwrap_or_default();
+        let q = delta.q.get(key..key + key_dim).unwrap_or_default();
+        let inverse_length = |x: &[f32]| 1.0 / sqrt(sum_of(x, |x| x * x) + delta.eps);
+        Head { decay, beta, k, q, k_factor: inverse_length(k), q_factor: inverse_length(q) * delta.scale }
     }
 }

@@ -26,11 +26,13 @@ mod table;
 /// Whether registers hold one number, as microcontrollers' do. It changes no bit, only what is done at once.
 const SCALAR: bool = cfg!(any(target_arch = "arm", target_arch = "riscv32"));
 
-pub(crate) use attention::attend;
 #[cfg(all(target_arch = "x86_64", feature = "std"))]
-pub(crate) use attention::{LARGEST, QUERY_GROUP, WEIGHT_GROUP};
+pub(crate) use attention::{LARGEST, Products, QUERY_GROUP, WEIGHT_GROUP};
+pub(crate) use attention::{Plain, attend};
 pub(crate) use conv::conv1d;
 pub(crate) use diag::diag_step;
+#[cfg(all(target_arch = "x86_64", feature = "std"))]
+pub(crate) use gated_delta::Head as DeltaHead;
 pub(crate) use gated_delta::gated_delta_step;
 pub(crate) use gates::{gru_step, lstm_step};
 #[cfg(feature = "hadamard")]

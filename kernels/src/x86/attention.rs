@@ -38,7 +38,7 @@ pub(super) fn attend(a: &Attention<'_>, scores: &mut [f32], out: &mut [f32]) {
         Cache::Int8 { .. } => None,
     };
     if is_done.is_none() {
-        portable::attend(a, scores, out);
+        portable::attend::<portable::Plain>(a, scores, out);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The portable kernels compiled for wider registers, and the one instruction the compiler does not find by itself: a look-up
 //! of sixteen 4-bit codes at once. [`vnni`], [`planes`], [`avx2`], [`floats`] and the
-//! kernels for sixteen lanes are written by hand.
+//! kernels for sixteen lanes, some also for [`eight`], are written by hand.
 
 mod act;
 mod attention;
@@ -9,6 +9,7 @@ mod attention_int8;
 mod avx2;
 mod avx2_planes;
 mod conv;
+mod eight;
 mod floats;
 mod gates;
 mod hadamard;
@@ -46,6 +47,15 @@ static AVX512_VNNI: KernelTable = KernelTable { name: "avx512vnni", matmul: vnni
 const EIGHT_LANES: KernelTable = KernelTable {
     matmul: avx2_matmul,
     quantize_activations: round::quantize_activations_256,
+    conv1d: eight::conv::conv1d,
+    scan: eight::scan::scan,
+    ssd: eight::ssd::ssd,
+    gated_delta_step: eight::gated_delta::gated_delta_step,
+    lstm_step: eight::gates::lstm_step,
+    gru_step: eight::gates::gru_step,
+    norm: eight::norm::norm,
+    attend: eight::attention::attend,
+    silu_multiply: eight::norm::silu_multiply,
     ..compile_table!("avx2", expand_q4, stored::F16c, #[target_feature(enable = "avx2,f16c")])
 };
 const SIXTEEN_LANES: KernelTable = KernelTable {

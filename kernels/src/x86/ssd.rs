@@ -65,7 +65,7 @@ pub(super) fn ssd(ssd: &Ssd<'_>, states: &mut [StateMut<'_>], mut y: RowsMut<'_>
 }
 
 /// Width of a head and of its state; `None` if an operand is too small for them.
-fn fits(ssd: &Ssd<'_>, y: &RowsMut<'_>) -> Option<[usize; 2]> {
+pub(super) fn fits(ssd: &Ssd<'_>, y: &RowsMut<'_>) -> Option<[usize; 2]> {
     let (tokens, heads) = (ssd.x.rows(), ssd.a.len());
     let head_dim = ssd.x.width() / heads.max(1);
     let d_state = ssd.b.width() / ssd.groups.max(1);
