@@ -22,12 +22,18 @@ static __device__ __forceinline__ void cluster_wait() {
 #endif
 }
 
-// A barrier that ends its first phase when so many bytes have been sent with it.
-static __device__ __forceinline__ void cluster_barrier_init(u64* barrier, int bytes) {
+// A barrier for what one thread expects and others send.
+static __device__ __forceinline__ void cluster_barrier_init(u64* barrier) {
 #if CLUSTERS
     asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
-    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+
+// Has the barrier end its first phase when so many bytes have been sent with it. Only behind what has a block wait for its barriers.
+static __device__ __forceinline__ void cluster_barrier_expect(u64* barrier, int bytes) {
+#if CLUSTERS
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
 #endif
 }
 

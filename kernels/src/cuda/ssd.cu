@@ -273,10 +273,14 @@ static __device__ __forceinline__ void ssd_prefill(const Ssd<T>& p) {
         // Each loader arrives once more behind its copies; two warpgroups make pairs.
         warpgroup_barrier_init(ends->copied + threadIdx.x, threadIdx.x < 2 * STAGES ? WARPGROUP : 0);
     } else if (p.segments > 1 && threadIdx.x < 5 * STAGES + 2 * PANELS) {
-        cluster_barrier_init(ends->carried + threadIdx.x - 5 * STAGES, sizeof(Carry<PANELS>) / (2 * PANELS));
+        cluster_barrier_init(ends->carried + threadIdx.x - 5 * STAGES);
     }
     __syncthreads();
-    if (p.segments > 1) cluster_arrive();
+    if (p.segments > 1) {
+        if (threadIdx.x < 2 * PANELS) cluster_barrier_expect(ends->carried + threadIdx.x, sizeof(Carry<PANELS>) / (2 * PANELS));
+        __syncwarp(); // The next instruction wants whole warps.
+        cluster_arrive();
+    }
     if (threadIdx.x < WARPGROUP) {
         take_registers<104, true>();
         load_chunks(block);
