@@ -47,7 +47,11 @@ impl Bytes {
             // Files may hold -128 as well.
             Format::Q8 => pack_q8(rows, cols, row_scale, sub_scale, |row, col| code(seed, at(row, col)).saturating_sub(1), out),
             Format::Q4 => {
-                let (table, shift) = if seed.is_multiple_of(2) { (NONLINEAR_TABLE, NONLINEAR_SHIFT) } else { (LINEAR_TABLE, -90) };
+                let (mut table, mut shift) = if seed.is_multiple_of(2) { (NONLINEAR_TABLE, NONLINEAR_SHIFT) } else { (LINEAR_TABLE, -90) };
+                if seed.is_multiple_of(5) {
+                    // The one level without a negative.
+                    (table[0], shift) = (-128, 14);
+                }
                 // All eight bits: seven of the factor, one that picks the table.
                 let sub_scale = |row: usize, group: usize| (noise(seed, row * 64 + group) >> 24) as u8 as i8;
                 pack_q4(rows, cols, &table, shift, row_scale, sub_scale, |row, col| (noise(seed, at(row, col)) >> 28) as u8, out);
@@ -55,8 +59,12 @@ impl Bytes {
             #[cfg(feature = "planes")]
             _ => {
                 let bits = (format.name().as_bytes()[1] - b'0') as usize;
-                let levels: Vec<i8> = (0..1 << bits).map(|i| code(seed.wrapping_add(2), i)).map(|level| level.clamp(-110, 110)).collect();
+                let mut levels: Vec<i8> =
+                    (0..1 << bits).map(|i| code(seed.wrapping_add(2), i)).map(|level| level.clamp(-110, 110)).collect();
                 let sub_scale = |row: usize, group: usize| (noise(seed, row * 64 + group) >> 24) as u8 as i8;
+                if seed.is_multiple_of(5) {
+                    levels[0] = -128;
+                }
                 let (row_code, shift) = (|row, col| (noise(seed, at(row, col)) >> 8) as u8 % (1 << bits), 17);
                 brooklet_kernels::quant::pack_planes(format, rows, cols, (&levels, shift), row_scale, sub_scale, row_code, out);
             }

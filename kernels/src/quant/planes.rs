@@ -87,6 +87,12 @@ impl<'a> Planes<'a> {
     pub(super) fn row_scales(&self) -> &'a [[f32; TILE_ROWS]] {
         each!(self, coded => coded.row_scales)
     }
+
+    /// Value of each code.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn levels(&self) -> &'a [i8] {
+        each!(self, coded => coded.levels)
+    }
 }
 
 impl<'a, const BITS: usize> Coded<'a, BITS> {

@@ -40,6 +40,16 @@ macro_rules! each_word {
     })*};
 }
 
+/// Whether [`plain`] multiplies with such weights: a lone vector gives them its signs, and -128 has no negative. No quantizer writes such a level.
+pub(super) fn takes(weights: &Weights<'_>) -> bool {
+    match weights {
+        Weights::F32(_) | Weights::F16(_) => false,
+        Weights::Q8(_) => true,
+        Weights::Q4(q) => !q.table.contains(&i8::MIN),
+        Weights::Planes(planes) => !planes.levels().contains(&i8::MIN),
+    }
+}
+
 /// A module with the products of one back-end. Weights enter plus `$bias`; `$batch` vectors share one pass over a tile. `$dot` adds the products of
 /// four weights of eight rows with four codes, `$dot_one` does so for a lone vector and weights above -128, and `$dot_unsigned` for weights that are
 /// not below zero.

@@ -104,10 +104,10 @@ pub(crate) fn avx512_vnni() -> Option<&'static KernelTable> {
 /// The products that are not written by hand are the portable ones, compiled again.
 #[target_feature(enable = "avx2")]
 fn avx2_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
-    match matrix.weights {
-        Weights::F32(_) | Weights::F16(_) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
-        _ => avx2::plain::matmul(matrix, x, out),
+    if avx2::takes(&matrix.weights) {
+        return avx2::plain::matmul(matrix, x, out);
     }
+    portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out));
 }
 
 #[target_feature(enable = "avx2,avxvnni")]
@@ -122,7 +122,8 @@ fn avxvnni_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
 fn avx512_matmul(matrix: &Matrix<'_>, x: Activations<'_>, out: RowsMut<'_>) {
     match (&matrix.weights, x) {
         (Weights::F32(_) | Weights::F16(_), Activations::Float { x, stride }) => floats::matmul(matrix, x, stride, out),
-        (_, x) => avx2::plain::matmul(matrix, x, out),
+        (weights, x) if avx2::takes(weights) => avx2::plain::matmul(matrix, x, out),
+        (_, x) => portable::matmul(matrix, x, out, |tile, table, out| expand_q4(tile, table, out)),
     }
 }
 
