@@ -292,10 +292,13 @@ fn planes_of<'a, const BITS: usize>(q: &Coded<'a, BITS>) -> Planes<'a, Tile<BITS
 fn picked(shift: i8, bias: i32) -> impl Fn(__m256i) -> (__m256i, __m256i) {
     let start = |shift: i8| _mm256_castsi256_ps(_mm256_set1_epi32((i32::from(shift) - bias) & 0xffff));
     let (first, second) = (start(0), start(shift));
+    // A compiler that knows by how much to shift would shift bytes before they are widened, and widen them twice.
+    let by = |count: i32| _mm_cvtsi32_si128(core::hint::black_box(count));
+    let (by_one, by_all) = (by(1), by(31));
     move |sub| {
         // The lowest bit becomes the sign, by which a blend chooses.
-        let picks = _mm256_castsi256_ps(_mm256_slli_epi32::<31>(sub));
-        (_mm256_castps_si256(_mm256_blendv_ps(first, second, picks)), _mm256_srai_epi32::<1>(sub))
+        let picks = _mm256_castsi256_ps(_mm256_sll_epi32(sub, by_all));
+        (_mm256_castps_si256(_mm256_blendv_ps(first, second, picks)), _mm256_sra_epi32(sub, by_one))
     }
 }
 
