@@ -89,7 +89,7 @@ impl<'a> Planes<'a> {
     }
 
     /// Value of each code.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", feature = "std"))]
     pub(crate) fn levels(&self) -> &'a [i8] {
         each!(self, coded => coded.levels)
     }
