@@ -263,9 +263,11 @@ proptest! {
     }
 
     #[test]
-    fn norms(seed in 0..u64::MAX / 2, width in 1usize..200, groups in 1usize..4, kind in 0usize..3, with in 0u8..16) {
+    fn norms(
+        seed in 0..u64::MAX / 2, width in 1usize..200, groups in 1usize..4, kind in 0usize..3, with in 0u8..16, is_strange in prop::bool::weighted(0.2),
+    ) {
         let count = groups * width;
-        let part = |bit: u8| (with & bit != 0).then(|| numbers(seed + u64::from(bit), count, 3.0));
+        let part = |bit: u8| (with & bit != 0).then(|| strange(numbers(seed + u64::from(bit), count, 3.0), is_strange));
         let (weight, bias, gate) = (part(1), part(2), part(4));
         same(|kernels| {
             let mut x = numbers(seed + 9, count, 5.0);

@@ -2,7 +2,7 @@
 
 use super::act::{each, silu};
 use super::lanes::{TOGETHER, map, map_with, sum_of};
-use crate::portable;
+use crate::sqrt::sqrt;
 use crate::table::{Norm, NormKind};
 use core::arch::x86_64::*;
 
@@ -23,8 +23,8 @@ pub(super) fn norm(norm: &Norm<'_>, x: &mut [f32]) {
         }
         let mean_square = sum_of(x, |x| _mm512_mul_ps(x, x)) / count;
         let root = match norm.kind {
-            NormKind::RmsEpsOutside => portable::act::sqrt(mean_square) + norm.eps,
-            NormKind::Rms | NormKind::Layer => portable::act::sqrt(mean_square + norm.eps),
+            NormKind::RmsEpsOutside => sqrt(mean_square) + norm.eps,
+            NormKind::Rms | NormKind::Layer => sqrt(mean_square + norm.eps),
         };
         let inverse = _mm512_set1_ps(1.0 / root);
         map(x, |x| each!(i < TOGETHER: _mm512_mul_ps(x[i], inverse)));
