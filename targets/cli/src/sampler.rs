@@ -46,24 +46,19 @@ impl Sampler {
 
     /// The next token. Only the first `known` ids can be chosen: a vocabulary may be padded beyond what its tokenizer knows.
     pub(crate) fn choose(&mut self, logits: &[f32], known: usize) -> u32 {
-        let numbered = (0u32..).zip(logits.iter().copied().take(known)).filter(|(_, logit)| !logit.is_nan());
-        self.candidates.clear();
-        self.candidates.extend(numbered);
-        let penalty = self.sampling.repeat_penalty;
-        for (token, logit) in self.candidates.iter_mut().filter(|_| penalty != 1.0) {
-            if self.recent.contains(token) {
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-            }
-        }
-        let Some(best) = self.candidates.iter().copied().min_by(likelier) else { return 0 };
         let Sampling { temperature, top_k, top_p, .. } = self.sampling;
+        let most = if temperature <= 0.0 {
+            1
+        } else if top_k == 0 {
+            usize::MAX
+        } else {
+            top_k
+        };
+        self.gather(logits.get(..known).unwrap_or(logits), most);
+        let Some(best) = self.candidates.iter().copied().min_by(likelier) else { return 0 };
         // An infinite logit leaves nothing to weigh.
         if temperature <= 0.0 || !best.1.is_finite() {
             return best.0;
-        }
-        if (1..self.candidates.len()).contains(&top_k) {
-            self.candidates.select_nth_unstable_by(top_k - 1, likelier);
-            self.candidates.truncate(top_k);
         }
         self.candidates.sort_unstable_by(likelier);
         let weight = |logit: f32| (f64::from(logit - best.1) / f64::from(temperature)).exp();
@@ -83,6 +78,43 @@ impl Sampler {
         }
         // Rounding left a sliver behind the last candidate.
         self.candidates[..kept].last().map_or(best.0, |last| last.0)
+    }
+
+    /// Makes the `most` likeliest tokens the candidates. Never holds more than twice as many: a large vocabulary is not copied for a few of them.
+    fn gather(&mut self, logits: &[f32], most: usize) {
+        let penalty = self.sampling.repeat_penalty;
+        let mut recent: Vec<u32> = self.recent.iter().copied().filter(|_| penalty != 1.0).collect();
+        recent.sort_unstable();
+        recent.dedup();
+        let mut recent = recent.into_iter().peekable();
+        self.candidates.clear();
+        let mut last = None;
+        for (token, &logit) in (0u32..).zip(logits) {
+            let is_recent = recent.next_if_eq(&token).is_some();
+            let logit = match is_recent {
+                true if logit > 0.0 => logit / penalty,
+                true => logit * penalty,
+                false => logit,
+            };
+            if logit.is_nan() || last.is_some_and(|last| likelier(&last, &(token, logit)).is_lt()) {
+                continue;
+            }
+            self.candidates.push((token, logit));
+            if self.candidates.len() >= most.saturating_mul(2) {
+                last = self.keep(most);
+            }
+        }
+        self.keep(most);
+    }
+
+    /// Keeps the `most` likeliest candidates, if there are more; returns the last of them.
+    fn keep(&mut self, most: usize) -> Option<(u32, f32)> {
+        if self.candidates.len() <= most {
+            return None;
+        }
+        let (_, &mut last, _) = self.candidates.select_nth_unstable_by(most - 1, likelier);
+        self.candidates.truncate(most);
+        Some(last)
     }
 }
 
@@ -171,6 +203,29 @@ mod tests {
         assert_eq!(sampler.choose(&logits, 3), 0);
         (0..super::RECENT).for_each(|_| sampler.saw(2));
         assert_eq!(sampler.choose(&logits, 3), 0);
+    }
+
+    #[test]
+    fn candidates_are_the_likeliest_of_all() {
+        let mut random = SplitMix64(3);
+        for vocabulary in [1, 2, 79, 80, 81, 1000] {
+            // Few values, so that many logits are equal.
+            let logits: Vec<f32> = (0..vocabulary).map(|_| (random.unit() * 50.0).floor() as f32 - 25.0).collect();
+            let mut sampler = Sampler::new(Sampling { repeat_penalty: 1.5, ..ALL });
+            (0..vocabulary).step_by(7).for_each(|token| sampler.saw(token));
+            let heard = |token: u32| sampler.recent.contains(&token);
+            let penalised = |(token, &logit): (u32, &f32)| match heard(token) {
+                true => (token, if logit > 0.0 { logit / 1.5 } else { logit * 1.5 }),
+                false => (token, logit),
+            };
+            let mut all: Vec<(u32, f32)> = (0..).zip(&logits).map(penalised).collect();
+            all.sort_unstable_by(super::likelier);
+            for most in [1, 2, 40, 500, usize::MAX] {
+                sampler.gather(&logits, most);
+                sampler.candidates.sort_unstable_by(super::likelier);
+                assert_eq!(sampler.candidates, all[..most.min(all.len())]);
+            }
+        }
     }
 
     #[test]
