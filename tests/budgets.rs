@@ -121,7 +121,7 @@ fn twenty_budgets_in_a_row_are_kept_and_filled() {
         "mamba2": {"heads": 6, "headdim": 64, "d_state": 32, "ngroups": 1, "d_conv": 4}});
     let checkpoint = shapes::random("hybrid", config).unwrap();
     let mut graph = families::build(&checkpoint).unwrap();
-    assert_eq!(cut_tables(&mut graph, LEAST_ROWS_TO_CUT), 1);
+    assert_eq!(cut_tables(&mut graph, LEAST_ROWS_TO_CUT, None), 1);
     for i in 0..20 {
         let bits = 3.0 + 6.0 * f64::from(i) / 19.0;
         let ask = Ask { ledger: Some(&ledger), ..Ask::of(Goal::BitsPerWeight(bits)) };

@@ -1,10 +1,10 @@
-//! Embeddings and heads in pieces: the bits of whole ones; files that lack a piece are refused.
+//! Embeddings and heads in pieces, in order and in another: the bits of whole ones; files that lack a piece or name a row that is not there are refused.
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
 use brooklet::{Error, OpFault};
-use brooklet_quantize::graph::{Graph, Input};
-use brooklet_quantize::passes::{cut_projections, cut_tables};
+use brooklet_quantize::graph::{Graph, Input, Values};
+use brooklet_quantize::passes::{cut_projections, cut_tables, order_of_use};
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families, lower};
 use brooklet_tests::{File, Sequence, family_fixtures, stream};
 
@@ -26,7 +26,7 @@ fn pieces_of_one_format_give_the_bits_of_the_whole() {
         let whole = families::build(&checkpoint).unwrap();
         let mut graph = families::build(&checkpoint).unwrap();
         let projections = cut_projections(&mut graph, 1);
-        let count = cut_tables(&mut graph, 1);
+        let count = cut_tables(&mut graph, 1, None);
         cut_projections_of_all += projections;
         if !matches!(graph.input, Input::Tokens { .. }) {
             continue;
@@ -58,11 +58,56 @@ fn pieces_of_one_format_give_the_bits_of_the_whole() {
 }
 
 #[test]
+fn tables_in_another_order_give_the_bits_of_the_whole() {
+    for dir in family_fixtures() {
+        let checkpoint = Checkpoint::open(&dir).unwrap();
+        let whole = families::build(&checkpoint).unwrap();
+        let Input::Tokens { vocab, .. } = whole.input else { continue };
+        let mut graph = families::build(&checkpoint).unwrap();
+        let text: Vec<u32> = (0..4000).map(|i| i * i % 97 % vocab).collect();
+        let order = order_of_use(vocab as usize, &text);
+        assert!(!order.is_sorted());
+        cut_tables(&mut graph, 1, Some(&order));
+        let input = Sequence::open(&dir);
+        let run = |file: &File| {
+            [1, 16].map(|chunk| stream(&file.model(), kernels::detect(), &input, chunk).into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        };
+        let (a, b) = (write(&whole, Format::Q8), write(&graph, Format::Q8));
+        assert!(run(&a) == run(&b), "{}", dir.display());
+    }
+}
+
+#[test]
+fn a_place_that_is_not_there_is_refused() {
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("mamba-a")).unwrap();
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let recipe = Recipe { format: Format::Q8, embedding: None, state: StateFormat::F32, cache: CACHE };
+    for bad in 0..3 {
+        let mut graph = families::build(&checkpoint).unwrap();
+        let Input::Tokens { vocab, .. } = graph.input else { unreachable!() };
+        let order: Vec<u32> = (0..vocab).rev().collect();
+        cut_tables(&mut graph, 1, Some(&order));
+        let first = graph.embedding().start;
+        let mut places = graph.places_of(first).unwrap().to_vec();
+        match bad {
+            0 => places[3] = vocab,
+            1 => places.push(0),
+            _ => drop(places.pop()),
+        }
+        let decl = &mut graph.tensors[first - 1];
+        (decl.rows, decl.values) = (places.len(), Values::Places(places.into()));
+        let out = tempfile::tempdir().unwrap();
+        let error = lower::write_graph(&graph, &recipe, &out.path().join("model.brook"), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, brooklet_quantize::Error::Runtime(Error::Op { fault: OpFault::Shape, .. })), "{error}");
+    }
+}
+
+#[test]
 fn a_table_that_ends_too_soon_is_refused() {
     let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("mamba-a")).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
     let mut graph = families::build(&checkpoint).unwrap();
-    cut_tables(&mut graph, 1);
+    cut_tables(&mut graph, 1, None);
     // The pieces' order is that of the tensors: with another behind the first, columns or rows do not go on.
     let pieces = graph.embedding();
     graph.tensors.swap(pieces.end - 1, pieces.end);

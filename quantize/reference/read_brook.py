@@ -133,7 +133,7 @@ def sized(kind):
 tensor = slot_id = u32
 span = record(at=u32, len=u32)
 CONTENTS = ["Array", "MatrixF32", "MatrixF16", "MatrixQ8", "MatrixQ4", "Turns", "Tokenizer", "MatrixQ3", "MatrixQ5", "MatrixQ6",
-            "MatrixT2", "PackedTokenizer"]
+            "MatrixT2", "PackedTokenizer", "Places"]
 PLANES = {"MatrixT2": (2,), "MatrixQ3": (2, 1), "MatrixQ4": (4,), "MatrixQ5": (4, 1), "MatrixQ6": (4, 2)}  # widths in bits
 SECTION = record(at=u64x, crc32=u32x, rows=u32x, cols=u32x, name_at=u32x, name_len=u16x, content=enum(**dict.fromkeys(CONTENTS)))
 SLOT = record(at=u64x, capacity=u32x, heads=u32x, head_dim=u32x, sink=u32x,
@@ -211,14 +211,14 @@ def section_bytes(content, rows, cols):
         bits = sum(PLANES[content])
         return table_bytes(content) + planes + 64 * bits * t * g
     return {"Array": 4 * rows * cols, "MatrixF32": 2048 * t * g, "MatrixF16": 1024 * t * g, "MatrixQ8": planes + 512 * t * g,
-            "Turns": 8 * rows * cols, "Tokenizer": rows * cols, "PackedTokenizer": rows * cols}[content]
+            "Turns": 8 * rows * cols, "Tokenizer": rows * cols, "PackedTokenizer": rows * cols, "Places": 4 * rows * cols}[content]
 
 
 def unpack(content, rows, cols, data):
-    """The section's numbers: f32 (rows, cols), or u64 turns, or bytes."""
+    """The section's numbers: f32 (rows, cols), or u64 turns, or u32 places, or bytes."""
     data = np.frombuffer(data, np.uint8)
-    if content in ("Array", "Turns"):
-        return data.view("<f4" if content == "Array" else "<u8").reshape(rows, cols)
+    if content in ("Array", "Turns", "Places"):
+        return data.view({"Array": "<f4", "Turns": "<u8", "Places": "<u4"}[content]).reshape(rows, cols)
     if content == "Tokenizer":
         return data
     if content == "PackedTokenizer":

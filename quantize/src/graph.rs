@@ -9,6 +9,7 @@ use brooklet::ops::{
     Router, ScaleBy, Scan, SiluMultiply, SlotId, Ssd, Stepping, TensorId, Window,
 };
 use std::ops::Range;
+use std::rc::Rc;
 
 /// A stretch of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub enum Values<'a> {
     Array(Vec<f32>),
     /// Rotary turns.
     Turns(Vec<u64>),
+    /// Where each row of the table behind it lies among its pieces.
+    Places(Rc<[u32]>),
     /// Takes a matrix format; read when its turn comes.
     Matrix(Role, Box<dyn Fn() -> Result<Vec<f32>, Error> + 'a>),
 }
@@ -554,6 +557,14 @@ impl<'a> Graph<'a> {
         match (self.ops.first(), &self.input) {
             (Some(Op::Embed(embed)), Input::Tokens { vocab, .. }) => self.pieces(embed.table, *vocab as usize),
             _ => 0..0,
+        }
+    }
+
+    /// Where the rows lie of the table that begins with tensor `first`, if not in their order.
+    pub fn places_of(&self, first: usize) -> Option<&Rc<[u32]>> {
+        match &self.tensors.get(first.checked_sub(1)?)?.values {
+            Values::Places(places) => Some(places),
+            _ => None,
         }
     }
 

@@ -92,7 +92,9 @@ pub fn pack_nearest(graph: &Graph<'_>, tensor: usize, format: Format) -> Result<
     let decl = &graph.tensors[tensor];
     match &decl.values {
         Values::Matrix(_, load) => Ok(methods::pack(format, decl.rows, decl.cols, &load()?)),
-        Values::Array(_) | Values::Turns(_) => Err(Error::invalid(Path::new(&decl.name), "format", "is of a tensor that takes none")),
+        Values::Array(_) | Values::Turns(_) | Values::Places(_) => {
+            Err(Error::invalid(Path::new(&decl.name), "format", "is of a tensor that takes none"))
+        }
     }
 }
 
@@ -252,6 +254,7 @@ fn declare(tensor: &TensorDecl<'_>, format: Option<Format>) -> SectionSource {
     let content = match &tensor.values {
         Values::Array(_) => Content::Array,
         Values::Turns(_) => Content::Turns,
+        Values::Places(_) => Content::Places,
         Values::Matrix(..) => Content::of(format.unwrap_or(Format::F32)),
     };
     SectionSource { name: tensor.name.clone(), content, rows: tensor.rows as u32, cols: tensor.cols as u32, crc32: 0 }
@@ -261,6 +264,7 @@ fn encode_tensor(tensor: &TensorDecl<'_>, number: usize, content: Content, pack:
     match &tensor.values {
         Values::Array(data) => Ok(exact(data.iter().flat_map(|x| x.to_le_bytes()).collect())),
         Values::Turns(turns) => Ok(exact(turns.iter().flat_map(|x| x.to_le_bytes()).collect())),
+        Values::Places(places) => Ok(exact(places.iter().flat_map(|x| x.to_le_bytes()).collect())),
         Values::Matrix(..) => pack(number, content.format().unwrap_or(Format::F32)),
     }
 }

@@ -52,6 +52,8 @@ pub struct Plan {
     quantized_cols: u32,
     float_cols: u32,
     scores: u32,
+    /// Whether the head's rows lie in another order than its outputs.
+    has_places: bool,
 }
 
 impl Plan {
@@ -74,6 +76,7 @@ impl Plan {
             quantized_cols: 0,
             float_cols: 0,
             scores: 0,
+            has_places: false,
         };
         for section in (0..header.sections.count).filter_map(|i| artifact.section(i)) {
             if !section.content.is_tokenizer() {
@@ -168,6 +171,7 @@ impl Plan {
             _ => {
                 if let Some(head) = op.head() {
                     head.pieces(artifact).for_each(|w| self.add_matrix(artifact, w));
+                    self.has_places = artifact.places_of(head.w).is_some();
                 }
             }
         }
@@ -193,7 +197,8 @@ impl Plan {
         Some(Scratch {
             stride,
             frames_bytes: numbers(stride.checked_mul(tokens)?)?,
-            packed_bytes: quantized.max(float),
+            // One token's outputs pass through here on their way into order.
+            packed_bytes: quantized.max(float).max(if self.has_places { numbers(self.outputs as usize)? } else { 0 }),
             scores_bytes: numbers((self.scores as usize).checked_mul(threads)?)?,
             output_bytes: numbers(self.outputs as usize)?,
         })

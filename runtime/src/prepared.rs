@@ -38,6 +38,11 @@ impl<'b, 'a> Tensors<'b, 'a> {
         self.artifact.turns(id)
     }
 
+    /// Where the rows lie of the table that begins with tensor `first`, if not in their order.
+    pub(crate) fn places_of(self, first: u32) -> Option<&'a [u32]> {
+        self.artifact.places_of(first)
+    }
+
     /// A slot of the state.
     pub(crate) fn slot(self, id: u32) -> Option<Slot> {
         self.prepared.slot(self.artifact, id)

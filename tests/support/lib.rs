@@ -7,6 +7,7 @@ use brooklet::kernels::KernelTable;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use brooklet::{Line, Model, Session, State};
+use brooklet_quantize::graph::Input;
 use brooklet_quantize::passes::cut_tables;
 use brooklet_quantize::{Checkpoint, Recipe, families, lower, quantize};
 use std::path::{Path, PathBuf};
@@ -47,11 +48,13 @@ impl File {
         Self::new(MappedFile::open(&path).unwrap().bytes())
     }
 
-    /// The same with embedding and head cut into pieces, each in a format of its own; models without a large table stay as they are.
+    /// The same with embedding and head cut into pieces from the last row to the first, each in a format of its own; models without a large table stay as they are.
     pub fn in_pieces(dir: &Path, recipe: &Recipe) -> Self {
         let checkpoint = Checkpoint::open(dir).unwrap();
         let mut graph = families::build(&checkpoint).unwrap();
-        cut_tables(&mut graph, 1);
+        let vocab = if let Input::Tokens { vocab, .. } = graph.input { vocab } else { 0 };
+        let backwards: Vec<u32> = (0..vocab).rev().collect();
+        cut_tables(&mut graph, 1, Some(&backwards));
         let mut formats = recipe.formats(&graph);
         for (number, piece) in graph.embedding().chain(graph.head_matrix()).enumerate() {
             formats[piece] = formats[piece].map(|_| Format::ALL[number % Format::ALL.len()]);

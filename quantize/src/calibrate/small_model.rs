@@ -81,6 +81,7 @@ impl<'g> SmallModel<'g> {
             bytes.push(match &tensor.values {
                 Values::Array(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(),
                 Values::Turns(turns) => turns.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(),
+                Values::Places(places) => places.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(),
                 Values::Matrix(_, load) => {
                     let filling = if number == self.sink { Filling::Plain(Format::F32) } else { fill(number) };
                     let (format, bytes) = match filling {
@@ -115,13 +116,13 @@ fn frames(width: usize, input: &Input) -> Input {
     }
 }
 
-/// A tensor of the whole model; a matrix that is not used leaves a number in its place.
+/// A tensor of the whole model; a matrix that is not used leaves a number in its place, as does a table's order.
 fn decl<'g>(tensor: &'g TensorDecl<'_>, is_used: bool) -> TensorDecl<'g> {
     let (rows, cols, values) = match &tensor.values {
         Values::Array(data) => (tensor.rows, tensor.cols, Values::Array(data.clone())),
         Values::Turns(turns) => (tensor.rows, tensor.cols, Values::Turns(turns.clone())),
         Values::Matrix(role, load) if is_used => (tensor.rows, tensor.cols, Values::Matrix(*role, Box::new(load))),
-        Values::Matrix(..) => (1, 1, Values::Array(vec![0.0])),
+        Values::Matrix(..) | Values::Places(_) => (1, 1, Values::Array(vec![0.0])),
     };
     TensorDecl { name: tensor.name.clone(), rows, cols, values }
 }

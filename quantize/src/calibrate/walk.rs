@@ -300,7 +300,7 @@ impl<'g, 'a> Walk<'g, 'a> {
     fn weights(&self, tensor: usize) -> Result<Vec<f32>, Error> {
         match &self.graph.tensors[tensor].values {
             Values::Matrix(_, load) => load(),
-            Values::Array(_) | Values::Turns(_) => Ok(Vec::new()),
+            Values::Array(_) | Values::Turns(_) | Values::Places(_) => Ok(Vec::new()),
         }
     }
 
@@ -342,10 +342,12 @@ impl<'g, 'a> Walk<'g, 'a> {
         let (Some(Op::Embed(embed)), Calibration::Tokens(tokens)) = (self.graph.ops.first(), self.calibration) else { return };
         let first: usize = self.table().take_while(|&before| before < piece).map(|before| self.graph.tensors[before].rows).sum();
         let rows = first..first + self.graph.tensors[piece].rows;
+        let places = self.graph.places_of(embed.table as usize);
         for (segment, hidden) in self.segments.iter().zip(hidden) {
             for (out, &token) in hidden.chunks_exact_mut(embed.out.len as usize).zip(&tokens[segment.clone()]) {
-                if rows.contains(&(token as usize)) {
-                    row_of(token as usize - first, out);
+                let row = places.map_or(token, |places| places[token as usize]) as usize;
+                if rows.contains(&row) {
+                    row_of(row - first, out);
                     out.iter_mut().for_each(|x| *x *= embed.scale);
                 }
             }
@@ -566,7 +568,9 @@ mod tests {
             let checkpoint = Checkpoint::open(&dir).unwrap();
             for (format, in_pieces) in [(Format::F32, false), (Format::Q4, false), (Format::Q4, true)] {
                 let mut graph = families::build(&checkpoint).unwrap();
-                if in_pieces && cut_tables(&mut graph, 1) + cut_projections(&mut graph, 1) == 0 {
+                let vocab = if let Input::Tokens { vocab, .. } = graph.input { vocab } else { 0 };
+                let backwards: Vec<u32> = (0..vocab).rev().collect();
+                if in_pieces && cut_tables(&mut graph, 1, Some(&backwards)) + cut_projections(&mut graph, 1) == 0 {
                     continue;
                 }
                 let cache = Cache { context: 128, sink: None, format: CacheFormat::Int8 };

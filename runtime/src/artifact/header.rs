@@ -123,6 +123,8 @@ pub enum Content {
     MatrixT2,
     /// A `tokenizer.json` as a zlib stream, `rows` bytes: only hosts read text, and they have room to unpack it.
     PackedTokenizer,
+    /// Row-major `u32`, (rows, cols): where each row of a table lies among its pieces.
+    Places,
 }
 
 impl Content {
@@ -137,7 +139,7 @@ impl Content {
             Content::MatrixQ5 => Some(Format::Q5),
             Content::MatrixQ6 => Some(Format::Q6),
             Content::MatrixT2 => Some(Format::T2),
-            Content::Array | Content::Turns | Content::Tokenizer | Content::PackedTokenizer => None,
+            Content::Array | Content::Turns | Content::Tokenizer | Content::PackedTokenizer | Content::Places => None,
         }
     }
 
@@ -165,7 +167,7 @@ impl Content {
         let (rows, cols) = (usize::try_from(rows).ok()?, usize::try_from(cols).ok()?);
         let bytes = match (self, self.format()) {
             (_, Some(format)) => format.matrix_bytes(rows, cols)?,
-            (Content::Array, _) => rows.checked_mul(cols)?.checked_mul(4)?,
+            (Content::Array | Content::Places, _) => rows.checked_mul(cols)?.checked_mul(4)?,
             (Content::Turns, _) => rows.checked_mul(cols)?.checked_mul(8)?,
             _ => rows.checked_mul(cols)?,
         };
@@ -178,6 +180,7 @@ impl Content {
             (_, Some(format)) => format.name(),
             (Content::Array, _) => "array",
             (Content::Turns, _) => "turns",
+            (Content::Places, _) => "places",
             _ => "bytes",
         }
     }

@@ -201,4 +201,11 @@ impl<'a> Artifact<'a> {
         (section.content == Content::Turns).then_some(())?;
         crate::mem::numbers(self.bytes_of(&section)?)
     }
+
+    /// Section `index` as places of rows.
+    pub fn places(&self, index: u32) -> Option<&'a [u32]> {
+        let section = self.section(index)?;
+        (section.content == Content::Places).then_some(())?;
+        crate::mem::numbers(self.bytes_of(&section)?)
+    }
 }

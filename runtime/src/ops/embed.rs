@@ -38,9 +38,12 @@ impl Embed {
         let Inputs::Tokens(tokens) = batch.inputs else { return None };
         let tensors = batch.tensors;
         let (first, _) = tensors.matrix(self.table)?;
+        let places = if READ { tensors.places_of(self.table) } else { None };
         batch.each(|_, mut frame, row| {
             let out = frame.get(self.out)?;
-            let (mut table, mut row, mut piece) = (first, *tokens.get(row)? as usize, self.table);
+            let token = *tokens.get(row)? as usize;
+            let row = if let Some(places) = places { *places.get(token)? as usize } else { token };
+            let (mut table, mut row, mut piece) = (first, row, self.table);
             while READ && row >= table.rows {
                 (row, piece) = (row - table.rows, piece + 1);
                 (table, _) = tensors.matrix(piece)?;

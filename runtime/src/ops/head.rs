@@ -8,6 +8,7 @@ use super::run::Batch;
 use super::{Access, Op, Span, TensorId};
 use crate::artifact::{Artifact, OutputSpec, line_count};
 use crate::error::OpFault;
+use crate::mem::{copy, take};
 use core::ops::Range;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct Head<V = Span> {
     /// Matrix (outputs, d_model).
     pub w: TensorId,
-    /// Array (outputs).
+    /// Array (outputs), in the order of the matrix's rows.
     pub bias: Option<TensorId>,
     /// (d_model)
     pub x: V,
@@ -79,19 +80,34 @@ impl Head {
             }
         }
         // Outputs of many streams are far more than the caches hold: a host does not go through them for nothing.
-        if cfg!(feature = "std") && self.scale == 1.0 {
-            return Some(());
+        if !cfg!(feature = "std") || self.scale != 1.0 {
+            for out in batch.output.iter_mut() {
+                *out *= self.scale;
+            }
         }
-        for out in batch.output.iter_mut() {
-            *out *= self.scale;
+        match batch.tensors.places_of(self.w).filter(|_| READ) {
+            Some(places) => into_order(batch, places),
+            None => Some(()),
         }
-        Some(())
     }
 
     pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
         let rows_of = |piece| artifact.section(piece).map_or(0, |s| u64::from(s.rows));
         u64::from(self.x.len) * self.pieces(artifact).map(rows_of).sum::<u64>()
     }
+}
+
+/// Puts every output where it belongs: output `i` is where row `i` lies.
+fn into_order(batch: &mut Batch<'_, '_>, places: &[u32]) -> Option<()> {
+    let mut room: &mut [u8] = &mut *batch.packed;
+    let made: &mut [f32] = take(&mut room, places.len())?;
+    for output in batch.output.chunks_exact_mut(places.len().max(1)) {
+        copy(made, output)?;
+        for (out, &place) in output.iter_mut().zip(places) {
+            *out = *made.get(place as usize)?;
+        }
+    }
+    Some(())
 }
 
 /// Numbers that a step gives. Names lie in the header, so that there are not as many as a `u32` counts.

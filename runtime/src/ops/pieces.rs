@@ -1,5 +1,6 @@
 //! Embeddings and heads in pieces: rows that a matrix's section does not have are in the sections behind it, each in a format of its own. Rows of
-//! frequent tokens matter more than others, and can be kept finer.
+//! frequent tokens matter more than others, and can be kept finer. Where a vocabulary is not in the order of use, a section of places in front of the
+//! first piece says which row is whose.
 
 use super::check::Checker;
 use super::{Op, TensorId};
@@ -10,7 +11,7 @@ use core::ops::Range;
 /// Whether this build reads them.
 pub(super) const READ: bool = cfg!(feature = "pieces");
 
-impl Artifact<'_> {
+impl<'a> Artifact<'a> {
     /// The sections that hold the first `rows` rows of the matrix that begins in section `first`: one, or some that follow each other.
     pub fn pieces(&self, first: TensorId, rows: u32) -> Range<TensorId> {
         let (mut end, mut held) = (first.saturating_add(1), self.section(first).map_or(0, |section| section.rows));
@@ -19,6 +20,11 @@ impl Artifact<'_> {
             (end, held) = (end + 1, held.saturating_add(section.rows));
         }
         first..end
+    }
+
+    /// Where each row lies of the matrix that begins in section `first`, counted through its pieces: the section in front of it, if that holds places.
+    pub fn places_of(&self, first: TensorId) -> Option<&'a [u32]> {
+        self.places(first.checked_sub(1)?)
     }
 }
 
@@ -41,6 +47,10 @@ impl Checker<'_, '_> {
             let section = self.artifact().section(id).ok_or(OpFault::Tensor)?;
             self.matrix(id, section.rows, cols)?;
             held = held.checked_add(section.rows).ok_or(OpFault::Shape)?;
+        }
+        if let Some(places) = self.artifact().places_of(first) {
+            let fits = READ && places.len() == held as usize && places.iter().all(|&place| place < held);
+            fits.then_some(()).ok_or(OpFault::Shape)?;
         }
         if held >= rows { Ok(held) } else { Err(OpFault::Shape) }
     }

@@ -14,10 +14,10 @@ use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
-use brooklet_quantize::fit::Fitted;
+use brooklet_quantize::fit::{Calibration, Fitted};
 use brooklet_quantize::graph::{Card, Graph, Input};
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables};
+use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables, order_of_use};
 use brooklet_quantize::{
     Cache, CacheFormat, Checkpoint, Destination, Recipe, Report, StateFormat, families, lower, remove_unfinished, report,
 };
@@ -168,7 +168,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.budget.is_given() {
         // Firmware has no use for large vocabularies, and leaves out what reads them in pieces.
         if !args.budget.is_for_firmware() {
-            cut_tables(&mut graph, LEAST_ROWS_TO_CUT);
+            let order = used_order(&graph, source)?;
+            cut_tables(&mut graph, LEAST_ROWS_TO_CUT, order.as_deref());
             cut_projections(&mut graph, LEAST_ROWS_OF_PROJECTION);
         }
         return run_budget(args, &graph, &recipe, how, &chosen, &out);
@@ -185,6 +186,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
     print(args, &out, &report, fitted.as_ref())
+}
+
+/// The vocabulary in the order in which the user's text uses it; without a text that says so it stays as it is.
+fn used_order(graph: &Graph<'_>, source: calibrate::Source<'_>) -> Result<Option<Vec<u32>>> {
+    let (Input::Tokens { vocab, .. }, Some(_)) = (&graph.input, source.file) else { return Ok(None) };
+    let calibration = fit::read(graph, source.file, source.time_column)?;
+    Ok(if let Some(Calibration::Tokens(tokens)) = calibration { Some(order_of_use(*vocab as usize, &tokens)) } else { None })
 }
 
 /// Says what commands that take text would say of the file.

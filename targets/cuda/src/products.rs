@@ -26,8 +26,10 @@ impl CudaModel<'_> {
             _ => return Ok(()),
         };
         let x = Vectors { at: first.plus(4 * u64::from(head.x.at)), row_stride, pick_stride: 0, picks: 1 };
+        let places = self.tensors.places_of(head.w);
+        let in_order = places == Address::NULL;
         let mut outcome = Outcome {
-            out: room.output,
+            out: if in_order { room.output } else { room.made },
             bias: self.tensors.maybe(head.bias),
             row_stride: self.model.outputs() as u64,
             pick_stride: 0,
@@ -43,7 +45,16 @@ impl CudaModel<'_> {
                 outcome.bias = outcome.bias.plus(bytes);
             }
         }
-        Ok(())
+        if in_order {
+            return Ok(());
+        }
+        self.kernels.input.into_order(&self.device, rows, room.made, places, self.model.outputs() as u32, room.output)
+    }
+
+    /// Whether the head's rows lie in another order than its outputs.
+    pub(crate) fn has_places(&self) -> bool {
+        let head = self.program.last().and_then(|node| if let Node::One(_, op) = node { op.head() } else { None });
+        head.is_some_and(|head| self.tensors.places_of(head.w) != Address::NULL)
     }
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.

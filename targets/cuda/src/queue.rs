@@ -18,6 +18,8 @@ pub(crate) struct Room {
     pub(crate) input: Address,
     /// (output rows, outputs)
     pub(crate) output: Address,
+    /// The same in the order of the head's rows, if that is another.
+    pub(crate) made: Address,
     pub(crate) rounded: Rounded,
     /// Levels of a matrix, and its bytes.
     pub(crate) spread: (Address, u64),
@@ -126,7 +128,7 @@ impl CudaModel<'_> {
         match op {
             Op::Embed(op) => {
                 let InputSpec::Tokens { vocab, .. } = self.model.header().input else { return Ok(()) };
-                let table = (tensors.matrices(), self.model.artifact().pieces(op.table, vocab));
+                let table = (tensors.matrices(), self.model.artifact().pieces(op.table, vocab), tensors.places_of(op.table));
                 kernels.input.embed(device, batch, table, room.input, (op.out.at, op.out.len), op.scale)
             }
             Op::Frame(op) => {

@@ -125,10 +125,12 @@ impl<'s, 'm> CudaSession<'s, 'm> {
         let hidden = layout.add(4 * rows_u64 * needs.hidden);
         let experts = layout.add(4 * rows_u64 * needs.experts);
         let entry = layout.add(ROUTE_BYTES);
+        let made = layout.add(if gpu.has_places() { 4 * output_rows * model.outputs() as u64 } else { 0 });
         let arena = Arena::new(gpu.device(), &layout)?;
         let room = Room {
             input: arena.address(places.input),
             output: arena.address(places.output),
+            made: arena.address(made),
             rounded: Rounded { codes: arena.address(codes), scales: arena.address(scales), sums: arena.address(sums) },
             spread: (arena.address(spread), spread.bytes()),
             attention: arena.address(attention),

@@ -139,6 +139,12 @@ impl Tensors {
         id.map_or(Address::NULL, |id| self.address(id))
     }
 
+    /// Where the places lie of the rows of the table that begins in section `first`; null if its rows are in order.
+    pub(crate) fn places_of(&self, first: u32) -> Address {
+        let before = first.checked_sub(1).map(|id| self.get(id));
+        before.filter(|tensor| tensor.content == Content::Places).map_or(Address::NULL, |tensor| tensor.address)
+    }
+
     /// A matrix's format.
     pub(crate) fn format(&self, id: u32) -> Format {
         self.get(id).content.format().unwrap_or(Format::F32)

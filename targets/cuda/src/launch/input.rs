@@ -1,4 +1,4 @@
-//! `input.cu`: embeddings, sensor frames, missing samples.
+//! `input.cu`: embeddings, sensor frames, missing samples; outputs in their order.
 
 use super::launch;
 use crate::arena::Address;
@@ -8,10 +8,11 @@ use crate::error::Error;
 use cudarc::driver::CudaFunction;
 use std::ops::Range;
 
-/// What enters a step.
+/// What enters a step, and outputs into their order.
 #[derive(Clone, Debug)]
 pub struct Input {
     embed: CudaFunction,
+    into_order: CudaFunction,
     normalise: CudaFunction,
     missing: CudaFunction,
 }
@@ -30,21 +31,39 @@ impl Input {
     pub fn load(device: &Device) -> Result<Self, Error> {
         let module = device.load(include_bytes!("../cubins/input.bin"))?;
         let function = |name| module.function(name);
-        Ok(Input { embed: function("embed")?, normalise: function("normalise")?, missing: function("missing")? })
+        Ok(Input {
+            embed: function("embed")?,
+            into_order: function("into_order")?,
+            normalise: function("normalise")?,
+            missing: function("missing")?,
+        })
     }
 
-    /// Row `tokens[row]` of the matrix in sections `table`, (rows of `width`), to operand `out`.
+    /// `outputs[i] <- made[places[i]]` of each row, both (rows, count).
+    pub fn into_order(
+        &self,
+        device: &Device,
+        rows: u32,
+        made: Address,
+        places: Address,
+        count: u32,
+        outputs: Address,
+    ) -> Result<(), Error> {
+        launch!(device, &self.into_order, (count.div_ceil(256), rows, 1), 256, 0, made, places, count, outputs)
+    }
+
+    /// Row `tokens[row]` of the matrix in sections `table`, (rows of `width`), to operand `out`; `places` says where each row lies, unless it is null.
     pub fn embed(
         &self,
         device: &Device,
         batch: &Batch,
-        (matrices, table): (Address, Range<u32>),
+        (matrices, table, places): (Address, Range<u32>, Address),
         tokens: Address,
         (out, width): (u32, u32),
         scale: f32,
     ) -> Result<(), Error> {
         let grid = (width.div_ceil(256), batch.rows(), 1);
-        launch!(device, &self.embed, grid, 256, 0, *batch, matrices, table.start, table.end - table.start, tokens, out, scale)
+        launch!(device, &self.embed, grid, 256, 0, *batch, matrices, table.start, table.end - table.start, places, tokens, out, scale)
     }
 
     /// `(sample - mean) * inv_std` of samples (rows, channels) to operand `out`.
