@@ -2,6 +2,7 @@
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
+use brooklet::ops::Op;
 use brooklet::{Error, OpFault};
 use brooklet_quantize::graph::{Graph, Input, Values};
 use brooklet_quantize::passes::{cut_projections, cut_tables, order_of_use};
@@ -75,6 +76,25 @@ fn tables_in_another_order_give_the_bits_of_the_whole() {
         let (a, b) = (write(&whole, Format::Q8), write(&graph, Format::Q8));
         assert!(run(&a) == run(&b), "{}", dir.display());
     }
+}
+
+#[test]
+fn a_heads_bias_goes_with_its_rows() {
+    let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("mamba-a")).unwrap();
+    let checkpoint = Checkpoint::open(&dir).unwrap();
+    let with_bias = || {
+        let mut graph = families::build(&checkpoint).unwrap();
+        let Input::Tokens { vocab, .. } = graph.input else { unreachable!() };
+        let bias = graph.array("bias", (0..vocab).map(|i| i as f32).collect());
+        let Some(Op::Head(head)) = graph.ops.last_mut() else { unreachable!() };
+        head.bias = Some(bias);
+        (graph, vocab)
+    };
+    let ((whole, vocab), (mut graph, _)) = (with_bias(), with_bias());
+    cut_tables(&mut graph, 1, Some(&(0..vocab).rev().collect::<Vec<_>>()));
+    let input = Sequence::open(&dir);
+    let run = |graph: &Graph<'_>| stream(&write(graph, Format::Q8).model(), kernels::detect(), &input, 1);
+    assert_eq!(run(&whole), run(&graph));
 }
 
 #[test]

@@ -16,9 +16,18 @@ use core::ops::Range;
 
 /// Groups of a panel: 20 KiB, which a first-level cache holds beside the vectors.
 const PANEL_GROUPS: usize = 32;
+/// Groups of a lone vector whose magnitudes are laid down at once: 4 KiB.
+const LONE_GROUPS: usize = 128;
 
 /// 16 rows: 0 to 7, 8 to 15.
 type Pair = [__m256i; 2];
+
+/// Four codes of a lone vector, in every lane, and their magnitudes.
+#[derive(Clone, Copy)]
+struct Lone {
+    codes: __m256i,
+    magnitudes: __m256i,
+}
 
 /// A tile, ready to be multiplied.
 #[derive(Clone, Copy)]
@@ -51,7 +60,7 @@ pub(super) fn takes(weights: &Weights<'_>) -> bool {
 }
 
 /// A module with the products of one back-end. Weights enter plus `$bias`; `$batch` vectors share one pass over a tile. `$dot` adds the products of
-/// four weights of eight rows with four codes, `$dot_one` does so for a lone vector and weights above -128, and `$dot_unsigned` for weights that are
+/// four weights of eight rows with four codes, `$dot_one` does so for a lone vector, [`Lone`], and weights above -128, and `$dot_unsigned` for weights that are
 /// not below zero.
 macro_rules! products {
     ($name:ident, $features:literal, $bias:literal, $batch:literal, $dot:expr, $dot_one:expr, $dot_unsigned:expr) => {
@@ -86,7 +95,7 @@ macro_rules! products {
                     &|tile, w, h| _mm256_xor_si256(half(&tile[w], h), bias),
                     &|sub| (_mm256_set1_epi32(-$bias & 0xffff), sub),
                     &$dot,
-                    &$dot,
+                    &|isum, w, x: Lone| $dot(isum, w, x.codes),
                 );
             }
 
@@ -124,7 +133,7 @@ macro_rules! products {
             #[inline(never)]
             #[target_feature(enable = $features)]
             fn t2(q: &Coded<'_, 2>, x: Vectors<'_>, out: RowsMut<'_>) {
-                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned, &$dot_unsigned);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned, &|isum, w, x: Lone| $dot_unsigned(isum, w, x.codes));
             }
 
             /// Multiplies a matrix with some vectors: `word` gives half `h` of word `w` of a tile, each weight plus a bias; `split` turns the
@@ -138,7 +147,7 @@ macro_rules! products {
                 word: &impl Fn(&T, usize, usize) -> __m256i,
                 split: &impl Fn(__m256i) -> (__m256i, __m256i),
                 dot: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
-                dot_one: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+                dot_one: &impl Fn(__m256i, __m256i, Lone) -> __m256i,
             ) {
                 let scales = |sub: &[i8; TILE_ROWS], h: usize| {
                     // SAFETY: 8 of 16 readable bytes; the load asks for no alignment.
@@ -146,8 +155,11 @@ macro_rules! products {
                     let (start, factor) = split(sub);
                     (start, _mm256_cvtepi32_ps(factor))
                 };
+                if x.count == 1 {
+                    return lone(matrix, x, out, word, &scales, dot_one);
+                }
                 let mut panel = [const { MaybeUninit::<Expanded>::uninit() }; PANEL_GROUPS];
-                let pieces = if x.count == 1 { 1 } else { x.groups.div_ceil(PANEL_GROUPS) };
+                let pieces = x.groups.div_ceil(PANEL_GROUPS);
                 for (i, row_scales) in matrix.row_scales.iter().enumerate() {
                     for piece in 0..pieces {
                         let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
@@ -156,20 +168,6 @@ macro_rules! products {
                         let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all.clone())) else {
                             return;
                         };
-                        if x.count == 1 {
-                            let ahead = AHEAD_BYTES / size_of::<T>();
-                            // SAFETY: both have the groups.
-                            let word = |g: usize, w: usize, h: usize| unsafe {
-                                if w == 0 && h == 0 {
-                                    prefetch(tiles.as_ptr().wrapping_add(g + ahead));
-                                }
-                                word(tiles.get_unchecked(g), w, h)
-                            };
-                            // SAFETY: as above.
-                            let scales = |g: usize, h: usize| scales(unsafe { sub_scales.get_unchecked(g) }, h);
-                            block::<1>(groups, &word, &scales, dot_one, x, (0, i), row_scales, &mut out);
-                            continue;
-                        }
                         for ((tile, sub), panel) in tiles.iter().zip(sub_scales).zip(&mut panel) {
                             let mut expanded = Expanded {
                                 words: [[_mm256_setzero_si256(); 2]; 8],
@@ -190,24 +188,70 @@ macro_rules! products {
                         let scales = |g: usize, h: usize| (tile(g).start[h], tile(g).factor[h]);
                         let mut first = 0;
                         while first < x.count {
+                            // SAFETY: `count` whole vectors lie in all three planes, and `first + t` is below that.
+                            let operand = |t: usize, g: usize, w: usize| unsafe { x.broadcast((first + t) * x.groups + groups.start + g, w) };
                             first += match x.count - first {
-                                $batch.. => block::<$batch>(groups.clone(), &word, &scales, dot, x, (first, i), row_scales, &mut out),
-                                _ => block::<1>(groups.clone(), &word, &scales, dot, x, (first, i), row_scales, &mut out),
+                                $batch.. => block::<$batch, _>(groups.clone(), &word, &scales, &operand, dot, x, (first, i), row_scales, &mut out),
+                                _ => block::<1, _>(groups.clone(), &word, &scales, &operand, dot, x, (first, i), row_scales, &mut out),
                             };
                         }
                     }
                 }
             }
 
-            /// Some groups of a tile row times `N` vectors; `at` is the first vector and the tile row. What the groups before have summed
-            /// lies in `out`; behind the last come the scales of the rows. Returns `N`.
+            /// A matrix times a lone vector, straight from its tiles: every row meets the same magnitudes, which are laid down once.
             #[inline]
             #[target_feature(enable = $features)]
-            fn block<const N: usize>(
+            fn lone<T>(
+                matrix: &Planes<'_, T>,
+                x: Vectors<'_>,
+                mut out: RowsMut<'_>,
+                word: &impl Fn(&T, usize, usize) -> __m256i,
+                scales: &impl Fn(&[i8; TILE_ROWS], usize) -> (__m256i, __m256),
+                dot: &impl Fn(__m256i, __m256i, Lone) -> __m256i,
+            ) {
+                let mut magnitudes = [const { MaybeUninit::<[i32; 8]>::uninit() }; LONE_GROUPS];
+                let pieces = x.groups.div_ceil(LONE_GROUPS).max(1);
+                let ahead = AHEAD_BYTES / size_of::<T>();
+                for piece in 0..pieces {
+                    let groups = piece * x.groups / pieces..(piece + 1) * x.groups / pieces;
+                    for (magnitudes, codes) in magnitudes.iter_mut().zip(&x.codes[groups.clone()]) {
+                        // SAFETY: 32 readable and 32 writable bytes; neither asks for alignment.
+                        unsafe { _mm256_storeu_si256(magnitudes.as_mut_ptr().cast(), _mm256_abs_epi8(_mm256_loadu_si256(codes.as_ptr().cast()))) };
+                    }
+                    let operand = |_, g: usize, w: usize| {
+                        // SAFETY: the loop above wrote the magnitudes of these groups, which the vector has.
+                        let (codes, magnitudes) = unsafe { (x.broadcast(groups.start + g, w), magnitudes.get_unchecked(g).assume_init_ref()) };
+                        Lone { codes, magnitudes: _mm256_set1_epi32(magnitudes[w]) }
+                    };
+                    for (i, row_scales) in matrix.row_scales.iter().enumerate() {
+                        let all = i * x.groups + groups.start..i * x.groups + groups.end;
+                        let (Some(tiles), Some(sub_scales)) = (matrix.tiles.get(all.clone()), matrix.sub_scales.get(all)) else { return };
+                        // SAFETY: both have the groups.
+                        let word = |g: usize, w: usize, h: usize| unsafe {
+                            if w == 0 && h == 0 {
+                                prefetch(tiles.as_ptr().wrapping_add(g + ahead));
+                            }
+                            word(tiles.get_unchecked(g), w, h)
+                        };
+                        // SAFETY: as above.
+                        let scales = |g: usize, h: usize| scales(unsafe { sub_scales.get_unchecked(g) }, h);
+                        let row_scales = (piece + 1 == pieces).then_some(row_scales);
+                        block::<1, _>(groups.clone(), &word, &scales, &operand, dot, x, (0, i), row_scales, &mut out);
+                    }
+                }
+            }
+
+            /// Some groups of a tile row times `N` vectors; `at` is the first vector and the tile row. What the groups before have summed
+            /// lies in `out`; behind the last come the scales of the rows. `operand` gives four codes of a vector, a group and a word as `dot` takes them. Returns `N`.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn block<const N: usize, X: Copy>(
                 groups: Range<usize>,
                 word: &impl Fn(usize, usize, usize) -> __m256i,
                 scales: &impl Fn(usize, usize) -> (__m256i, __m256),
-                dot: &impl Fn(__m256i, __m256i, __m256i) -> __m256i,
+                operand: &impl Fn(usize, usize, usize) -> X,
+                dot: &impl Fn(__m256i, __m256i, X) -> __m256i,
                 x: Vectors<'_>,
                 at: (usize, usize),
                 row_scales: Option<&[f32; TILE_ROWS]>,
@@ -224,9 +268,7 @@ macro_rules! products {
                     let at = |t: usize| (first + t) * x.groups + groups.start + g;
                     let mut isum = [[_mm256_setzero_si256(); 2]; N];
                     each_word!(w => for t in 0..N {
-                        // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
-                        let codes = unsafe { x.codes.get_unchecked(at(t)) };
-                        let x = _mm256_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)));
+                        let x = operand(t, g, w);
                         for h in 0..2 {
                             isum[t][h] = dot(isum[t][h], word(g, w, h), x);
                         }
@@ -234,7 +276,7 @@ macro_rules! products {
                     for h in 0..2 {
                         let (start, factor) = scales(g, h);
                         for t in 0..N {
-                            // SAFETY: as above.
+                            // SAFETY: `count` whole vectors lie in all three planes, and `first + N` is at most that.
                             let (sum, scale) = unsafe { (*x.sums.get_unchecked(at(t)), *x.scales.get_unchecked(at(t))) };
                             // Low half times low half.
                             let isum = _mm256_add_epi32(isum[t][h], _mm256_madd_epi16(start, _mm256_set1_epi32(sum)));
@@ -260,7 +302,7 @@ products!(
     // Weights keep their magnitude, as an unsigned byte; the codes take their signs.
     |isum, w, x| add_products(isum, _mm256_abs_epi8(w), _mm256_sign_epi8(x, w)),
     // The other way round: both halves of a word share the magnitudes.
-    |isum, w, x| add_products(isum, _mm256_abs_epi8(x), _mm256_sign_epi8(w, x)),
+    |isum, w, x: Lone| add_products(isum, x.magnitudes, _mm256_sign_epi8(w, x.codes)),
     |isum, w, x| add_products(isum, w, x)
 );
 products!(
@@ -269,9 +311,23 @@ products!(
     128,
     3,
     |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x),
-    |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x),
+    |isum, w, x: Lone| _mm256_dpbusd_avx_epi32(isum, w, x.codes),
     |isum, w, x| _mm256_dpbusd_avx_epi32(isum, w, x)
 );
+
+impl Vectors<'_> {
+    /// Four codes of word `w` of group `at`, counted through all vectors, in every lane.
+    ///
+    /// # Safety
+    /// The vectors must have that group.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn broadcast(&self, at: usize, w: usize) -> __m256i {
+        // SAFETY: as the caller promises.
+        let codes = unsafe { self.codes.get_unchecked(at) };
+        _mm256_set1_epi32(i32::from_le_bytes(codes.as_chunks::<4>().0[w].map(|x| x as u8)))
+    }
+}
 
 /// Adds the products of four unsigned bytes with four signed ones, of which two fit in 16 bits, to each lane.
 #[inline]

@@ -175,3 +175,16 @@ fn pieces<'a>(decl: TensorDecl<'a>, cut: &Cut) -> Vec<TensorDecl<'a>> {
     };
     places.into_iter().chain(cut.starts.iter().copied().zip(ends).map(piece)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::order_of_use;
+
+    #[test]
+    fn frequent_tokens_come_first_and_unheard_ones_in_their_order() {
+        let text: Vec<u32> = (0..3000).map(|i| if i % 3 == 0 { 7 } else { 3 }).collect();
+        assert_eq!(order_of_use(10, &text), [3, 7, 0, 1, 2, 4, 5, 6, 8, 9]);
+        // A few words say little, and what lies beyond the vocabulary nothing.
+        assert_eq!(order_of_use(4, &[3, 9]), [0, 1, 2, 3]);
+    }
+}
