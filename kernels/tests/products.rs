@@ -173,7 +173,9 @@ fn one_to_forty_vectors_have_the_portable_bits() {
 
 #[test]
 fn long_rows_and_many_vectors_have_the_portable_bits() {
-    for (i, (rows, cols, count)) in [(33, 1100, 50), (80, 256, 48), (16, 2080, 49), (47, 330, 67), (5, 1030, 131), (20, 4170, 1)].into_iter().enumerate() {
+    for (i, (rows, cols, count)) in
+        [(33, 1100, 50), (80, 256, 48), (16, 2080, 49), (47, 330, 67), (5, 1030, 131), (20, 4170, 1)].into_iter().enumerate()
+    {
         check(rows, cols, count, i as u32);
     }
 }

@@ -12,7 +12,7 @@ mod uses;
 mod walsh;
 
 pub use choose::{Choice, Trial, choose};
-pub use pieces::{LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables, order_of_use};
+pub use pieces::{LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables, order_of_use, take_order};
 
 use crate::error::Error;
 use crate::fit::Calibration;

@@ -2,12 +2,13 @@
 //!
 //! Embeddings and heads, so that frequent tokens can be kept finer than rare ones. Vocabularies are about in the order in which their
 //! tokens were found worth having, and half of what rounding an embedding costs is often in its first sixteenth; in the order of a text that says how often
-//! each is used it is two thirds.
+//! each is used it is up to two thirds.
 //!
 //! Nothing is computed differently: a row lies in another section, and that is all.
 
 use super::uses::{each_tensor, matrix_uses, replace, touches};
-use crate::graph::{Graph, Role, TensorDecl, Values};
+use crate::fit::Calibration;
+use crate::graph::{Graph, Input, Role, TensorDecl, Values};
 use brooklet::kernels::quant::TILE_ROWS;
 use brooklet::ops::{Linear, Op, TensorId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,9 @@ use std::rc::Rc;
 const BEGIN: [usize; 5] = [0, 16, 8, 4, 2];
 /// Rows below which it does not pay to cut a matrix: every piece has a record in the header and tables of its own.
 pub const LEAST_ROWS_TO_CUT: usize = 4096;
+
+/// Tokens of a text for each of the vocabulary from which on it says how often they are used.
+const LEAST_HEARD: usize = 8;
 
 /// The same of projections.
 pub const LEAST_ROWS_OF_PROJECTION: usize = 256;
@@ -28,10 +32,27 @@ pub fn order_of_use(vocab: usize, text: &[u32]) -> Vec<u32> {
     let share = |id: usize| 1.0 / (id as f64 + 1.0);
     let all: f64 = (0..vocab).map(share).sum();
     let mut uses: Vec<f64> = (0..vocab).map(|id| HEARD_BEFORE * share(id) / all).collect();
-    text.iter().filter_map(|&token| Some(*uses.get_mut(token as usize)? += 1.0)).for_each(drop);
+    for &token in text {
+        if let Some(uses) = uses.get_mut(token as usize) {
+            *uses += 1.0;
+        }
+    }
     let mut order: Vec<u32> = (0..vocab as u32).collect();
     order.sort_by(|&a, &b| uses[b as usize].total_cmp(&uses[a as usize]));
     order
+}
+
+/// The order of use of a model's vocabulary by the first half of a long text, which it takes away: what is left is to be measured on. A text says too little of
+/// tokens that it hardly has, and measured on itself it would say that they cost nothing. Nothing happens to a text of less than [`LEAST_HEARD`] tokens for
+/// each of the vocabulary.
+pub fn take_order(graph: &Graph<'_>, stream: &mut Calibration) -> Option<Vec<u32>> {
+    let (Input::Tokens { vocab, .. }, Calibration::Tokens(text)) = (&graph.input, stream) else { return None };
+    let vocab = *vocab as usize;
+    if text.len() / LEAST_HEARD < vocab {
+        return None;
+    }
+    let second = text.split_off(text.len() / 2);
+    Some(order_of_use(vocab, &std::mem::replace(text, second)))
 }
 
 /// Cuts the matrices of at least so many rows that only embeddings and heads use; with an order of as many tokens as a matrix has rows, in that order.
@@ -178,7 +199,8 @@ fn pieces<'a>(decl: TensorDecl<'a>, cut: &Cut) -> Vec<TensorDecl<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::order_of_use;
+    use super::{Calibration, Graph, Input, order_of_use, take_order};
+    use crate::graph::{Card, Output};
 
     #[test]
     fn frequent_tokens_come_first_and_unheard_ones_in_their_order() {
@@ -186,5 +208,19 @@ mod tests {
         assert_eq!(order_of_use(10, &text), [3, 7, 0, 1, 2, 4, 5, 6, 8, 9]);
         // A few words say little, and what lies beyond the vocabulary nothing.
         assert_eq!(order_of_use(4, &[3, 9]), [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn the_half_that_gave_the_order_is_not_measured_on() {
+        let mut graph = Graph::new(Card::default(), Input::Tokens { vocab: 4, bos: None, eos: None }, Output::Logits(4));
+        let text: Vec<u32> = (0..32).map(|i| if i < 16 { 3 - i % 2 } else { 0 }).collect();
+        let mut long = Calibration::Tokens(text.clone());
+        assert!(take_order(&graph, &mut long).is_some());
+        assert!(matches!(&long, Calibration::Tokens(left) if *left == [0; 16]));
+        let mut short = Calibration::Tokens(text[1..].to_vec());
+        assert!(take_order(&graph, &mut short).is_none());
+        assert!(matches!(&short, Calibration::Tokens(left) if left.len() == 31));
+        graph.input = Input::Tokens { vocab: 5, bos: None, eos: None };
+        assert!(take_order(&graph, &mut Calibration::Tokens(text)).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! `brooklet quantize --fit`, `--bits`, `--flash`, `--max-ppl-ratio`: what the budget is, and what was chosen for it.
 
-use crate::calibrate::{How, Source};
+use crate::calibrate::How;
 use crate::export::size;
 use crate::firmware::{CORES, Overhead};
 use crate::fit::{plainly, show};
@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate, parameters};
 use brooklet_quantize::calibrate::{CalibrateProgress, write_calibrated};
-use brooklet_quantize::fit::FitProgress;
+use brooklet_quantize::fit::{Calibration, FitProgress};
 use brooklet_quantize::graph::Graph;
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::report::{bits_per_weight, uniform_loss_at};
@@ -99,7 +99,7 @@ impl Options {
 }
 
 /// What the user said besides the budget.
-pub(crate) struct Wishes<'w> {
+pub(crate) struct Wishes {
     /// How the result's codes are chosen.
     pub(crate) how: How,
     /// Whether to go on from an interrupted run.
@@ -109,10 +109,10 @@ pub(crate) struct Wishes<'w> {
     /// How states are kept, if it was said.
     pub(crate) state: Option<StateFormat>,
     /// What is measured on.
-    pub(crate) source: Source<'w>,
+    pub(crate) calibration: Option<Calibration>,
 }
 
-impl Wishes<'_> {
+impl Wishes {
     /// Recipes to choose from, finest first: without a word about it, RAM decides what a stream's memory holds; without RAM, the usual. Firmware
     /// reads halves of floats and of bytes with the feature `narrow-states` alone: it gets them when they were asked for.
     fn recipes(&self, recipe: &Recipe, is_bounded: bool, is_for_firmware: bool) -> Vec<Recipe> {
@@ -132,9 +132,9 @@ impl Wishes<'_> {
 }
 
 /// Chooses and, unless only a plan is asked for, makes the file `out`.
-pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes<'_>, out: &Path) -> Result<Allocation> {
+pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes, out: &Path) -> Result<Allocation> {
     let Some((goal, overhead)) = options.goal() else { bail!("no budget") };
-    let calibration = wishes.how.stream(graph, wishes.source)?;
+    let calibration = wishes.calibration.as_ref();
     let recipes = wishes.recipes(recipe, options.ram.is_some(), options.is_for_firmware());
     let firmware_bytes = |o: &Overhead| ((o.static_bytes + o.stack_bytes) as f64 * FORETOLD_WITHIN).ceil() as u64;
     let request = Request {
@@ -142,12 +142,12 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
         recipes: &recipes,
         ram: options.ram.map(|bytes| Ram { bytes, firmware_bytes: overhead.as_ref().map_or(0, firmware_bytes) }),
         formats: if overhead.is_some() { &FIRMWARE_FORMATS } else { &FORMATS },
-        calibration: calibration.as_ref(),
+        calibration,
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
         method: wishes.how.method,
     };
-    let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration.as_ref()).flatten();
+    let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration).flatten();
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
         match calibrated {
             // Files that are only measured are rounded to the nearest: what a matrix is worth beside the others hardly depends on the method.

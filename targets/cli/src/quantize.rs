@@ -17,7 +17,7 @@ use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::{Calibration, Fitted};
 use brooklet_quantize::graph::{Card, Graph, Input};
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables, order_of_use};
+use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables, take_order};
 use brooklet_quantize::{
     Cache, CacheFormat, Checkpoint, Destination, Recipe, Report, StateFormat, families, lower, remove_unfinished, report,
 };
@@ -166,13 +166,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     chosen.passes.apply(&mut graph, stream.as_ref()).map_err(plainly)?;
     passes::print(&mut io::stdout().lock(), &chosen)?;
     if args.budget.is_given() {
+        let mut stream = how.stream(&graph, source)?;
         // Firmware has no use for large vocabularies, and leaves out what reads them in pieces.
         if !args.budget.is_for_firmware() {
-            let order = used_order(&graph, source)?;
+            let order = stream.as_mut().filter(|_| source.file.is_some()).and_then(|stream| take_order(&graph, stream));
             cut_tables(&mut graph, LEAST_ROWS_TO_CUT, order.as_deref());
             cut_projections(&mut graph, LEAST_ROWS_OF_PROJECTION);
         }
-        return run_budget(args, &graph, &recipe, how, &chosen, &out);
+        return run_budget(args, &graph, &recipe, how, stream, &chosen, &out);
     }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
@@ -186,13 +187,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         write_report(path, &out, &report, fitted.as_ref(), &chosen)?;
     }
     print(args, &out, &report, fitted.as_ref())
-}
-
-/// The vocabulary in the order in which the user's text uses it; without a text that says so it stays as it is.
-fn used_order(graph: &Graph<'_>, source: calibrate::Source<'_>) -> Result<Option<Vec<u32>>> {
-    let (Input::Tokens { vocab, .. }, Some(_)) = (&graph.input, source.file) else { return Ok(None) };
-    let calibration = fit::read(graph, source.file, source.time_column)?;
-    Ok(if let Some(Calibration::Tokens(tokens)) = calibration { Some(order_of_use(*vocab as usize, &tokens)) } else { None })
 }
 
 /// Says what commands that take text would say of the file.
@@ -220,14 +214,16 @@ fn note_left_behind(checkpoint: &Checkpoint) -> Result<()> {
 }
 
 /// Makes the best file within a budget, or shows what it would be.
-fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, how: calibrate::How, passes: &Choice, out: &Path) -> Result<()> {
-    let wishes = allocate::Wishes {
-        how,
-        resume: args.resume,
-        cache: args.cache,
-        state: args.state,
-        source: calibrate::Source { file: args.calibration.as_deref(), time_column: args.time_column.as_deref() },
-    };
+fn run_budget(
+    args: &Args,
+    graph: &Graph<'_>,
+    recipe: &Recipe,
+    how: calibrate::How,
+    calibration: Option<Calibration>,
+    passes: &Choice,
+    out: &Path,
+) -> Result<()> {
+    let wishes = allocate::Wishes { how, resume: args.resume, cache: args.cache, state: args.state, calibration };
     let chosen = allocate::run(graph, recipe, &args.budget, &wishes, out)?;
     for path in &args.report {
         write_allocation(path, &graph.card, &chosen, passes)?;
