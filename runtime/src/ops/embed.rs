@@ -38,7 +38,7 @@ impl Embed {
         let Inputs::Tokens(tokens) = batch.inputs else { return None };
         let tensors = batch.tensors;
         let (first, _) = tensors.matrix(self.table)?;
-        let places = if READ { tensors.places_of(self.table) } else { None };
+        let places = tensors.places_of(self.table);
         batch.each(|_, mut frame, row| {
             let out = frame.get(self.out)?;
             let token = *tokens.get(row)? as usize;

@@ -85,10 +85,7 @@ impl Head {
                 *out *= self.scale;
             }
         }
-        match batch.tensors.places_of(self.w).filter(|_| READ) {
-            Some(places) => into_order(batch, places),
-            None => Some(()),
-        }
+        batch.tensors.places_of(self.w).map_or(Some(()), |places| into_order(batch, places))
     }
 
     pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
