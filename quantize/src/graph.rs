@@ -67,6 +67,18 @@ pub enum Values<'a> {
     Matrix(Role, Box<dyn Fn() -> Result<Vec<f32>, Error> + 'a>),
 }
 
+impl Values<'_> {
+    /// The bytes of what is stored as it is; nothing for a matrix, whose bytes its format decides.
+    pub(crate) fn stored(&self) -> Option<Vec<u8>> {
+        match self {
+            Values::Array(data) => Some(data.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Values::Turns(turns) => Some(turns.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Values::Places(places) => Some(places.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Values::Matrix(..) => None,
+        }
+    }
+}
+
 /// A tensor of the model.
 pub struct TensorDecl<'a> {
     /// Name in the checkpoint.
@@ -574,11 +586,7 @@ impl<'a> Graph<'a> {
             Output::Logits(count) => *count as usize,
             Output::Classes(names) | Output::Values { names, .. } => names.len(),
         };
-        match self.ops.last() {
-            Some(Op::Head(head)) => self.pieces(head.w, outputs),
-            Some(Op::CappedHead(capped)) => self.pieces(capped.head.w, outputs),
-            _ => 0..0,
-        }
+        self.ops.last().and_then(Op::head).map_or(0..0, |head| self.pieces(head.w, outputs))
     }
 
     /// The tensors that hold the first `rows` rows of the matrix that begins at `first`, which are several if it was cut.

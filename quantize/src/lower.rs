@@ -261,11 +261,9 @@ fn declare(tensor: &TensorDecl<'_>, format: Option<Format>) -> SectionSource {
 }
 
 fn encode_tensor(tensor: &TensorDecl<'_>, number: usize, content: Content, pack: &mut Pack<'_>) -> Result<Packed, Error> {
-    match &tensor.values {
-        Values::Array(data) => Ok(exact(data.iter().flat_map(|x| x.to_le_bytes()).collect())),
-        Values::Turns(turns) => Ok(exact(turns.iter().flat_map(|x| x.to_le_bytes()).collect())),
-        Values::Places(places) => Ok(exact(places.iter().flat_map(|x| x.to_le_bytes()).collect())),
-        Values::Matrix(..) => pack(number, content.format().unwrap_or(Format::F32)),
+    match tensor.values.stored() {
+        Some(bytes) => Ok(exact(bytes)),
+        None => pack(number, content.format().unwrap_or(Format::F32)),
     }
 }
 

@@ -133,7 +133,8 @@ macro_rules! products {
             #[inline(never)]
             #[target_feature(enable = $features)]
             fn t2(q: &Coded<'_, 2>, x: Vectors<'_>, out: RowsMut<'_>) {
-                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned, &|isum, w, x: Lone| $dot_unsigned(isum, w, x.codes));
+                let dot_one = |isum, w, x: Lone| $dot_unsigned(isum, w, x.codes);
+                tile_rows(&planes_of(q), x, out, &|tile, w, h| planes::code_t2(tile, w, h), &picked(q.shift, 1), &$dot_unsigned, &dot_one);
             }
 
             /// Multiplies a matrix with some vectors: `word` gives half `h` of word `w` of a tile, each weight plus a bias; `split` turns the
@@ -243,7 +244,8 @@ macro_rules! products {
             }
 
             /// Some groups of a tile row times `N` vectors; `at` is the first vector and the tile row. What the groups before have summed
-            /// lies in `out`; behind the last come the scales of the rows. `operand` gives four codes of a vector, a group and a word as `dot` takes them. Returns `N`.
+            /// lies in `out`; behind the last come the scales of the rows. `operand` gives four codes of a vector, a group and a word as `dot` takes
+            /// them. Returns `N`.
             #[inline]
             #[target_feature(enable = $features)]
             fn block<const N: usize, X: Copy>(

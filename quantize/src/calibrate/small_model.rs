@@ -79,9 +79,6 @@ impl<'g> SmallModel<'g> {
         let mut bytes: Vec<std::borrow::Cow<'p, [u8]>> = Vec::with_capacity(formats.len());
         for (number, tensor) in self.graph.tensors.iter().enumerate() {
             bytes.push(match &tensor.values {
-                Values::Array(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(),
-                Values::Turns(turns) => turns.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(),
-                Values::Places(places) => places.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into(),
                 Values::Matrix(_, load) => {
                     let filling = if number == self.sink { Filling::Plain(Format::F32) } else { fill(number) };
                     let (format, bytes) = match filling {
@@ -91,6 +88,7 @@ impl<'g> SmallModel<'g> {
                     formats[number] = Some(format);
                     bytes
                 }
+                as_it_is => as_it_is.stored().unwrap_or_default().into(),
             });
         }
         let mut sections = layout.sections(&formats);

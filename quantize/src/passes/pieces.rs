@@ -19,11 +19,11 @@ const BEGIN: [usize; 5] = [0, 16, 8, 4, 2];
 /// Rows below which it does not pay to cut a matrix: every piece has a record in the header and tables of its own.
 pub const LEAST_ROWS_TO_CUT: usize = 4096;
 
-/// Tokens of a text for each of the vocabulary from which on it says how often they are used.
-const LEAST_HEARD: usize = 8;
-
 /// The same of projections.
 pub const LEAST_ROWS_OF_PROJECTION: usize = 256;
+
+/// Tokens of a text for each of the vocabulary from which on it says how often they are used.
+const LEAST_HEARD: usize = 8;
 
 /// The order of use of a vocabulary: its tokens, from frequent to rare. How often `text` has them, and before it has been heard for long how early
 /// they stand in the vocabulary, as if a thousand more tokens had come by Zipf's law.
@@ -138,17 +138,10 @@ fn cut<'c>(graph: &mut Graph<'_>, cuts: &'c BTreeMap<TensorId, Cut>) -> impl Fn(
         id + before + cuts.get(&id).map_or(0, in_front)
     };
     // A head's bias lies as its rows do.
-    for (id, cut) in cuts {
-        let heads = graph.ops.iter().filter_map(|op| match op {
-            Op::Head(head) => Some(head),
-            Op::CappedHead(capped) => Some(&capped.head),
-            _ => None,
-        });
-        let biases: Vec<TensorId> = heads.filter(|head| head.w == *id).filter_map(|head| head.bias).collect();
-        for bias in biases {
-            if let (Values::Array(data), Some(order)) = (&mut graph.tensors[bias as usize].values, &cut.order) {
-                *data = order.iter().map(|&row| data[row as usize]).collect();
-            }
+    for head in graph.ops.iter().filter_map(Op::head) {
+        let Some((order, bias)) = cuts.get(&head.w).and_then(|cut| cut.order.as_ref()).zip(head.bias) else { continue };
+        if let Values::Array(data) = &mut graph.tensors[bias as usize].values {
+            *data = order.iter().map(|&row| data[row as usize]).collect();
         }
     }
     graph.ops.iter_mut().for_each(|op| each_tensor(op, &mut |id| *id = moved(*id)));

@@ -155,16 +155,18 @@ impl CappedHead {
     }
 }
 
-impl Op {
+impl<V> Op<V> {
     /// The head that makes the outputs, if this is the last operation of a program.
-    pub fn head(&self) -> Option<&Head> {
+    pub fn head(&self) -> Option<&Head<V>> {
         match self {
             Op::Head(head) => Some(head),
             Op::CappedHead(capped) => Some(&capped.head),
             _ => None,
         }
     }
+}
 
+impl Op {
     /// The outputs of token `token` of the batch; nothing if this makes none.
     pub(crate) fn outputs_of(&self, batch: &mut Batch<'_, '_>, token: usize) -> Option<()> {
         match self {

@@ -1,6 +1,6 @@
 //! Embeddings and heads in pieces: rows that a matrix's section does not have are in the sections behind it, each in a format of its own. Rows of
-//! frequent tokens matter more than others, and can be kept finer. Where a vocabulary is not in the order of use, a section of places in front of the
-//! first piece says which row is whose.
+//! frequent tokens matter more than others, and can be kept finer. Where rows are not in the order of ids, a section of places in front of the
+//! first piece says which is whose.
 
 use super::check::Checker;
 use super::{Op, TensorId};

@@ -53,8 +53,8 @@ impl CudaModel<'_> {
 
     /// Whether the head's rows lie in another order than its outputs.
     pub(crate) fn has_places(&self) -> bool {
-        let head = self.program.last().and_then(|node| if let Node::One(_, op) = node { op.head() } else { None });
-        head.is_some_and(|head| self.tensors.places_of(head.w) != Address::NULL)
+        let Some(Node::One(_, op)) = self.program.last() else { return false };
+        op.head().is_some_and(|head| self.tensors.places_of(head.w) != Address::NULL)
     }
 
     /// Queues a product with the matrix `id`, or with the one that each row has chosen from there on.
