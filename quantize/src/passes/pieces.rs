@@ -43,8 +43,8 @@ pub fn order_of_use(vocab: usize, text: &[u32]) -> Vec<u32> {
 }
 
 /// The order of use of a model's vocabulary by the first half of a long text, which it takes away: what is left is to be measured on. A text says too little of
-/// tokens that it hardly has, and measured on itself it would say that they cost nothing. Nothing happens to a text of less than [`LEAST_HEARD`] tokens for
-/// each of the vocabulary.
+/// tokens that it hardly has, and measured on itself it would say that they cost nothing. Nothing happens to a text of less than eight tokens for each
+/// of the vocabulary.
 pub fn take_order(graph: &Graph<'_>, stream: &mut Calibration) -> Option<Vec<u32>> {
     let (Input::Tokens { vocab, .. }, Calibration::Tokens(text)) = (&graph.input, stream) else { return None };
     let vocab = *vocab as usize;
