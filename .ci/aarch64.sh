@@ -22,11 +22,12 @@ fi
 models=target/aarch64/models
 mkdir -p "$models"
 for model in granite-rope:q4 jamba-dense:q8 zamba:q4; do
-  cargo run --release -q -- quantize "tests/fixtures/families/${model%:*}" -o "$models/${model%:*}.brook" --context 100 --format "${model#*:}" >/dev/null 2>&1
+  ${BROOKLET:-cargo run --release -q --} quantize "tests/fixtures/families/${model%:*}" -o "$models/${model%:*}.brook" --context 100 --format "${model#*:}" >/dev/null 2>&1
 done
 files=("$models"/{granite-rope,jamba-dense,zamba}.brook examples/models/watch-small.brook)
 # One line a file: hash, path.
-want=$(cargo run --release -q -p brooklet --features std --example back_ends -- "${files[@]}" | awk '{ print $1, $2 }' | uniq)
+cargo build --workspace --release -q --example back_ends
+want=$(target/release/examples/back_ends "${files[@]}" | awk '{ print $1, $2 }' | uniq)
 
 arm_cargo build -p brooklet --features std --example back_ends
 for core in 'cortex-a72 portable neon' 'neoverse-n1 portable neon dotprod' 'max portable neon dotprod i8mm'; do

@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 if ! rustup target list --installed | grep -q thumbv6m-none-eabi; then
   bash .ci/install_embedded.sh rust
 fi
-cargo xtask libraries "$@"
+${XTASK:-cargo xtask} libraries "$@"

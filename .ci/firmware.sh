@@ -3,6 +3,7 @@
 # what must hold of the linked programs: no panics, bounded stack, flash and RAM within their limits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+xtask=${XTASK:-cargo xtask}
 
 bash .ci/install_embedded.sh qemu
 if ! rustup target list --installed | grep -q thumbv6m-none-eabi; then
@@ -15,13 +16,13 @@ fi
   cargo clippy --package brooklet-app --package brooklet-bundle --all-targets -- -D warnings
   cargo test --package brooklet-app
 )
-cargo xtask firmware
-cargo xtask panics
-cargo xtask stack
-cargo xtask size
+$xtask firmware
+$xtask panics
+$xtask stack
+$xtask size
 # What is fitted to a device fits it: all of what the watch has, and so little flash that a part must be 4-bit.
 for flash_kib in 512 148; do
   fitted=target/firmware/fitted-$flash_kib.brook
-  cargo run --release --package brooklet-cli -- quantize examples/models/watch -o "$fitted" --flash ${flash_kib}KiB --ram 64KiB --core cortex-m4f
-  cargo xtask size --model "$fitted" --flash $((flash_kib * 1024)) --ram 65536
+  ${BROOKLET:-cargo run --release --package brooklet-cli --} quantize examples/models/watch -o "$fitted" --flash ${flash_kib}KiB --ram 64KiB --core cortex-m4f
+  $xtask size --model "$fitted" --flash $((flash_kib * 1024)) --ram 65536
 done
