@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what builds and emulates firmware, on Debian and its kin: `install_embedded.sh [rust] [qemu]`, nothing named: both. `aarch64`
-# brings what links and emulates programs for 64-bit Arm Linux.
+# brings what links and emulates programs for 64-bit Arm Linux, `arm-c` a C compiler for Cortex-M.
 # What is there already stays as it is; no package is removed, and the default Rust toolchain is never touched.
 set -euo pipefail
 parts=("${@:-rust qemu}")
@@ -19,6 +19,11 @@ install_rust() {
     install_packages rustc-web cargo-web rust-web-src rust-web-llvm
   fi
   rustup toolchain list | grep -q '^debian' || rustup toolchain link debian /usr
+}
+
+# No C library is needed: the examples bring their own start-up code.
+install_arm_c() {
+  command -v arm-none-eabi-gcc >/dev/null || install_packages gcc-arm-none-eabi
 }
 
 install_qemu() {
@@ -53,6 +58,7 @@ for part in ${parts[@]}; do
     rust) install_rust ;;
     qemu) install_qemu ;;
     aarch64) install_aarch64 ;;
-    *) echo "install_embedded.sh: rust, qemu or aarch64, not $part" >&2; exit 2 ;;
+    arm-c) install_arm_c ;;
+    *) echo "install_embedded.sh: rust, qemu, aarch64 or arm-c, not $part" >&2; exit 2 ;;
   esac
 done

@@ -1,10 +1,11 @@
 //! Embeddings and heads in pieces, in order and in another: the bits of whole ones; files that lack a piece or name a row that is not there are refused.
 
+use brooklet::artifact::Content;
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
 use brooklet::ops::Op;
 use brooklet::{Error, OpFault};
-use brooklet_quantize::graph::{Graph, Input, Values};
+use brooklet_quantize::graph::{Card, Graph, Input, Output, Role, Values};
 use brooklet_quantize::passes::{cut_projections, cut_tables, order_of_use};
 use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families, lower};
 use brooklet_tests::{File, Sequence, family_fixtures, stream};
@@ -75,6 +76,33 @@ fn tables_in_another_order_give_the_bits_of_the_whole() {
         };
         let (a, b) = (write(&whole, Format::Q8), write(&graph, Format::Q8));
         assert!(run(&a) == run(&b), "{}", dir.display());
+    }
+}
+
+#[test]
+fn places_are_of_two_bytes_where_these_are_enough() {
+    const D_MODEL: usize = 8;
+    for vocab in [1 << 16, (1 << 16) + 48] {
+        let build = || {
+            let input = Input::Tokens { vocab: vocab as u32, bos: None, eos: None };
+            let mut graph = Graph::new(Card::default(), input, Output::Logits(vocab as u32));
+            // Every row is another.
+            let rows = move || Ok((0..vocab * D_MODEL).map(|i| (i / D_MODEL * (i % D_MODEL + 1)) as f32 / 65536.0).collect());
+            let table = graph.matrix("table", vocab, D_MODEL, Role::Embedding, rows);
+            let x = graph.embed(table, D_MODEL, 1.0);
+            graph.head(table, None, x, 1.0);
+            graph
+        };
+        let (whole, mut graph) = (build(), build());
+        cut_tables(&mut graph, 1, Some(&(0..vocab as u32).rev().collect::<Vec<_>>()));
+        let input = Sequence::Tokens([0, 1, 4097, vocab - 2, vocab - 1].map(|token| token as u32).to_vec());
+        let (a, b) = (write(&whole, Format::F32), write(&graph, Format::F32));
+        let run = |file: &File| stream(&file.model(), kernels::detect(), &input, 1);
+        assert!(run(&a) == run(&b));
+        let model = b.model();
+        let section = model.artifact().section(0).unwrap();
+        let bytes = model.artifact().bytes_of(&section).unwrap().len();
+        assert_eq!((section.content, bytes), (Content::Places, if vocab > 1 << 16 { 4 * vocab } else { 2 * vocab }));
     }
 }
 

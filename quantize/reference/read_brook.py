@@ -204,6 +204,10 @@ def table_bytes(content):
     return 0 if content == "MatrixT2" else round_up((1 << sum(PLANES[content])) + 1, 64)
 
 
+def bytes_of_a_place(count):
+    return 2 if count <= 1 << 16 else 4
+
+
 def section_bytes(content, rows, cols):
     t, g = tiles(rows, cols)
     planes = 64 * t + round_up(16 * t * g, 64)
@@ -211,14 +215,14 @@ def section_bytes(content, rows, cols):
         bits = sum(PLANES[content])
         return table_bytes(content) + planes + 64 * bits * t * g
     return {"Array": 4 * rows * cols, "MatrixF32": 2048 * t * g, "MatrixF16": 1024 * t * g, "MatrixQ8": planes + 512 * t * g,
-            "Turns": 8 * rows * cols, "Tokenizer": rows * cols, "PackedTokenizer": rows * cols, "Places": 4 * rows * cols}[content]
+            "Turns": 8 * rows * cols, "Tokenizer": rows * cols, "PackedTokenizer": rows * cols, "Places": bytes_of_a_place(rows * cols) * rows * cols}[content]
 
 
 def unpack(content, rows, cols, data):
-    """The section's numbers: f32 (rows, cols), or u64 turns, or u32 places, or bytes."""
+    """The section's numbers: f32 (rows, cols), or u64 turns, or u16 or u32 places, or bytes."""
     data = np.frombuffer(data, np.uint8)
     if content in ("Array", "Turns", "Places"):
-        return data.view({"Array": "<f4", "Turns": "<u8", "Places": "<u4"}[content]).reshape(rows, cols)
+        return data.view({"Array": "<f4", "Turns": "<u8", "Places": f"<u{bytes_of_a_place(rows * cols)}"}[content]).reshape(rows, cols)
     if content == "Tokenizer":
         return data
     if content == "PackedTokenizer":

@@ -3,6 +3,7 @@
 //! Families build it with the methods below; each method adds one operation and gives back the value it writes.
 
 use crate::error::Error;
+use brooklet::artifact::Places;
 use brooklet::ops::{
     Activate, Activation, Add, Attention, COUNT_NUMBERS, CappedHead, Conv1d, Copy, Delay, DepthToTime, DiagSsm, Embed, Every, Fill, Frame,
     Gate, GatedDelta, Gru, Head, Linear, Lstm, Missing, Moe, Multiply, Norm, NormKind, Op, Policy, Pool, PoolKind, RgLru, Rotary, Route,
@@ -73,7 +74,10 @@ impl Values<'_> {
         match self {
             Values::Array(data) => Some(data.iter().flat_map(|x| x.to_le_bytes()).collect()),
             Values::Turns(turns) => Some(turns.iter().flat_map(|x| x.to_le_bytes()).collect()),
-            Values::Places(places) => Some(places.iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Values::Places(places) => {
+                let each = Places::bytes_each(places.len());
+                Some(places.iter().flat_map(|x| x.to_le_bytes().into_iter().take(each)).collect())
+            }
             Values::Matrix(..) => None,
         }
     }

@@ -1,7 +1,7 @@
 //! The program and what it refers to. Where there is a heap they are decoded once, when a session begins; a device decodes them as it
 //! goes: a file's records are small, and its memory is smaller.
 
-use crate::artifact::{Artifact, Slot};
+use crate::artifact::{Artifact, Places, Slot};
 use crate::kernels::quant::{Format, Matrix};
 use crate::model::Model;
 use crate::ops::Op;
@@ -39,7 +39,7 @@ impl<'b, 'a> Tensors<'b, 'a> {
     }
 
     /// Where the rows lie of the table that begins with tensor `first`, if not in their order.
-    pub(crate) fn places_of(self, first: u32) -> Option<&'a [u32]> {
+    pub(crate) fn places_of(self, first: u32) -> Option<Places<'a>> {
         self.artifact.places_of(first)
     }
 

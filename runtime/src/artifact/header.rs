@@ -1,6 +1,7 @@
 //! The header's types. postcard does not describe itself: fields and variants are only ever added at the end, and a change of
 //! an existing one is a new format version.
 
+use super::places::Places;
 use super::table::{Record, Table};
 use crate::ops::Op;
 use brooklet_kernels::quant::Format;
@@ -123,7 +124,7 @@ pub enum Content {
     MatrixT2,
     /// A `tokenizer.json` as a zlib stream, `rows` bytes: only hosts read text, and they have room to unpack it.
     PackedTokenizer,
-    /// Row-major `u32`, (rows, cols): where each row of a table lies among its pieces.
+    /// (rows, cols) numbers of two bytes, or four where there are more than 65,536: where each row of a table lies among its pieces.
     Places,
 }
 
@@ -167,7 +168,8 @@ impl Content {
         let (rows, cols) = (usize::try_from(rows).ok()?, usize::try_from(cols).ok()?);
         let bytes = match (self, self.format()) {
             (_, Some(format)) => format.matrix_bytes(rows, cols)?,
-            (Content::Array | Content::Places, _) => rows.checked_mul(cols)?.checked_mul(4)?,
+            (Content::Array, _) => rows.checked_mul(cols)?.checked_mul(4)?,
+            (Content::Places, _) => rows.checked_mul(cols).and_then(|count| count.checked_mul(Places::bytes_each(count)))?,
             (Content::Turns, _) => rows.checked_mul(cols)?.checked_mul(8)?,
             _ => rows.checked_mul(cols)?,
         };

@@ -4,6 +4,7 @@
 //! lie, records that are looked up by number have a fixed size.
 
 mod header;
+mod places;
 mod read;
 mod table;
 #[cfg(feature = "alloc")]
@@ -11,6 +12,7 @@ mod write;
 
 pub(crate) use header::line_count;
 pub use header::{Card, Content, Golden, Header, InputSpec, Keep, OutputSpec, Section, Slot, SlotKind};
+pub use places::Places;
 pub use read::Artifact;
 #[cfg(not(feature = "alloc"))]
 pub(crate) use table::Records;

@@ -3,8 +3,8 @@
 //! All arithmetic is checked and every size is compared with what is there before it is used. Nothing is allocated.
 
 use super::{
-    Content, Header, InputSpec, MAGIC, MAX_CHANNELS, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Record, SECTION_ALIGN,
-    Section, Slot, VERSION, line_count,
+    Content, Header, InputSpec, MAGIC, MAX_CHANNELS, MAX_FRAME, MAX_OPS, MAX_SECTIONS, MAX_SLOTS, PRELUDE_BYTES, Places, Record,
+    SECTION_ALIGN, Section, Slot, VERSION, line_count,
 };
 use crate::checksum::crc32;
 use crate::error::{Error, HeaderFault, SectionFault};
@@ -203,9 +203,14 @@ impl<'a> Artifact<'a> {
     }
 
     /// Section `index` as places of rows.
-    pub fn places(&self, index: u32) -> Option<&'a [u32]> {
+    pub fn places(&self, index: u32) -> Option<Places<'a>> {
         let section = self.section(index)?;
         (section.content == Content::Places).then_some(())?;
-        crate::mem::numbers(self.bytes_of(&section)?)
+        let bytes = self.bytes_of(&section)?;
+        let count = (section.rows as usize).checked_mul(section.cols as usize)?;
+        match Places::bytes_each(count) {
+            2 => crate::mem::numbers(bytes).map(Places::Short),
+            _ => crate::mem::numbers(bytes).map(Places::Long),
+        }
     }
 }

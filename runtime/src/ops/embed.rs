@@ -42,7 +42,7 @@ impl Embed {
         batch.each(|_, mut frame, row| {
             let out = frame.get(self.out)?;
             let token = *tokens.get(row)? as usize;
-            let row = if let Some(places) = places { *places.get(token)? as usize } else { token };
+            let row = if let Some(places) = places { places.get(token)? as usize } else { token };
             let (mut table, mut row, mut piece) = (first, row, self.table);
             while READ && row >= table.rows {
                 (row, piece) = (row - table.rows, piece + 1);

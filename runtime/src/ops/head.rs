@@ -6,7 +6,7 @@ use super::linear::multiply_at;
 use super::pieces::READ;
 use super::run::Batch;
 use super::{Access, Op, Span, TensorId};
-use crate::artifact::{Artifact, OutputSpec, line_count};
+use crate::artifact::{Artifact, OutputSpec, Places, line_count};
 use crate::error::OpFault;
 use crate::mem::{copy, take};
 use core::ops::Range;
@@ -85,7 +85,11 @@ impl Head {
                 *out *= self.scale;
             }
         }
-        batch.tensors.places_of(self.w).map_or(Some(()), |places| into_order(batch, places))
+        match batch.tensors.places_of(self.w) {
+            None => Some(()),
+            Some(Places::Short(places)) => into_order(batch, places),
+            Some(Places::Long(places)) => into_order(batch, places),
+        }
     }
 
     pub(super) fn macs(&self, artifact: &Artifact<'_>) -> u64 {
@@ -95,13 +99,13 @@ impl Head {
 }
 
 /// Puts every output where it belongs: output `i` is where row `i` lies.
-fn into_order(batch: &mut Batch<'_, '_>, places: &[u32]) -> Option<()> {
+fn into_order<P: Copy + Into<u32>>(batch: &mut Batch<'_, '_>, places: &[P]) -> Option<()> {
     let mut room: &mut [u8] = &mut *batch.packed;
     let made: &mut [f32] = take(&mut room, places.len())?;
     for output in batch.output.chunks_exact_mut(places.len().max(1)) {
         copy(made, output)?;
         for (out, &place) in output.iter_mut().zip(places) {
-            *out = *made.get(place as usize)?;
+            *out = *made.get(place.into() as usize)?;
         }
     }
     Some(())

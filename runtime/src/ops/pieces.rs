@@ -4,7 +4,7 @@
 
 use super::check::Checker;
 use super::{Op, TensorId};
-use crate::artifact::{Artifact, Content, InputSpec};
+use crate::artifact::{Artifact, Content, InputSpec, Places};
 use crate::error::OpFault;
 use core::ops::Range;
 
@@ -23,7 +23,7 @@ impl<'a> Artifact<'a> {
     }
 
     /// Where each row lies of the matrix that begins in section `first`, counted through its pieces: the section in front of it, if that holds places.
-    pub fn places_of(&self, first: TensorId) -> Option<&'a [u32]> {
+    pub fn places_of(&self, first: TensorId) -> Option<Places<'a>> {
         if READ { self.places(first.checked_sub(1)?) } else { None }
     }
 }
@@ -52,7 +52,7 @@ impl Checker<'_, '_> {
         let in_front = first.checked_sub(1).and_then(|id| self.artifact().section(id));
         if in_front.is_some_and(|section| section.content == Content::Places) {
             let places = self.artifact().places_of(first).ok_or(OpFault::Shape)?;
-            let fits = places.len() == held as usize && places.iter().all(|&place| place < held);
+            let fits = places.len() == held as usize && places.iter().all(|place| place < held);
             fits.then_some(()).ok_or(OpFault::Shape)?;
         }
         if held >= rows { Ok(held) } else { Err(OpFault::Shape) }

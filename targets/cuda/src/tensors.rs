@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::registered::Registered;
 use brooklet::Model;
-use brooklet::artifact::Content;
+use brooklet::artifact::{Content, Section};
 use brooklet::kernels::quant::{Format, GROUP};
 use cudarc::driver::DeviceRepr;
 
@@ -71,23 +71,29 @@ impl Tensors {
         let artifact = model.artifact();
         let sections: Vec<_> = (0..model.header().sections.count).filter_map(|id| artifact.section(id)).collect();
         let mut layout = Layout::default();
-        let bytes_of = |section| artifact.bytes_of(section).unwrap_or_default();
-        let places: Vec<_> = sections
-            .iter()
-            .map(|section| {
-                let stays = registered.is_some() || section.content.is_tokenizer();
-                layout.add(if stays { 0 } else { bytes_of(section).len() as u64 })
-            })
-            .collect();
+        let bytes_of = |section: &Section| artifact.bytes_of(section).unwrap_or_default();
+        // Kernels take places of four bytes: those of two become that, wherever the file lies.
+        let widened = |id| artifact.places(id).map(|places| places.iter().collect::<Vec<u32>>());
+        let bytes_there = |(id, section): (u32, &Section)| match widened(id) {
+            Some(places) => size_of_val(places.as_slice()),
+            None if registered.is_some() || section.content.is_tokenizer() => 0,
+            None => bytes_of(section).len(),
+        };
+        let places: Vec<_> = (0..).zip(&sections).map(|section| layout.add(bytes_there(section) as u64)).collect();
         let table = layout.add((size_of::<Matrix>() * sections.len().max(1)) as u64);
         let mut arena = Arena::new(device, &layout)?;
         let mut tensors = Vec::with_capacity(sections.len());
         let mut matrices = Vec::with_capacity(sections.len());
-        for (section, &place) in sections.iter().zip(&places) {
-            if place.bytes() > 0 {
-                arena.upload(place, bytes_of(section))?;
+        for (id, (section, &place)) in (0..).zip(sections.iter().zip(&places)) {
+            match widened(id) {
+                Some(places) => arena.upload(place, &places)?,
+                None if place.bytes() > 0 => arena.upload(place, bytes_of(section))?,
+                None => {}
             }
-            let address = registered.as_ref().map_or(arena.address(place), |registered| registered.address(bytes_of(section)));
+            let address = match &registered {
+                Some(registered) if place.bytes() == 0 => registered.address(bytes_of(section)),
+                _ => arena.address(place),
+            };
             let tensor = Tensor { address, rows: section.rows, cols: section.cols, content: section.content };
             tensors.push(tensor);
             matrices.push(match section.content.format() {
