@@ -246,7 +246,7 @@ fn gguf_17_20_configs_and_scales() {
     llama("heads that share nothing", |f| f.whole("llama.attention.head_count_kv", 3), &["attn_k.weight", "3 heads"]);
     llama("other widths", |f| f.whole("llama.feed_forward_length", 13), &["ffn_gate.weight", "[12, 8]", "[13, 8]", "metadata"]);
     llama("another architecture", |f| f.text("general.architecture", "gpt9"), &["general.architecture", "gpt9", "mamba2"]);
-    llama("a part of a model", |f| f.whole("split.count", 2), &["split.count", "merge"]);
+    llama("a part of a model", |f| f.whole("split.count", 2), &["split.count", "2 files", "00001-of-00002.gguf"]);
     llama("angles that are stretched", |f| f.text("llama.rope.scaling.type", "yarn"), &["llama.rope.scaling.type", "yarn", "linear"]);
     for base in [0.0, -1.0, f32::NAN, f32::INFINITY] {
         llama("a base of angles", |f| f.number("llama.rope.freq_base", base), &["llama.rope.freq_base"]);
@@ -294,6 +294,54 @@ fn gguf_17_20_configs_and_scales() {
             accepted("a small scale", &file.bytes());
         }
     }
+}
+
+/// Writes a model's parts, opens the second, and makes a model of all.
+fn result_of_parts(dir: &Path, parts: &[GgufFile]) -> Result<Vec<u8>, String> {
+    for (number, part) in (1..).zip(parts) {
+        std::fs::write(dir.join(format!("m-{number:05}-of-00003.gguf")), part.bytes()).unwrap();
+    }
+    let path = dir.join("m-00002-of-00003.gguf");
+    result(&path, parts.iter().map(|part| part.bytes().len()).sum())?;
+    let out = dir.join("model.brook");
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.name().as_deref(), Some("m"));
+    quantize(&checkpoint, &Recipe::default(), &out, &mut |_| {}).unwrap();
+    Ok(std::fs::read(out).unwrap())
+}
+
+#[test]
+fn gguf_19_models_in_parts() {
+    let whole = tempfile::tempdir().unwrap();
+    let (path, out) = (whole.path().join("m.gguf"), whole.path().join("model.brook"));
+    std::fs::write(&path, GgufFile::llama().bytes()).unwrap();
+    quantize(&Checkpoint::open(&path).unwrap(), &Recipe::default(), &out, &mut |_| {}).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    assert!(result_of_parts(dir.path(), &GgufFile::llama().parts(3)).unwrap() == std::fs::read(out).unwrap());
+    // A folder of one model's parts is that model; of a part too many it is not.
+    assert_eq!(Checkpoint::open(dir.path()).unwrap().name().as_deref(), Some("m"));
+    std::fs::copy(&path, dir.path().join("other.gguf")).unwrap();
+    assert!(Checkpoint::open(dir.path()).unwrap_err().to_string().contains("4 .gguf files"));
+
+    let refused = |what: &str, change: &dyn Fn(&mut Vec<GgufFile>), said: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut parts = GgufFile::llama().parts(3);
+        change(&mut parts);
+        let message = result_of_parts(dir.path(), &parts).expect_err(what);
+        assert!(said.iter().all(|said| message.contains(said)), "{what}: {message}");
+    };
+    refused("two of three", &|parts| drop(parts.pop()), &["m-00003-of-00003.gguf"]);
+    refused("the wrong order", &|parts| parts.swap(1, 2), &["m-00002-of-00003.gguf", "split.no", "must be 1"]);
+    refused(
+        "a part of four",
+        &|parts| parts[2] = GgufFile::llama().parts(4)[2].clone(),
+        &["m-00003-of-00003.gguf", "split.count", "must be 3"],
+    );
+    refused("four parts", &|parts| parts[0].whole("split.count", 4), &["split.count", "00001-of-00004"]);
+    refused("a whole model behind", &|parts| parts[2] = GgufFile::llama(), &["m-00003-of-00003.gguf", "split.no"]);
+    refused("a tensor twice", &|parts| parts[2].tensors[0] = parts[1].tensors[0].clone(), &["m-00003-of-00003.gguf", "earlier file"]);
+    refused("a tensor less", &|parts| drop(parts[2].tensors.pop()), &["split.tensors.count", "is 11", "have 10"]);
+    refused("too many", &|parts| parts[0].whole("split.count", 100_000), &["split.count"]);
 }
 
 #[test]

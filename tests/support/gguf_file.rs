@@ -93,6 +93,21 @@ impl GgufFile {
         self.tensors.iter_mut().find(|t| t.name == name.as_bytes()).unwrap()
     }
 
+    /// The same model in `count` files, as llama.cpp's tool cuts it: the first has the metadata, each some of the tensors.
+    pub fn parts(&self, count: usize) -> Vec<GgufFile> {
+        let each = self.tensors.len().div_ceil(count);
+        let part = |number: usize| {
+            let mut part = if number == 0 { self.clone() } else { GgufFile::new() };
+            part.tensors = self.tensors.iter().skip(number * each).take(each).cloned().collect();
+            for (key, value) in [("split.no", number), ("split.count", count)] {
+                part.set(key, 2, (value as u16).to_le_bytes().to_vec());
+            }
+            part.set("split.tensors.count", 5, (self.tensors.len() as i32).to_le_bytes().to_vec());
+            part
+        };
+        (0..count).map(part).collect()
+    }
+
     /// The file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF".to_vec();

@@ -7,7 +7,7 @@ mod safetensors;
 
 pub use config::Config;
 
-use self::gguf::GgufModel;
+use self::gguf::{GgufModel, Part, are_of_one_model};
 use self::safetensors::Shard;
 use crate::error::Error;
 pub(crate) use random::numbers as random_numbers;
@@ -106,7 +106,7 @@ impl Checkpoint {
         let (config, tokenizer) = (self.config.path(), self.tokenizer.as_deref());
         match &self.tensors {
             Tensors::Shards(shards, ..) => Box::new(shards.iter().map(Shard::path).chain([config]).chain(tokenizer)),
-            Tensors::Gguf(_) => Box::new([self.path.as_path()].into_iter().chain(tokenizer)),
+            Tensors::Gguf(model) => Box::new(model.paths().chain(tokenizer)),
             Tensors::Random => Box::new(std::iter::empty()),
         }
     }
@@ -117,6 +117,9 @@ impl Checkpoint {
             return self.name.clone();
         }
         let path = self.path.canonicalize().ok()?;
+        if let Some(part) = Part::of(&path).filter(|_| path.is_file()) {
+            return Some(part.model.to_owned());
+        }
         let name = if path.is_file() { path.file_stem() } else { path.file_name() };
         Some(name?.to_string_lossy().into_owned())
     }
@@ -277,7 +280,7 @@ fn the_gguf_file(dir: &Path) -> Result<Option<PathBuf>, Error> {
     files.sort();
     match files.as_slice() {
         [] => Ok(None),
-        [only] => Ok(Some((*only).clone())),
+        [first, ..] if files.len() == 1 || are_of_one_model(&files) => Ok(Some((*first).clone())),
         [first, ..] => {
             let problem = format!("there are {} .gguf files; give the one to read, for instance {}", files.len(), first.display());
             Err(Error::invalid(dir, "weights", problem))

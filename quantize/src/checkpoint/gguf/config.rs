@@ -57,9 +57,6 @@ pub(super) fn config(gguf: &Gguf) -> Result<Made, Error> {
         let known: Vec<&str> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
         return Err(gguf.error(key, format!("is \"{architecture}\"; supported are {}", known.join(", "))));
     };
-    if gguf.whole("split.count", usize::MAX)?.unwrap_or(0) > 1 {
-        return Err(gguf.error("split.count", "says that the model is in several files; join them with llama-gguf-split --merge"));
-    }
     Draft { gguf, architecture, object: Map::new(), origins: BTreeMap::new() }.model(model_type)
 }
 

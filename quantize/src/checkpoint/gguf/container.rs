@@ -1,8 +1,9 @@
-//! A GGUF file's header: metadata and the table of tensors, every size checked before it is used.
+//! The header of a GGUF file, or of several that are one model's: metadata and the table of tensors, every size checked before it is used.
 //!
 //! Nothing is copied but names: texts and lists stay where they are in the file, and are walked once to prove that they end in it.
 
 use super::blocks::BlockType;
+use super::parts::{self, Part};
 use crate::error::Error;
 use brooklet::mem::MappedFile;
 use std::collections::{BTreeMap, HashSet};
@@ -16,6 +17,11 @@ const MAX_KEY_BYTES: usize = 65_535;
 const MAX_NAME_BYTES: usize = 255;
 /// Most dimensions of a tensor.
 const MAX_DIMS: u32 = 4;
+const SPLIT_COUNT: &str = "split.count";
+const SPLIT_NO: &str = "split.no";
+const SPLIT_TENSORS: &str = "split.tensors.count";
+/// Most files of a model: their names have five digits.
+const MAX_FILES: usize = 99_999;
 const ALIGNMENT_KEY: &str = "general.alignment";
 const MAX_ALIGNMENT: u64 = 65_536;
 /// Longest list of numbers that is taken out of the file: more than any vocabulary has.
@@ -24,11 +30,13 @@ const MAX_NUMBERS: usize = 1 << 22;
 const MIN_ENTRY_BYTES: usize = 8 + 1 + 4 + 1;
 const MIN_TENSOR_BYTES: usize = 8 + 1 + 4 + 8 + 4 + 8;
 
-/// A mapped GGUF file whose header holds.
+/// A mapped GGUF file whose header holds, with the other parts of its model.
 #[derive(Debug)]
 pub(in crate::checkpoint) struct Gguf {
     path: PathBuf,
     map: MappedFile,
+    /// The second file and so on, of a model in several.
+    others: Vec<(PathBuf, MappedFile)>,
     entries: BTreeMap<String, Value>,
     tensors: Vec<TensorInfo>,
     by_name: BTreeMap<String, usize>,
@@ -115,28 +123,80 @@ pub(super) struct TensorInfo {
     pub(super) kind: BlockType,
     /// Numbers.
     pub(super) len: usize,
+    /// Which of the model's files has it, from 0 on.
+    file: usize,
     /// Where its bytes are in the file.
-    pub(super) bytes: Range<usize>,
+    bytes: Range<usize>,
 }
 
 impl Gguf {
-    /// Maps and checks the file `path`.
+    /// Maps and checks the file `path`, and the others of its model if it is a part of one.
     pub(in crate::checkpoint) fn open(path: &Path) -> Result<Self, Error> {
-        let map = MappedFile::open(path).map_err(|e| Error::io(path, e))?;
-        let mut gguf = Gguf { path: path.to_owned(), map, entries: BTreeMap::new(), tensors: Vec::new(), by_name: BTreeMap::new() };
-        let header = Reader { path, bytes: gguf.map.bytes(), at: 0 }.header()?;
-        (gguf.entries, gguf.tensors) = header;
+        let mut gguf = Self::open_alone(&parts::first(path))?;
+        let count = gguf.whole(SPLIT_COUNT, MAX_FILES)?.unwrap_or(1);
+        if count > 1 {
+            gguf.open_others(count)?;
+        }
         gguf.by_name = gguf.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         Ok(gguf)
+    }
+
+    fn open_alone(path: &Path) -> Result<Self, Error> {
+        let map = MappedFile::open(path).map_err(|e| Error::io(path, e))?;
+        let (entries, tensors) = Reader { path, bytes: map.bytes(), at: 0 }.header()?;
+        Ok(Gguf { path: path.to_owned(), map, others: Vec::new(), entries, tensors, by_name: BTreeMap::new() })
+    }
+
+    /// Opens the files behind the first of `count`.
+    fn open_others(&mut self, count: usize) -> Result<(), Error> {
+        let path = self.path.clone();
+        let Some(part) = Part::of(&path).filter(|part| part.count == count) else {
+            let names = format!("NAME-00001-of-{count:05}.gguf");
+            return Err(self.error(SPLIT_COUNT, format!("says that the model is in {count} files; their names must be {names} and so on")));
+        };
+        let mut names: HashSet<String> = self.tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        for number in 1..=count {
+            let next = if number == 1 { None } else { Some(Self::open_alone(&part.path_of(&path, number))?) };
+            let file = next.as_ref().unwrap_or(self);
+            for (key, expected) in [(SPLIT_NO, number - 1), (SPLIT_COUNT, count)] {
+                let said = file.whole(key, usize::MAX)?;
+                if said != Some(expected) {
+                    let problem =
+                        format!("must be {expected} in file {number} of {count}; files of different models were mixed, or renamed");
+                    return Err(file.error(key, problem));
+                }
+            }
+            let Some(next) = next else { continue };
+            for tensor in next.tensors {
+                if !names.insert(tensor.name.clone()) {
+                    let problem = "is in an earlier file of the model too";
+                    return Err(Error::invalid(&next.path, format!("tensor `{}`", tensor.name), problem));
+                }
+                self.tensors.push(TensorInfo { file: number - 1, ..tensor });
+            }
+            self.others.push((next.path, next.map));
+        }
+        match self.whole(SPLIT_TENSORS, usize::MAX)? {
+            Some(said) if said != self.tensors.len() => {
+                Err(self.error(SPLIT_TENSORS, format!("is {said}, and the model's files have {}", self.tensors.len())))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All bytes of the file.
-    pub(super) fn file_bytes(&self) -> &[u8] {
-        self.map.bytes()
+    /// All files of the model.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        [self.path.as_path()].into_iter().chain(self.others.iter().map(|(path, _)| path.as_path()))
+    }
+
+    /// Bytes `range` of a tensor.
+    pub(super) fn bytes_of(&self, tensor: &TensorInfo, range: Range<usize>) -> &[u8] {
+        let map = tensor.file.checked_sub(1).map_or(&self.map, |other| &self.others[other].1);
+        map.bytes().get(tensor.bytes.clone()).and_then(|bytes| bytes.get(range)).unwrap_or_default()
     }
 
     pub(super) fn tensors(&self) -> &[TensorInfo] {
@@ -461,7 +521,7 @@ impl Reader<'_> {
                 format!("has {byte_count} bytes at {offset}, and the file {} in all; it is damaged or cut short", self.bytes.len());
             return Err(self.error(thing, problem));
         };
-        Ok(TensorInfo { name, shape, kind, len, bytes })
+        Ok(TensorInfo { name, shape, kind, len, file: 0, bytes })
     }
 
     /// Moves tensors to where the data is, and refuses ones that overlap, bytes between them that belong to none, and a file that ends early.

@@ -1,17 +1,19 @@
-//! GGUF files: a model with its config and tokenizer in one file, as llama.cpp's converter writes them.
+//! GGUF files: a model with its config and tokenizer in one file, or in parts, as llama.cpp's converter writes them.
 //!
-//! [`container`] checks the file, [`names`] finds the tensors that families ask for, [`blocks`] unpacks them, [`config`] writes the config
+//! [`container`] checks the file and its other [`parts`], [`names`] finds the tensors that families ask for, [`blocks`] unpacks them, [`config`] writes the config
 //! that a `config.json` would hold, [`tokenizer`] the `tokenizer.json`. Families see none of it.
 
 mod blocks;
 mod config;
 mod container;
 mod names;
+mod parts;
 mod pretokenizers;
 mod tokenizer;
 
 use self::container::Gguf;
 use self::names::{Change, Entry, Piece};
+pub(super) use self::parts::{Part, are_of_one_model};
 use super::Config;
 use crate::error::Error;
 use std::collections::BTreeMap;
@@ -36,6 +38,11 @@ impl GgufModel {
 
     pub(super) fn path(&self) -> &Path {
         self.gguf.path()
+    }
+
+    /// All files of the model.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.gguf.paths()
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
@@ -135,9 +142,9 @@ fn unpack(gguf: &Gguf, tensor: usize, range: Range<usize>, data: &mut Vec<f32>) 
     let (block_len, block_bytes) = (info.kind.block_len(), info.kind.block_bytes());
     // Whole blocks, then without the numbers before the range and behind it.
     let blocks = range.start / block_len..range.end.div_ceil(block_len);
-    let bytes = info.bytes.start + blocks.start * block_bytes..info.bytes.start + blocks.end * block_bytes;
+    let bytes = blocks.start * block_bytes..blocks.end * block_bytes;
     let before = data.len();
-    info.kind.unpack(gguf.file_bytes().get(bytes).unwrap_or_default(), data);
+    info.kind.unpack(gguf.bytes_of(info, bytes), data);
     data.truncate(before + range.end - blocks.start * block_len);
     data.drain(before..before + range.start - blocks.start * block_len);
 }
