@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the library crates for targets without an operating system: the proof that they need neither std nor a heap.
+# Builds the library crates for targets without an operating system: the proof that they need neither std nor a heap.
 # Targets as arguments; without any, all that are supported.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 enum Task {
     /// Build every board's firmware, run it in QEMU, and compare what it prints with the expected output and with the host
     Firmware(firmware::Options),
-    /// Check the library crates for targets without an operating system: no std, no alloc
+    /// Build the library crates for targets without an operating system: no std, no alloc
     Libraries(libraries::Options),
     /// Show what a board says: its serial port on standard input
     Reports(reports::Options),
