@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP = 420, 300, 64, 44, 44, 24
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, GAP = 420, 330, 64, 76, 44, 24
 THEIRS, OURS = "#b45309", "#1d4ed8"
 
 
@@ -30,6 +30,11 @@ def tables(text):
     return found
 
 
+def label(name, x, y, color):
+    """Steep, so that neighbours leave room for each other."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" dx="9" dy="1" transform="rotate(-60 {x:.1f} {y:.1f})" fill="{color}">{name}</text>'
+
+
 def panel(title, rows, left):
     megabytes = [b / 1e6 for row in rows for b in row[1:3]]
     first, last = math.floor(min(megabytes)), math.ceil(max(megabytes))
@@ -47,7 +52,7 @@ def panel(title, rows, left):
         out.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
         out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{color}"/>' for a, b in points]
         if who == "llama.cpp":
-            out += [f'<text x="{a + 6:.1f}" y="{b - 6:.1f}" fill="{color}">{row[0]}</text>' for (a, b), row in zip(points, rows)]
+            out += [label(row[0], *at, color) for row, at in zip(rows, points)]
     return out
 
 
