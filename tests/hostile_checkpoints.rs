@@ -341,6 +341,7 @@ fn gguf_19_models_in_parts() {
     refused("a whole model behind", &|parts| parts[2] = GgufFile::llama(), &["m-00003-of-00003.gguf", "split.no"]);
     refused("a tensor twice", &|parts| parts[2].tensors[0] = parts[1].tensors[0].clone(), &["m-00003-of-00003.gguf", "earlier file"]);
     refused("a tensor less", &|parts| drop(parts[2].tensors.pop()), &["split.tensors.count", "is 11", "have 10"]);
+    refused("a whole model in front", &|parts| parts[0] = GgufFile::llama(), &["m-00001-of-00003.gguf", "split.count", "m-00002"]);
     refused("too many", &|parts| parts[0].whole("split.count", 100_000), &["split.count"]);
 }
 

@@ -136,6 +136,9 @@ impl Gguf {
         let count = gguf.whole(SPLIT_COUNT, MAX_FILES)?.unwrap_or(1);
         if count > 1 {
             gguf.open_others(count)?;
+        } else if gguf.path != path {
+            let problem = format!("does not say that more files follow; {} is no part of it", path.display());
+            return Err(gguf.error(SPLIT_COUNT, problem));
         }
         gguf.by_name = gguf.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         Ok(gguf)
