@@ -55,20 +55,21 @@ class Fit:
         self.out, self.report, self.args = folder / "fit.brook", folder / "fit.json", args
         self.ledger = args.ledger or folder / "ledger.json"
 
+    def quantize(self, *options):
+        """Runs the command with these options and what all files have in common."""
+        args = self.args
+        command = [args.brooklet, "quantize", args.checkpoint, "-o", self.out, *options]
+        command += ["--calibration", args.calibration, "--passes", args.passes, "--context", 512, "--stop"]
+        return subprocess.run([str(part) for part in command], capture_output=True, text=True)
+
     def in_one(self, format):
         """The size of a file in one format, as who wants no mix makes it: whole tables in the order of ids."""
-        args = self.args
-        command = [args.brooklet, "quantize", args.checkpoint, "-o", self.out, "--format", format, "--embedding", format]
-        command += ["--method", "nearest", "--passes", args.passes, "--calibration", args.calibration, "--context", 512, "--stop"]
-        subprocess.run([str(part) for part in command], capture_output=True, check=True)
+        self.quantize("--format", format, "--embedding", format, "--method", "nearest").check_returncode()
         return self.out.stat().st_size
 
     def to(self, budget):
         """The report of a file within so many bytes, and its size; or what the command said instead."""
-        args = self.args
-        command = [args.brooklet, "quantize", args.checkpoint, "-o", self.out, "--fit", budget, "--calibration", args.calibration]
-        command += ["--ledger", self.ledger, "--method", args.method, "--passes", args.passes, "--context", 512, "--stop", "--report", self.report]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        done = self.quantize("--fit", budget, "--ledger", self.ledger, "--method", self.args.method, "--report", self.report)
         if done.returncode != 0:
             return None, done.stderr.strip()
         return json.loads(self.report.read_text()), self.out.stat().st_size
@@ -94,7 +95,9 @@ def in_a_row(args, fit):
 
 def against_uniform(fit):
     """Files in one format are rounded to the nearest, so that --method nearest compares like with like."""
-    smallest, _ = fit.to(int(parameters(fit.args.checkpoint) * 4.5 / 8))
+    smallest, problem = fit.to(int(parameters(fit.args.checkpoint) * 4.5 / 8))
+    if smallest is None:
+        sys.exit(problem)
     # What no format of weights changes: activations of 8 bits, and what a stream's memory holds.
     floor = smallest["activations_loss"] + smallest["memory_loss"]
     print(f"of all losses, {floor:.3e} are not the weights'")

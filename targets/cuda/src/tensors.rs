@@ -73,9 +73,8 @@ impl Tensors {
         let mut layout = Layout::default();
         let bytes_of = |section: &Section| artifact.bytes_of(section).unwrap_or_default();
         // Kernels take places of four bytes: those of two become that, wherever the file lies.
-        let widened = |id| artifact.places(id).map(|places| places.iter().collect::<Vec<u32>>());
-        let bytes_there = |(id, section): (u32, &Section)| match widened(id) {
-            Some(places) => size_of_val(places.as_slice()),
+        let bytes_there = |(id, section): (u32, &Section)| match artifact.places(id) {
+            Some(places) => places.len() * size_of::<u32>(),
             None if registered.is_some() || section.content.is_tokenizer() => 0,
             None => bytes_of(section).len(),
         };
@@ -85,8 +84,8 @@ impl Tensors {
         let mut tensors = Vec::with_capacity(sections.len());
         let mut matrices = Vec::with_capacity(sections.len());
         for (id, (section, &place)) in (0..).zip(sections.iter().zip(&places)) {
-            match widened(id) {
-                Some(places) => arena.upload(place, &places)?,
+            match artifact.places(id) {
+                Some(places) => arena.upload(place, &places.iter().collect::<Vec<u32>>())?,
                 None if place.bytes() > 0 => arena.upload(place, bytes_of(section))?,
                 None => {}
             }
