@@ -1,5 +1,7 @@
 //! Aligned memory without `unsafe`: callers bring bytes, the runtime views them as numbers.
 
+#[cfg(all(feature = "std", target_os = "linux"))]
+mod code;
 #[cfg(feature = "team")]
 mod handout;
 #[cfg(feature = "std")]
@@ -12,6 +14,8 @@ mod pool;
 use crate::Error;
 use bytemuck::{AnyBitPattern, NoUninit, Pod, Zeroable};
 
+#[cfg(all(feature = "std", target_os = "linux"))]
+pub use code::forget_code;
 #[cfg(feature = "team")]
 pub(crate) use handout::Handout;
 #[cfg(feature = "std")]

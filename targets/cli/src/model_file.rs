@@ -146,6 +146,9 @@ impl Memory {
     ) -> Result<T> {
         let mut state = State::new(model, Line::bytes_mut(&mut self.state))?;
         let mut session = Session::new(model, kernels, &mut state, Line::bytes_mut(&mut self.scratch))?;
+        // The start is over.
+        #[cfg(target_os = "linux")]
+        brooklet::mem::forget_code();
         work(&mut session)
     }
 }
