@@ -103,7 +103,7 @@ fn change<'a>(graph: &mut Graph<'a>, name: &str, f: impl Fn(usize, usize, f32) -
 fn chosen<'a>(build: &dyn Fn() -> Result<Graph<'a>, Error>, format: Format) -> Passes {
     let out = tempfile::tempdir().unwrap();
     let recipe = Recipe { format, ..FLOAT };
-    let choice = choose(build, &recipe, None, &out.path().join("model.brook"), &mut |_, graph, path| {
+    let choice = choose(build, Passes::ALL, &recipe, None, &out.path().join("model.brook"), &mut |_, graph, path| {
         lower::write_graph(graph, &recipe, path, &mut |_| {})
     })
     .unwrap();
@@ -119,7 +119,8 @@ fn chosen<'a>(build: &dyn Fn() -> Result<Graph<'a>, Error>, format: Format) -> P
 fn auto_refuses_measured_values() {
     let dir = family_fixtures().into_iter().find(|dir| dir.ends_with("rnn-gru-unit")).unwrap();
     let checkpoint = Checkpoint::open(&dir).unwrap();
-    let refused = choose(&|| families::build(&checkpoint), &FLOAT, None, Path::new("model.brook"), &mut |_, _, _| unreachable!());
+    let refused =
+        choose(&|| families::build(&checkpoint), Passes::ALL, &FLOAT, None, Path::new("model.brook"), &mut |_, _, _| unreachable!());
     assert!(refused.unwrap_err().to_string().contains("--passes"));
 }
 

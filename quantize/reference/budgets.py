@@ -36,7 +36,7 @@ def main():
     parser.add_argument("--brooklet", default="brooklet", help="the brooklet program")
     parser.add_argument("--ledger", type=Path, help="keeps what is measured; without it, as long as this runs")
     parser.add_argument("--method", default="nearest", help="nearest (sizes do not depend on it), weighted or gptq")
-    parser.add_argument("--passes", default="none", help="changes before rounding, for all files alike, such as smooth,hadamard")
+    parser.add_argument("--passes", help="changes before rounding, for all files alike, such as none or smooth,hadamard; without it as the command has them")
     parser.add_argument("--lowest", type=float, default=3.0, help="bits per weight of the first budget")
     parser.add_argument("--highest", type=float, default=9.0, help="and of the last")
     parser.add_argument("--count", type=int, default=20)
@@ -59,7 +59,8 @@ class Fit:
         """Runs the command with these options and what all files have in common."""
         args = self.args
         command = [args.brooklet, "quantize", args.checkpoint, "-o", self.out, *options]
-        command += ["--calibration", args.calibration, "--passes", args.passes, "--context", 512, "--stop"]
+        command += ["--calibration", args.calibration, "--context", 512, "--stop"]
+        command += ["--passes", args.passes] if args.passes else []
         return subprocess.run([str(part) for part in command], capture_output=True, text=True)
 
     def in_one(self, format):

@@ -8,45 +8,56 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+/// The member of the file that holds them: losses by checkpoint and stream.
+const LEDGERS: &str = "ledgers";
+
 /// Losses by what they are of.
+type Losses = BTreeMap<String, f64>;
+
+/// Losses of one checkpoint on one stream; the file may hold others'.
 pub(super) struct Ledger {
     path: Option<PathBuf>,
-    /// The checkpoint and the stream that all of it was measured on.
+    /// The checkpoint, as its passes left it, and the stream that these losses were measured on.
     of: String,
-    losses: BTreeMap<String, f64>,
+    all: BTreeMap<String, Losses>,
 }
 
 impl Ledger {
-    /// Opens the ledger in `path`, or begins one; without a path it lasts as long as the work. One of another checkpoint or another stream is
-    /// refused: it was kept for something.
+    /// Opens the ledger in `path`, or begins one; without a path it lasts as long as the work. What is no ledger is refused: it was kept for
+    /// something.
     pub(super) fn open(path: Option<&Path>, of: String) -> Result<Self, Error> {
-        let mut ledger = Ledger { path: path.map(Path::to_owned), of, losses: BTreeMap::new() };
+        let mut ledger = Ledger { path: path.map(Path::to_owned), of, all: BTreeMap::new() };
         let Some(path) = path else { return Ok(ledger) };
         let text = match std::fs::read(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(ledger),
             Err(e) => return Err(Error::io(path, e)),
         };
-        let json: Value = serde_json::from_slice(&text).map_err(|e| Error::invalid(path, "ledger", format!("is not JSON: {e}")))?;
-        if json.get("measured_on").and_then(Value::as_str) != Some(&ledger.of) {
-            let problem = "was kept for another checkpoint, calibration stream or context; name another file, or delete this one";
-            return Err(Error::invalid(path, "ledger", problem));
+        let wrong = |problem: String| Error::invalid(path, "ledger", problem);
+        let mut json: Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
+        // The first ledgers were of one checkpoint and stream.
+        if let Some(of) = json.get("measured_on").and_then(Value::as_str) {
+            json = json!({ LEDGERS: { of: json.get("losses") } });
         }
-        let losses = json.get("losses").and_then(Value::as_object).into_iter().flatten();
-        ledger.losses = losses.filter_map(|(what, loss)| Some((what.clone(), loss.as_f64()?))).collect();
+        let parts = json.get(LEDGERS).and_then(Value::as_object);
+        let parts = parts.ok_or_else(|| wrong("is something else; name another file, or delete this one".to_owned()))?;
+        for (of, losses) in parts {
+            let losses = losses.as_object().into_iter().flatten();
+            ledger.all.insert(of.clone(), losses.filter_map(|(what, loss)| Some((what.clone(), loss.as_f64()?))).collect());
+        }
         Ok(ledger)
     }
 
     /// What was measured before.
     pub(super) fn get(&self, what: &str) -> Option<f64> {
-        self.losses.get(what).copied()
+        self.all.get(&self.of)?.get(what).copied()
     }
 
     /// Keeps a loss.
     pub(super) fn put(&mut self, what: String, loss: f64) -> Result<(), Error> {
         // JSON has no infinity; what is broken is measured again.
         if loss.is_finite() {
-            self.losses.insert(what, loss);
+            self.all.entry(self.of.clone()).or_default().insert(what, loss);
             self.save()?;
         }
         Ok(())
@@ -57,7 +68,7 @@ impl Ledger {
         let io = |e| Error::io(path, e);
         let Destination { target, dir } = Destination::of(path)?;
         let mut file = tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempfile_in(dir).map_err(io)?;
-        writeln!(file, "{:#}", json!({ "measured_on": self.of, "losses": self.losses })).map_err(io)?;
+        writeln!(file, "{:#}", json!({ LEDGERS: self.all })).map_err(io)?;
         make_readable(file.as_file());
         file.persist(target).map_err(|e| io(e.error))?;
         Ok(())
@@ -78,8 +89,16 @@ mod tests {
         ledger.put("none".to_owned(), f64::NAN).unwrap();
         let again = open("a").unwrap();
         assert_eq!((again.get("one"), again.get("none")), (Some(0.1 + 0.2), None));
-        assert!(open("b").err().unwrap().to_string().contains("another checkpoint"));
-        std::fs::write(&path, "{").unwrap();
-        assert!(open("a").err().unwrap().to_string().contains("not JSON"));
+        // Another checkpoint, or the same behind other passes, has its own.
+        let mut other = open("b").unwrap();
+        assert_eq!(other.get("one"), None);
+        other.put("one".to_owned(), 0.5).unwrap();
+        assert_eq!((open("a").unwrap().get("one"), open("b").unwrap().get("one")), (Some(0.1 + 0.2), Some(0.5)));
+        std::fs::write(&path, r#"{ "measured_on": "a", "losses": { "one": 0.25 } }"#).unwrap();
+        assert_eq!(open("a").unwrap().get("one"), Some(0.25));
+        for (text, problem) in [("{", "not JSON"), ("{}", "something else"), ("[1]", "something else")] {
+            std::fs::write(&path, text).unwrap();
+            assert!(open("a").err().unwrap().to_string().contains(problem), "{text}");
+        }
     }
 }

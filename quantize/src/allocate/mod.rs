@@ -22,7 +22,7 @@ pub use goal::{Goal, parameters};
 pub use hull::Point;
 
 use crate::error::Error;
-use crate::fit::candidates::all_at_least;
+use crate::fit::candidates::{all_at_least, float_format};
 use crate::fit::meter::Profile;
 use crate::fit::{Calibration, FitProgress};
 use crate::graph::{Graph, Output};
@@ -35,9 +35,6 @@ use forecast::By;
 use gauge::Gauge;
 use sizes::Sizes;
 use std::path::Path;
-
-/// Checkpoints of more numbers than this are measured against half floats: whole floats would take too much room, and tell nothing more.
-const LARGE: u64 = 200_000_000;
 
 /// Factor within which a forecast by losses is good enough.
 const GOOD_FORECAST: f64 = 1.5;
@@ -218,7 +215,7 @@ pub fn allocate<'w>(
     let limit_bytes = request.goal.limit_bytes(graph);
     let sizes = Sizes::new(graph, any, request.formats, limit_bytes, request.goal, out)?;
 
-    let float_format = if parameters(graph) > LARGE { Format::F16 } else { Format::F32 };
+    let float_format = float_format(graph);
     let mut gauge = Gauge::new(graph, request, *any, all_at_least(&sizes.plain, float_format), out, write, progress)?;
     let effort = Effort::new(sizes.units.len(), &sizes.formats, gauge.macs_per_step, gauge.all_steps());
 

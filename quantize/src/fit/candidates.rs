@@ -1,5 +1,6 @@
 //! What may be kept finer: units of matrices, and the formats that they can take.
 
+use crate::allocate::parameters;
 use crate::graph::{Graph, Values};
 use brooklet::artifact::Content;
 use brooklet::kernels::quant::Format;
@@ -10,6 +11,14 @@ const FINENESS: [Format; 8] = Format::ALL;
 
 fn fineness(format: Format) -> usize {
     FINENESS.iter().position(|&f| f == format).unwrap_or(0)
+}
+
+/// Checkpoints of more numbers than this are measured against half floats: whole floats would take too much room, and tell nothing more.
+const LARGE: u64 = 200_000_000;
+
+/// What the float model that files are compared with is in.
+pub(crate) fn float_format(graph: &Graph<'_>) -> Format {
+    if parameters(graph) > LARGE { Format::F16 } else { Format::F32 }
 }
 
 /// Matrices that change their format together: one alone, or all experts of a layer.

@@ -1,7 +1,7 @@
 //! Measures files of one model, however its graph was changed, against the float model of the graph as it is.
 
 use super::calibration::{Calibration, SEGMENT_STEPS};
-use super::candidates::all_at_least;
+use super::candidates::{all_at_least, float_format};
 use super::meter::Meter;
 use super::{MOST_MACS, SEGMENTS, segments};
 use crate::destination::unfinished_prefix;
@@ -10,7 +10,6 @@ use crate::graph::Graph;
 use crate::lower::{self, Report};
 use crate::recipe::Recipe;
 use brooklet::Model;
-use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
 use std::path::Path;
 
@@ -30,7 +29,7 @@ impl Trials {
         body: impl FnOnce(&Trials) -> Result<T, Error>,
     ) -> Result<T, Error> {
         calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
-        let formats = all_at_least(&recipe.formats(graph), Format::F32);
+        let formats = all_at_least(&recipe.formats(graph), float_format(graph));
         let recipe = recipe.in_float();
         let file = beside(out, |path| lower::write_formats(graph, &recipe, &formats, path, &mut |_| {}))?.0;
         let float = Model::from_bytes(file.bytes())?;

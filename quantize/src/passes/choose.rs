@@ -52,10 +52,11 @@ pub struct Choice {
     pub steps: usize,
 }
 
-/// Tries the passes on the graph that `build` makes, measured on `calibration` or reproducible noise. `write` makes a file by `recipe`, as
+/// Tries the passes `among` on the graph that `build` makes, measured on `calibration` or reproducible noise. `write` makes a file by `recipe`, as
 /// the final one will be made; files lie beside `out` meanwhile.
 pub fn choose<'a>(
     build: &dyn Fn() -> Result<Graph<'a>, Error>,
+    among: Passes,
     recipe: &Recipe,
     calibration: Option<&Calibration>,
     out: &Path,
@@ -72,6 +73,9 @@ pub fn choose<'a>(
         for (add, must_bring) in ADDITIONS {
             let mut passes = choice.passes;
             add(&mut passes);
+            if !passes.are_within(among) {
+                continue;
+            }
             let mut graph = build()?;
             let done = passes.apply(&mut graph, calibration)?;
             // A pass that finds nothing to do makes the file that was measured last.

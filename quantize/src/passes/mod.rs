@@ -52,6 +52,19 @@ impl Passes {
     /// The graph as it is.
     pub const NONE: Passes = Passes { fold: false, rotate: false, smooth: false, hadamard: false };
 
+    /// All of them.
+    pub const ALL: Passes = Passes { fold: true, rotate: true, smooth: true, hadamard: true };
+    /// The transform on the device.
+    pub const HADAMARD: Passes = Passes { hadamard: true, ..Passes::NONE };
+
+    /// Whether none of these is missing from `others`.
+    fn are_within(self, others: Passes) -> bool {
+        (!self.fold || others.fold)
+            && (!self.rotate || others.rotate)
+            && (!self.smooth || others.smooth)
+            && (!self.hadamard || others.hadamard)
+    }
+
     /// Runs the passes over a graph, and says what they did; smoothing sees `calibration`, or reproducible noise.
     pub fn apply(self, graph: &mut Graph<'_>, calibration: Option<&Calibration>) -> Result<Done, Error> {
         let mut done = Done::default();

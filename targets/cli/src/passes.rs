@@ -15,8 +15,8 @@ use std::str::FromStr;
 /// What the user asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wanted {
-    /// Those that pay.
-    Auto,
+    /// Those of these that pay.
+    Among(Passes),
     /// These.
     These(Passes),
 }
@@ -25,19 +25,20 @@ impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" { Ok(Wanted::Auto) } else { text.parse().map(Wanted::These) }
+        if text == "auto" { Ok(Wanted::Among(Passes::ALL)) } else { text.parse().map(Wanted::These) }
     }
 }
 
 /// The passes to run; `auto` makes files as the final one will be made, and measures on the same stream, or on what suits the model.
 pub(crate) fn choose(wanted: Wanted, checkpoint: &Checkpoint, recipe: &Recipe, source: Source<'_>, how: How, out: &Path) -> Result<Choice> {
-    if let Wanted::These(passes) = wanted {
-        return Ok(Choice { passes, trials: Vec::new(), steps: 0 });
-    }
+    let among = match wanted {
+        Wanted::These(passes) => return Ok(Choice { passes, trials: Vec::new(), steps: 0 }),
+        Wanted::Among(passes) => passes,
+    };
     let build = || families::build(checkpoint);
     let calibration = how.stream(&build().map_err(plainly)?, source)?;
     let bar = ProgressBar::new_spinner();
-    let choice = passes::choose(&build, recipe, calibration.as_ref(), out, &mut |passes, graph, path| {
+    let choice = passes::choose(&build, among, recipe, calibration.as_ref(), out, &mut |passes, graph, path| {
         bar.set_message(format!("trying passes: {passes}"));
         bar.tick();
         match calibration.as_ref().filter(|_| how.method != Method::Nearest) {

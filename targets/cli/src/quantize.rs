@@ -17,7 +17,7 @@ use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::{Calibration, Fitted};
 use brooklet_quantize::graph::{Card, Graph, Input};
 use brooklet_quantize::methods::Method;
-use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, cut_projections, cut_tables, take_order};
+use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, Passes, cut_projections, cut_tables, take_order};
 use brooklet_quantize::{
     Cache, CacheFormat, Checkpoint, Destination, Recipe, Report, StateFormat, families, lower, remove_unfinished, report,
 };
@@ -85,9 +85,9 @@ pub(crate) struct Args {
     #[arg(long)]
     resume: bool,
     /// Changes before rounding that leave the model as it is: none, auto (what brings a measured gain), or some of fold, rotate,
-    /// smooth, hadamard
-    #[arg(long, value_name = "WHICH", default_value = "none")]
-    passes: passes::Wanted,
+    /// smooth, hadamard; without it none, but for a text model under a budget hadamard, if that brings a measured gain
+    #[arg(long, value_name = "WHICH")]
+    passes: Option<passes::Wanted>,
     /// What --method, --max-kl, --passes auto and budgets run on, text or a CSV recording; without it, a built-in text or noise around the
     /// input's normalisation
     #[arg(long, value_name = "FILE")]
@@ -157,11 +157,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     note_left_behind(&checkpoint)?;
     note_unusable_tokenizer(&graph)?;
     // Under a budget passes are tried in the format that the file will mostly be in, rounded as files are that are only measured.
-    let (tried, tried_how) = match args.budget.nearest_format(&graph) {
+    let nearest = args.budget.nearest_format(&graph);
+    let (tried, tried_how) = match nearest {
         Some(format) => (Recipe { format, embedding: Some(format), ..recipe }, calibrate::How { method: Method::Nearest, ..how }),
         None => (recipe, how),
     };
-    let chosen = passes::choose(args.passes, &checkpoint, &tried, source, tried_how, &out)?;
+    // Frames are read by firmware too, which has no transforms unless it was asked for.
+    let transforms = nearest.is_some() && !args.budget.is_for_firmware() && matches!(graph.input, Input::Tokens { .. });
+    let usual = if transforms { passes::Wanted::Among(Passes::HADAMARD) } else { passes::Wanted::These(Passes::NONE) };
+    let chosen = passes::choose(args.passes.unwrap_or(usual), &checkpoint, &tried, source, tried_how, &out)?;
     let stream = if chosen.passes.smooth { tried_how.stream(&graph, source)? } else { None };
     chosen.passes.apply(&mut graph, stream.as_ref()).map_err(plainly)?;
     passes::print(&mut io::stdout().lock(), &chosen)?;
