@@ -680,6 +680,23 @@ fn a_budget_is_kept_and_told() {
     assert!(core["flash_bytes"].as_u64() <= Some(140 << 10) && core["ram_bytes"].as_u64() <= Some(12 << 10), "{core}");
 }
 
+/// Under a budget a text model's transform is tried; a sensor model's, which firmware may have to read, is not.
+#[test]
+fn a_budget_tries_a_transform_for_text_models() {
+    let dir = folder("transform");
+    let out = dir.join("out.brook");
+    let out = out.to_str().expect("a plain path");
+    let plan = |model: &str, more: &[&str]| {
+        let checkpoint = format!("{FIXTURES}/{model}");
+        ok(&[&["quantize", &checkpoint, "-o", out, "--bits", "9", "--plan", "--method", "nearest"], more].concat())
+    };
+    let text = plan("mamba2-g1", &[]);
+    assert!(text.contains("passes tried") && text.contains("hadamard") && !text.contains("rotate"), "{text}");
+    for (model, more) in [("mamba2-g1", &["--passes", "none"][..]), ("sensor-mamba2-last", &[])] {
+        assert!(!plan(model, more).contains("passes tried"), "{model}");
+    }
+}
+
 #[test]
 fn the_demo_runs_without_a_terminal() {
     let out = ok(&["demo"]);
