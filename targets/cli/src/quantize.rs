@@ -15,7 +15,7 @@ use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
 use brooklet_quantize::fit::{Calibration, Fitted};
-use brooklet_quantize::graph::{Card, Graph, Input};
+use brooklet_quantize::graph::{Card, Graph, Input, Output};
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, Passes, cut_projections, cut_tables, take_order};
 use brooklet_quantize::{
@@ -162,8 +162,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(format) => (Recipe { format, embedding: Some(format), ..recipe }, calibrate::How { method: Method::Nearest, ..how }),
         None => (recipe, how),
     };
-    // Frames are read by firmware too, which has no transforms unless it was asked for.
-    let transforms = nearest.is_some() && !args.budget.is_for_firmware() && matches!(graph.input, Input::Tokens { .. });
+    // Frames are read by firmware too, which has no transforms unless it was asked for; trials compare probabilities.
+    let can_try = matches!(graph.input, Input::Tokens { .. }) && !matches!(graph.output, Output::Values { .. });
+    let transforms = can_try && nearest.is_some() && !args.budget.is_for_firmware();
     let usual = if transforms { passes::Wanted::Among(Passes::HADAMARD) } else { passes::Wanted::These(Passes::NONE) };
     let chosen = passes::choose(args.passes.unwrap_or(usual), &checkpoint, &tried, source, tried_how, &out)?;
     let stream = if chosen.passes.smooth { tried_how.stream(&graph, source)? } else { None };
