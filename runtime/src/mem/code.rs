@@ -24,9 +24,12 @@ fn code(maps: &str) -> impl Iterator<Item = (usize, usize)> + '_ {
     maps.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let ("r-xp", inode) = (fields.next()?, fields.nth(2)?) else { return None };
+        let (access, inode) = (fields.next()?, fields.nth(2)?);
+        if access != "r-xp" || inode == "0" {
+            return None;
+        }
         let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
-        (inode != "0").then(|| Some((start, end.checked_sub(start)?)))?
+        Some((start, end.checked_sub(start)?))
     })
 }
 
