@@ -94,17 +94,15 @@ pub(crate) fn build(board: &Board, program: &str) -> Result<PathBuf> {
 pub(crate) fn build_around(model: &str, board: &Board, program: &str) -> Result<PathBuf> {
     let mut cargo = cargo_build(board.target)?;
     cargo.args(["--quiet", "--package", "brooklet-board-qemu", "--bin", program]).env("BOARD", board.name).env("MODEL", model);
-    // Every processor has its own `core`, in a folder of its own, or they would be built again in turns.
-    let mut folder = output_folder();
+    // Cargo keeps what other flags give apart, `core` too, and what runs on the host, build scripts and macros, is built once for all.
     if let Some(cpu) = board.cpu {
-        folder.push(cpu);
         // Helium's float instructions flush subnormal numbers to zero: the compiler must leave them alone.
         let bits = if cpu == "cortex-m55" { " -Ctarget-feature=-mve.fp" } else { "" };
-        cargo.env("RUSTFLAGS", format!("-Ctarget-cpu={cpu}{bits}")).arg("--target-dir").arg(&folder);
+        cargo.env("RUSTFLAGS", format!("-Ctarget-cpu={cpu}{bits}"));
     }
     must_succeed(&mut cargo)?;
     // Boards of one target take turns in cargo's folder.
-    let built = folder.join(board.target).join("release").join(program);
+    let built = output_folder().join(board.target).join("release").join(program);
     let kept = output_folder().join("boards").join(board.name);
     std::fs::create_dir_all(&kept)?;
     let elf = kept.join(format!("{program}.elf"));

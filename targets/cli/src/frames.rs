@@ -6,6 +6,9 @@ use brooklet::{Input, Model};
 use std::io::BufRead;
 use std::path::Path;
 
+/// Characters of a header that a message repeats.
+const MOST_TOLD: usize = 300;
+
 /// What a line holds.
 #[derive(Clone, Copy)]
 pub(crate) struct Wanted<'a> {
@@ -103,7 +106,9 @@ impl<R: BufRead> Frames<R> {
             }
         }
         let count = self.channels.len();
-        let columns = self.columns.get_or_insert_with(|| Columns { channels: (0..count).collect(), time: None, count });
+        // A first line that is refused says nothing about those behind it: names may still come.
+        let mut by_position = self.columns.is_none().then(|| Columns { channels: (0..count).collect(), time: None, count });
+        let Some(columns) = by_position.as_ref().or(self.columns.as_ref()) else { return Ok(None) };
         let fields: Vec<&str> = self.lines.fields().collect();
         if fields.len() != columns.count {
             let (place, names) = (self.lines.place(), self.channels.join(","));
@@ -141,6 +146,9 @@ impl<R: BufRead> Frames<R> {
             }
             self.time = Some(time);
         }
+        if by_position.is_some() {
+            self.columns = by_position.take();
+        }
         Ok(Some(Sample { values: &self.frame, seconds }))
     }
 
@@ -172,11 +180,12 @@ impl<R: BufRead> Frames<R> {
 
     fn match_header(&self) -> Result<Columns> {
         let header: Vec<&str> = self.lines.fields().collect();
+        let told: String = header.join(",").chars().take(MOST_TOLD).collect();
         let column = |name: &str, who: &str| {
             let mut same = header.iter().enumerate().filter(|(_, field)| field.eq_ignore_ascii_case(name.trim()));
             match (same.next(), same.next()) {
                 (Some((column, _)), None) => Ok(column),
-                (None, _) => bail!("{}: no column `{name}`; {who}, the header has {}", self.lines.place(), header.join(",")),
+                (None, _) => bail!("{}: no column `{name}`; {who}, the header has {told}", self.lines.place()),
                 (Some(_), Some(_)) => bail!("{}: two columns `{name}`; rename or remove one", self.lines.place()),
             }
         };
@@ -222,6 +231,14 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(parts.iter().all(|p| error.contains(p)), "{error}");
         }
+    }
+
+    #[test]
+    fn names_may_come_behind_a_line_that_is_refused() {
+        let wanted = Wanted { channels: "ax\nay", time_column: None, takes_missing: false };
+        let mut frames = Frames::new("f.csv", "1\nay,ax\n2,1\n".as_bytes(), wanted);
+        assert!(frames.advance().is_err());
+        assert_eq!(frames.advance().unwrap().unwrap().values, [1.0, 2.0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::reader::Reader;
 use crate::sampler::Sampler;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use brooklet::Error;
 use brooklet_text::TextCodec;
 use std::io::Write;
@@ -44,10 +44,17 @@ pub(crate) fn generate(
     let mut written = Written { prompt_tokens: prompt.len(), ..Written::default() };
     prompt.iter().for_each(|&token| sampler.saw(token));
     let start = Instant::now();
-    let mut logits = session.read(prompt)?;
+    let mut logits = session.read(prompt).map_err(|error| match error.downcast_ref() {
+        Some(&Error::ContextFull { capacity }) => anyhow!(
+            "the prompt has {} tokens and the attention cache holds {capacity} positions; shorten it, or quantize with a larger --context or without \
+             --stop",
+            prompt.len()
+        ),
+        _ => error,
+    })?;
     written.prompt_time = start.elapsed();
     let start = Instant::now();
-    let mut decoder = codec.decoder();
+    let mut decoder = codec.decoder(prompt);
     while written.tokens < limits.tokens {
         let token = sampler.choose(logits, codec.known);
         if limits.at_eos && codec.eos == Some(token) {

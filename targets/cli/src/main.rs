@@ -32,6 +32,7 @@ mod sampler;
 mod serve;
 mod sheet;
 mod stepper;
+mod stoppable;
 mod stream;
 mod term;
 mod verify;

@@ -27,6 +27,9 @@ impl ModelFile {
         if path.is_dir() {
             bail!("{0}: a folder, not a .brook file; if it is a checkpoint, first make one with `brooklet quantize {0}`", path.display());
         }
+        if path.exists() && !path.is_file() {
+            bail!("{}: a device or a pipe, which cannot be mapped; give the name of a .brook file", path.display());
+        }
         let file = MappedFile::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
         // All of it is about to be checked.
         file.fetch();

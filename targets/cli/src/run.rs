@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Text model (.brook)
     model: PathBuf,
     /// Text to go on from; without it and --prompt-file, standard input
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// File with the text to go on from (its last line break is left out)
     #[arg(long, value_name = "FILE")]
@@ -145,7 +145,8 @@ fn write(args: &Args, kernels: &'static KernelTable, file: &ModelFile, model: &M
     if let Some(capacity) = written.full_at {
         let _ = writeln!(
             err,
-            "the text ends because the attention cache holds {capacity} positions; `brooklet quantize --context` or `--sink` make room"
+            "the text ends because the attention cache holds {capacity} positions; `brooklet quantize` makes room with a larger --context, and \
+             without --stop a text never ends"
         );
     }
     if args.stats {

@@ -1,6 +1,6 @@
 //! What takes samples and answers each: a session on the CPU, or one on a GPU.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use brooklet::{Input, Session, snapshot_bytes};
 
 /// A stream of a sensor model.
@@ -16,6 +16,27 @@ pub(crate) trait Stepper {
 
     /// The stream's state as a file holds it.
     fn snapshot(&self) -> Result<Vec<u8>>;
+
+    /// Whether all numbers of the state are finite; of a state that is on a GPU its outputs must do.
+    fn has_finite_state(&self) -> bool {
+        self.output().iter().all(|y| y.is_finite())
+    }
+}
+
+/// Steps from one look at a whole state to the next.
+const LOOK_EVERY: u64 = 64;
+
+/// Whether the stream can go on. A sample far beyond what a model was made for can leave numbers in its state that are not finite: they never go
+/// away, and a classifier's answers may not show it. The whole state is looked at now and then, and when `in_full` is asked for.
+pub(crate) fn expect_finite(session: &dyn Stepper, in_full: bool) -> Result<()> {
+    let has_finite_outputs = session.output().iter().all(|y| y.is_finite());
+    if (in_full || !has_finite_outputs || session.position().is_multiple_of(LOOK_EVERY)) && !session.has_finite_state() {
+        bail!(
+            "the stream's state holds numbers that are not finite, and all answers from here on would be worthless: one of the samples so far is \
+             beyond what the model can take; look for it, leave it out, and begin anew"
+        );
+    }
+    Ok(())
 }
 
 impl Stepper for Session<'_, '_, '_> {
@@ -35,6 +56,11 @@ impl Stepper for Session<'_, '_, '_> {
         let mut bytes = vec![0; snapshot_bytes(self.model())];
         self.state().snapshot(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn has_finite_state(&self) -> bool {
+        // Halves always are.
+        self.state().numbers(self.model()).flatten().all(|x| x.is_finite())
     }
 }
 

@@ -3,19 +3,19 @@
 use crate::answers::{Given, Step};
 use crate::classes::{best, class_in, class_names, gives_values, most_voted, probabilities};
 use crate::device::Target;
-use crate::frames::{Frames, Wanted};
-use crate::interrupt::on_ctrl_c;
+use crate::frames::{Frames, Sample, Wanted};
+use crate::interrupt::on_ctrl_c_or_term;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
-use crate::output::{expect_place, write_file};
-use crate::stepper::Stepper;
-use crate::term;
+use crate::output::{expect_place, is_same_file, write_file};
+use crate::stepper::{Stepper, expect_finite};
+use crate::{stoppable, term};
 use anyhow::{Context, Result, bail};
 use brooklet::artifact::InputSpec;
 use brooklet::{Line, Model, Session, State};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
@@ -50,7 +50,7 @@ pub(crate) struct Args {
     /// one step of the model's own rate, and a line that is missing as a longer wait)
     #[arg(long, value_name = "NAME")]
     time_column: Option<String>,
-    /// Save the stream's state to this file at the end
+    /// Save the stream's state to this file at the end, whatever ends it: the last sample, one that is refused, Ctrl-C, SIGTERM
     #[arg(long, value_name = "FILE")]
     save_state: Option<PathBuf>,
     /// Go on from the state in this file
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let model = file.model()?;
     let channels = channel_names(&model, &file.name())?;
     let names = class_names(&model);
-    let label = label(args, &names)?;
+    let label = label(args, &model, &names)?;
     let begun = args.load_state.as_deref().map(Begun::read).transpose()?;
     #[cfg(feature = "cuda")]
     if let Some(gpu) = crate::device::on_gpu(args.device, &model)
@@ -124,25 +124,44 @@ impl<'a> Begun<'a> {
 
 /// Feeds the samples to the stream, wherever it runs, and saves its state if that is wanted.
 fn judge(args: &Args, model: &Model<'_>, channels: &str, session: &mut dyn Stepper, names: &[String], label: Option<usize>) -> Result<()> {
-    // A stream may be long, and its state lost with it.
-    args.save_state.as_deref().map_or(Ok(()), expect_place)?;
-    let input: (String, Box<dyn BufRead>) = if args.file == Path::new("-") {
-        ("standard input".to_owned(), Box::new(io::stdin().lock()))
-    } else {
-        let opened = File::open(&args.file).with_context(|| format!("{}: cannot be opened", args.file.display()))?;
-        (args.file.display().to_string(), Box::new(BufReader::new(opened)))
-    };
-    let mut frames = Frames::new(input.0, input.1, Wanted::of(model, channels, args.time_column.as_deref()));
-    if gives_values(model) {
-        follow(args, session, &mut frames, names)?;
-    } else {
-        listen(args, session, &mut frames, names, label)?;
-    }
     if let Some(path) = &args.save_state {
-        let bytes = session.snapshot()?;
-        write_file(path, |out| Ok(out.write_all(&bytes)?))?;
+        // A stream may be long, and its state lost with it.
+        expect_place(path)?;
+        if [&args.model, &args.file].into_iter().any(|read| is_same_file(read, path)) {
+            bail!("--save-state {}: is what this stream reads, and would be lost; give another name", path.display());
+        }
     }
-    Ok(())
+    if let Some(path) = &args.load_state {
+        expect_finite(session, true).with_context(|| path.display().to_string())?;
+    }
+    let stop = on_ctrl_c_or_term()?;
+    let (name, input) = if args.file == Path::new("-") {
+        ("standard input".to_owned(), stoppable::standard_input(&stop).context("standard input cannot be read")?)
+    } else {
+        let name = args.file.display().to_string();
+        let opened = File::open(&args.file).with_context(|| format!("{name}: cannot be opened"))?;
+        (name, stoppable::file(opened, &stop))
+    };
+    let mut frames = Frames::new(name, BufReader::new(input), Wanted::of(model, channels, args.time_column.as_deref()));
+    let begun_at = session.position();
+    let streamed = if gives_values(model) {
+        follow(args, session, &mut frames, names, &stop)
+    } else {
+        listen(args, session, &mut frames, names, label, &stop)
+    };
+    // However the stream ended, its state is what was asked for.
+    let saved = match &args.save_state {
+        Some(path) if session.position() > begun_at => save(session, path),
+        _ => Ok(()),
+    };
+    streamed.and(saved)
+}
+
+/// Saves a stream's state, if it is worth it.
+fn save(session: &dyn Stepper, path: &Path) -> Result<()> {
+    expect_finite(session, true).with_context(|| format!("{}: not written", path.display()))?;
+    let bytes = session.snapshot()?;
+    write_file(path, |out| Ok(out.write_all(&bytes)?))
 }
 
 /// A sensor model's channel names, one per line; `name` is its file.
@@ -153,8 +172,9 @@ pub(crate) fn channel_names<'a>(model: &Model<'a>, name: &str) -> Result<&'a str
     }
 }
 
-fn label(args: &Args, names: &[String]) -> Result<Option<usize>> {
+fn label(args: &Args, model: &Model<'_>, names: &[String]) -> Result<Option<usize>> {
     match &args.label {
+        Some(_) if gives_values(model) => bail!("--label: the model gives values, not classes"),
         Some(label) => match names.iter().position(|name| name.eq_ignore_ascii_case(label)) {
             Some(class) => Ok(Some(class)),
             None => bail!("--label {label}: the model's classes are {}", names.join(", ")),
@@ -163,11 +183,26 @@ fn label(args: &Args, names: &[String]) -> Result<Option<usize>> {
     }
 }
 
-/// Waits until sample number `steps` is due.
-fn wait(args: &Args, start: Instant, steps: u32) {
-    if let Some(rate) = args.rate {
-        let due = Duration::from_secs_f64(f64::from(steps) / rate);
-        std::thread::sleep(due.saturating_sub(start.elapsed()));
+/// Waits until sample number `steps` is due, or the stream is to stop.
+fn wait(args: &Args, start: Instant, steps: u32, stop: &AtomicBool) {
+    let Some(rate) = args.rate else { return };
+    let due = Duration::from_secs_f64(f64::from(steps) / rate);
+    while let Some(left) = due.checked_sub(start.elapsed())
+        && !stop.load(Ordering::Relaxed)
+    {
+        std::thread::sleep(left.min(stoppable::LOOK));
+    }
+}
+
+/// The next sample; none at the end, or when the stream is to stop.
+fn next<'f, R: BufRead>(frames: &'f mut Frames<R>, stop: &AtomicBool) -> Result<Option<Sample<'f>>> {
+    if stop.load(Ordering::Relaxed) {
+        return Ok(None);
+    }
+    match frames.advance() {
+        // What could not be read then is what nobody waits for any more.
+        Err(error) if stop.load(Ordering::Relaxed) && error.chain().any(|cause| cause.is::<io::Error>()) => Ok(None),
+        sample => sample,
     }
 }
 
@@ -177,17 +212,15 @@ fn no_samples<R: BufRead>(frames: &Frames<R>) -> anyhow::Error {
 }
 
 /// Feeds every frame and prints the values that the model gives.
-fn follow<R: BufRead>(args: &Args, session: &mut dyn Stepper, frames: &mut Frames<R>, names: &[String]) -> Result<()> {
+fn follow<R: BufRead>(args: &Args, session: &mut dyn Stepper, frames: &mut Frames<R>, names: &[String], stop: &AtomicBool) -> Result<()> {
     let mut out = io::stdout().lock();
-    let stop = on_ctrl_c()?;
     let start = Instant::now();
     let mut steps = 0u32;
-    while !stop.load(Ordering::Relaxed)
-        && let Some(sample) = frames.advance()?
-    {
-        wait(args, start, steps);
+    while let Some(sample) = next(frames, stop)? {
+        wait(args, start, steps, stop);
         session.step(sample.input()).with_context(|| frames.place())?;
         steps += 1;
+        expect_finite(session, false).with_context(|| frames.place())?;
         let step = session.position();
         if !step.is_multiple_of(args.every) {
             continue;
@@ -210,20 +243,19 @@ fn listen<R: BufRead>(
     frames: &mut Frames<R>,
     names: &[String],
     label: Option<usize>,
+    stop: &AtomicBool,
 ) -> Result<()> {
     let mut out = io::stdout().lock();
     let decorated = term::is_decorated();
-    let stop = on_ctrl_c()?;
     let start = Instant::now();
     let mut probs = Vec::new();
     let mut votes = vec![0; names.len()];
     let mut steps = 0u32;
-    while !stop.load(Ordering::Relaxed)
-        && let Some(sample) = frames.advance()?
-    {
-        wait(args, start, steps);
+    while let Some(sample) = next(frames, stop)? {
+        wait(args, start, steps, stop);
         probabilities(session.step(sample.input()).with_context(|| frames.place())?, &mut probs);
         steps += 1;
+        expect_finite(session, false).with_context(|| frames.place())?;
         let class = best(&probs);
         if let Some(votes) = votes.get_mut(class) {
             *votes += 1;

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 /// Whether to decorate standard output.
 pub(crate) fn is_decorated() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+    let is_plain = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    std::io::stdout().is_terminal() && !is_plain && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
 /// Dims `text`, on a terminal.

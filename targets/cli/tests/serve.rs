@@ -170,6 +170,10 @@ fn a_bad_line_is_answered_and_the_stream_goes_on() {
     assert!(next()["error"].as_str().is_some_and(|e| e.contains("line 2: 2 values where 6")));
     assert!(next()["error"].as_str().is_some_and(|e| e.contains("line 3: channel")));
     assert_eq!(next()["step"], 2);
+    // What is left of a line that is too long is no sample.
+    sender.write_all(&[&vec![b'9'; 2 << 20][..], b",2,3,4,5,6\n1,2,3,4,5,6\n"].concat()).expect("the service reads");
+    assert!(next()["error"].as_str().is_some_and(|e| e.contains("line 5: longer")));
+    assert_eq!(next()["step"], 3);
     // The one allowed stream is open: the next is told so.
     let refused = lines(unix(&socket));
     assert!(refused.len() == 1 && refused[0].contains("--streams"), "{refused:?}");
@@ -187,6 +191,12 @@ fn a_socket_in_use_and_a_file_in_its_place_are_refused_and_a_dead_one_is_replace
     };
     drop(Serving::start(&["--listen", &address], 1));
     assert!(socket.exists(), "a killed service leaves its socket");
+    // Another service has taken the place: it is not this one's to tidy.
+    let mut replaced = Serving::start(&["--listen", &address], 1);
+    std::fs::remove_file(&socket).expect("a socket");
+    let mut replacing = Serving::start(&["--listen", &address], 1);
+    assert!(replaced.ask_to_end() && socket.exists());
+    assert!(replacing.ask_to_end() && !socket.exists());
     let _serving = Serving::start(&["--listen", &address], 1);
     assert!(serve(&address).contains("another service listens"));
     let file = dir.join("notes");

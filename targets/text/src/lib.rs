@@ -78,9 +78,11 @@ impl TextCodec {
         }
     }
 
-    /// Turns tokens into text, one at a time.
-    pub fn decoder(&self) -> TextDecoder<'_> {
-        TextDecoder { kind: &self.kind, pending: Vec::new(), ids: Vec::new(), shown: 0 }
+    /// Turns tokens into text, one at a time. They go on from `before`, a prompt: some tokenizers drop the space at a text's beginning.
+    pub fn decoder(&self, before: &[u32]) -> TextDecoder<'_> {
+        // The last few say enough: all that matters is that a text has begun.
+        let ids = before[before.len().saturating_sub(8)..].to_vec();
+        TextDecoder { kind: &self.kind, pending: Vec::new(), shown: ids.len(), ids }
     }
 }
 
@@ -136,9 +138,15 @@ impl TextDecoder<'_> {
         if now.ends_with(char::REPLACEMENT_CHARACTER) && !is_end {
             return Ok(String::new());
         }
-        self.ids.drain(..self.shown);
-        self.shown = self.ids.len();
-        Ok(now.strip_prefix(&before).unwrap_or_default().to_owned())
+        let added = now.strip_prefix(&before).unwrap_or_default().to_owned();
+        if added.is_empty() {
+            // A special token: the next one still goes on from what was there before.
+            self.ids.truncate(self.shown);
+        } else {
+            self.ids.drain(..self.shown);
+            self.shown = self.ids.len();
+        }
+        Ok(added)
     }
 }
 
@@ -211,7 +219,11 @@ mod tests {
     }
 
     fn decode(kind: &Kind, ids: &[u32]) -> Vec<String> {
-        let mut decoder = TextDecoder { kind, pending: Vec::new(), ids: Vec::new(), shown: 0 };
+        decode_after(kind, &[], ids)
+    }
+
+    fn decode_after(kind: &Kind, before: &[u32], ids: &[u32]) -> Vec<String> {
+        let mut decoder = TextDecoder { kind, pending: Vec::new(), ids: before.to_vec(), shown: before.len() };
         let mut parts: Vec<String> = ids.iter().map(|&id| decoder.push(id).unwrap()).collect();
         parts.push(decoder.finish().unwrap());
         parts
@@ -226,6 +238,32 @@ mod tests {
         assert_eq!(decode(&kind, &[2, 1, 3, 1]), ["", "\u{fffd}a", "\u{fffd}", "a", ""]);
         assert_eq!(decode(&kind, &[1, 6]), ["a", "", "\u{fffd}"]);
         assert_eq!(decode(&kind, &[99]), ["", ""]);
+    }
+
+    /// Pieces as SentencePiece writes them: words begin with `▁`, and a text's first space is dropped.
+    fn pieces(vocab: &[&str]) -> Kind {
+        let vocab: Vec<_> = vocab.iter().map(|piece| serde_json::json!([piece, -1.0])).collect();
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "pre_tokenizer": null,
+            "added_tokens": [{"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ]},
+            "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": true},
+        });
+        Kind::Other(Box::new(Tokenizer::from_bytes(json.to_string()).unwrap()))
+    }
+
+    #[test]
+    fn a_space_is_dropped_at_a_text_s_beginning_and_nowhere_else() {
+        let kind = pieces(&["<s>", "▁big", "▁lot", "s", "<0xE2>", "<0x82>", "<0xAC>"]);
+        assert_eq!(decode(&kind, &[0, 1, 2, 3]), ["", "big", " lot", "s", ""]);
+        // Behind a prompt, and behind special tokens.
+        assert_eq!(decode_after(&kind, &[0, 1], &[2, 3]), [" lot", "s", ""]);
+        assert_eq!(decode_after(&kind, &[1], &[0, 0, 2, 0, 1]), ["", "", " lot", "", " big", ""]);
+        assert_eq!(decode_after(&kind, &[0], &[1, 2]), ["big", " lot", ""]);
+        assert_eq!(decode_after(&kind, &[1], &[4, 5, 6, 2]), ["", "", "€", " lot", ""]);
     }
 
     #[test]

@@ -14,6 +14,11 @@ const RESERVED: &str = "\
     restrict return self short signed sizeof static struct super switch template this throw trait true try type typedef typename \
     typeof union unsafe unsigned unsized use using virtual void volatile where while xor yield";
 
+/// Headers of C and C++: a file of that name beside a program would be found instead of them.
+const HEADERS: &str = "\
+    assert complex ctype errno fenv float inttypes iso646 limits locale math memory new setjmp signal stdalign stdarg stdatomic stdbit stdbool \
+    stdckdint stddef stdint stdio stdlib stdnoreturn string strings tgmath threads time uchar unistd wchar wctype";
+
 /// A name for files and items, in every language that is written here.
 pub(crate) fn identifier(text: &str) -> Result<String, String> {
     let ordinary = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -21,6 +26,8 @@ pub(crate) fn identifier(text: &str) -> Result<String, String> {
         Err(format!("`{text}` must be lower-case letters, digits and _, and begin with a letter"))
     } else if RESERVED.split_whitespace().any(|word| word == text) || text == "brooklet" {
         Err(format!("`{text}` is taken by Rust, C, C++ or Brooklet itself"))
+    } else if HEADERS.split_whitespace().any(|header| header == text) {
+        Err(format!("`{text}` would hide C's own header {text}.h"))
     } else {
         Ok(text.to_owned())
     }

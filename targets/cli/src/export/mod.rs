@@ -6,7 +6,7 @@ mod facts;
 mod rust;
 
 use crate::model_file::ModelFile;
-use crate::output::write_file;
+use crate::output::{is_same_file, write_file};
 use crate::sheet::Sheet;
 use anyhow::{Context, Result, bail};
 use budget::Budget;
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     outputs.retain(|output| !is_same_file(&output.path, &args.model));
     if !args.force {
         for output in &outputs {
-            refuse_foreign(&output.path)?;
+            refuse_foreign(output)?;
         }
     }
     for output in &outputs {
@@ -111,22 +111,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn is_same_file(one: &Path, other: &Path) -> bool {
-    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
-}
-
-/// A file of the user's own must not be lost to a name that happens to be the same. Copies of models begin as models do.
-fn refuse_foreign(path: &Path) -> Result<()> {
-    if !path.exists() {
+/// A file of the user's own must not be lost to a name that happens to be the same.
+fn refuse_foreign(Output { path, bytes }: &Output) -> Result<()> {
+    if !path.exists() || start_of(path, 1)?.is_empty() {
         return Ok(());
     }
-    let mut start = Vec::new();
-    let file = std::fs::File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
-    file.take(256).read_to_end(&mut start).with_context(|| format!("{}: cannot be read", path.display()))?;
-    let is_model = path.extension().is_some_and(|e| e == "brook") && start.starts_with(&brooklet::artifact::MAGIC);
-    let first_line = start.split(|&b| b == b'\n').next().unwrap_or_default();
-    if is_model || start.is_empty() || String::from_utf8_lossy(first_line).contains(MARK) {
+    // A model does not say who copied it; the sources beside it do.
+    let is_ours = match path.extension().is_some_and(|e| e == "brook") {
+        true => is_equal(path, bytes) || ["rs", "S"].iter().any(|e| has_mark(&path.with_extension(e)).unwrap_or(false)),
+        false => has_mark(path)?,
+    };
+    if is_ours {
         return Ok(());
     }
     bail!("{}: exists, and was not made by `brooklet export`; choose another folder or --name, or replace it with --force", path.display())
+}
+
+/// Whether a file begins with the comment that every source made here begins with.
+fn has_mark(path: &Path) -> Result<bool> {
+    let start = start_of(path, 256)?;
+    Ok(["//", "/*"].iter().any(|comment| start.starts_with(format!("{comment} {MARK}").as_bytes())))
+}
+
+fn is_equal(path: &Path, bytes: &[u8]) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.len() == bytes.len() as u64) && std::fs::read(path).is_ok_and(|found| found == bytes)
+}
+
+fn start_of(path: &Path, bytes: u64) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| format!("{}: cannot be opened", path.display()))?;
+    file.take(bytes).read_to_end(&mut start).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(start)
 }

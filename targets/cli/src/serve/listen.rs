@@ -2,6 +2,7 @@
 
 use super::{LOOK, Service, Socket, log};
 use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl};
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -9,6 +10,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// Where a service listens.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +47,9 @@ impl Address {
         match self {
             Address::Tcp(address) => Ok((Listener::Tcp(TcpListener::bind(address).with_context(cannot)?), None)),
             Address::Unix(path) => {
+                if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+                    bail!("{self}: there is no folder {}; make it first", folder.display());
+                }
                 let listener = match UnixListener::bind(path) {
                     Err(error) if error.kind() == ErrorKind::AddrInUse => {
                         if UnixStream::connect(path).is_ok() {
@@ -59,11 +64,14 @@ impl Address {
                     }
                     bound => bound,
                 };
-                Ok((Listener::Unix(listener.with_context(cannot)?), Some(Socket(path.clone()))))
+                Ok((Listener::Unix(listener.with_context(cannot)?), Some(Socket::at(path).with_context(cannot)?)))
             }
         }
     }
 }
+
+/// How long a sender may be silent before its system is asked whether it is still there.
+const SILENT: Duration = Duration::from_secs(60);
 
 /// A socket that senders connect to.
 pub(super) enum Listener {
@@ -72,6 +80,14 @@ pub(super) enum Listener {
 }
 
 impl Listener {
+    /// Where it listens, the port included that the system chose.
+    pub(super) fn address(&self, asked: &Address) -> String {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().map_or_else(|_| asked.to_string(), |address| format!("tcp:{address}")),
+            Listener::Unix(_) => asked.to_string(),
+        }
+    }
+
     /// Takes senders as they come, each in a thread of its own, for as long as the program lives.
     pub(super) fn serve(&self, service: &'static Service) {
         for number in 1u64.. {
@@ -93,6 +109,10 @@ impl Listener {
                 let (stream, from) = listener.accept()?;
                 // An answer is wanted now, not when more have come together.
                 stream.set_nodelay(true)?;
+                // A sender that is gone without a word gives its place back.
+                set_socket_keepalive(&stream, true)?;
+                set_tcp_keepidle(&stream, SILENT)?;
+                set_tcp_keepintvl(&stream, SILENT / 6)?;
                 start(service, from.to_string(), stream.try_clone()?, stream)
             }
         }

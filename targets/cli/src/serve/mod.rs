@@ -11,14 +11,15 @@ use crate::device::{Target, is_lost};
 use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c_or_term;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
-use crate::stepper::Stepper;
+use crate::stepper::{Stepper, expect_finite};
 use crate::stream::channel_names;
 use anyhow::{Context, Result, bail};
 use brooklet::Model;
 use brooklet::kernels::KernelTable;
 use listen::Address;
 use std::io::{self, BufReader, Read, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -32,7 +33,8 @@ Examples:
   socat - UNIX-CONNECT:/run/brooklet/watch.sock < recording.csv
 
 A sender writes samples as CSV lines, with or without a line of column names, and reads one JSON object per step. A line that is no sample is
-answered with {\"error\": ..}, and the stream goes on as if it had not come. Nothing is encrypted and nobody is asked who they are: listen on
+answered with {\"error\": ..}, and the stream goes on as if it had not come; one that spoils the stream for good ends it. To replace the model's file,
+rename a new one to its name (mv, install) and start the service again: never write into a file that is in use. Nothing is encrypted and nobody is asked who they are: listen on
 a socket whose folder has the right owner, or on 127.0.0.1.";
 
 /// How often a stop is looked for, and how long a listener rests that could not take a sender.
@@ -107,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for address in &args.listen {
         let (listener, socket) = address.bind()?;
         sockets.extend(socket);
-        log(format_args!("listening on {address}"));
+        log(format_args!("listening on {}", listener.address(address)));
         std::thread::spawn(move || listener.serve(service));
     }
     if let Some(path) = &args.serial {
@@ -129,12 +131,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Removes its socket from the file system when the service ends.
-struct Socket(PathBuf);
+struct Socket {
+    path: PathBuf,
+    /// Device and number of the file: another service's may have taken its place.
+    file: (u64, u64),
+}
+
+impl Socket {
+    /// Of the socket that lies at `path` now.
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Socket { path: path.to_owned(), file: file_at(path)? })
+    }
+}
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if file_at(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn file_at(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// One line to standard error, where a supervisor's journal is.
@@ -193,6 +212,10 @@ impl Service {
                     return Err(error);
                 }
                 continue;
+            }
+            if let Err(error) = expect_finite(session, false) {
+                Refused { error: &format!("{}: {error}", frames.place()) }.write(&mut out)?;
+                return Err(error);
             }
             let step = session.position();
             if !step.is_multiple_of(self.every) {
