@@ -82,5 +82,10 @@ int main(int count, char **args)
         }
     }
     fclose(file);
+    /* A full disk shows itself no earlier than when the last lines leave the buffer. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "standard output: not everything could be written\n");
+        return 1;
+    }
     return 0;
 }

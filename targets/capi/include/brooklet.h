@@ -117,6 +117,8 @@ enum brooklet_status
     BROOKLET_STATUS_CONTEXT_FULL = 37,
     // Numbers do not start on a 4-byte boundary.
     BROOKLET_STATUS_NUMBER_ALIGNMENT = 38,
+    // A logit is NaN or plus infinity, or all are minus infinity.
+    BROOKLET_STATUS_LOGIT_NOT_FINITE = 39,
     // Not a snapshot, or cut short.
     BROOKLET_STATUS_SNAPSHOT_FORMAT = 40,
     // A snapshot of a version this build does not read.
@@ -269,6 +271,7 @@ brooklet_kind brooklet_output_kind(const struct brooklet_model *model);
 
 // Copies the name of output `index`, a class or a value, to `name`: at most `name_bytes` bytes of UTF-8, the NUL at the end
 // included. Returns the bytes of the whole name without NUL; 0 if there is no such name. `name` may be NULL to ask for that.
+// Nothing is copied, and 0 returned, if `name` overlaps the model or its file.
 //
 // # Safety
 //
@@ -394,12 +397,15 @@ brooklet_status brooklet_load(struct brooklet_stream *stream,
                               const uint8_t *snapshot,
                               size_t snapshot_bytes);
 
-// Turns logits into probabilities in place. Its bits are the same on every device.
+// Turns logits into probabilities in place. Its bits are the same on every device. Minus infinity has the probability 0; NaN,
+// plus infinity, or nothing but minus infinity have none: they are answered with status 39 (LOGIT_NOT_FINITE), and the logits
+// stay as they were.
 //
 // # Safety
 //
 // `logits` is NULL or has `count` numbers that nobody else touches.
-brooklet_status brooklet_softmax(float *logits, size_t count);
+brooklet_status brooklet_softmax(float *logits,
+                                 size_t count);
 
 #ifdef __cplusplus
 }  // extern "C"

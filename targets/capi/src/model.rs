@@ -25,24 +25,40 @@ pub struct ModelHandle {
     words: [MaybeUninit<usize>; MODEL_WORDS],
 }
 
-const _: () = assert!(size_of::<Model<'static>>() <= MODEL_WORDS * size_of::<usize>());
-const _: () = assert!(
-    align_of::<Model<'static>>() <= align_of::<ModelHandle>() && offset_of!(ModelHandle, words) % align_of::<Model<'static>>() == 0
-);
+const _: () = assert!(size_of::<Opened>() <= MODEL_WORDS * size_of::<usize>());
+const _: () = assert!(align_of::<Opened>() <= align_of::<ModelHandle>() && offset_of!(ModelHandle, words) % align_of::<Opened>() == 0);
+
+/// What a handle holds.
+#[derive(Clone, Copy)]
+pub(crate) struct Opened {
+    pub(crate) model: Model<'static>,
+    /// The file's bytes, where nobody's buffer may lie.
+    pub(crate) file: Extent,
+}
 
 impl ModelHandle {
     /// A model that is not open.
     pub const CLOSED: ModelHandle = ModelHandle { tag: 0, words: [MaybeUninit::uninit(); MODEL_WORDS] };
 
-    /// The model inside.
-    pub(crate) fn get(&self) -> Result<&Model<'static>, Status> {
+    /// The model inside, and its file.
+    pub(crate) fn get(&self) -> Result<&Opened, Status> {
         if self.tag != OPEN {
             return Err(Status::NotOpen);
         }
         // SAFETY: `brooklet_open` alone writes the tag, after a model of this type into `words`, which has room for it and its
-        // alignment (asserted above). A caller that copies the struct copies both. `Model` is `Copy`: it owns nothing.
-        Ok(unsafe { &*self.words.as_ptr().cast::<Model<'static>>() })
+        // alignment (asserted above). A caller that copies the struct copies both. `Opened` is `Copy`: it owns nothing.
+        Ok(unsafe { &*self.words.as_ptr().cast::<Opened>() })
     }
+}
+
+/// The model behind a pointer, and its file.
+///
+/// # Safety
+///
+/// As [`handle`].
+pub(crate) unsafe fn opened<'a>(model: *const ModelHandle) -> Result<&'a Opened, Status> {
+    // SAFETY: passed on.
+    unsafe { handle(model) }?.get()
 }
 
 /// The model behind a pointer.
@@ -52,7 +68,7 @@ impl ModelHandle {
 /// As [`handle`].
 unsafe fn open_model<'a>(model: *const ModelHandle) -> Result<&'a Model<'static>, Status> {
     // SAFETY: passed on.
-    unsafe { handle(model) }?.get()
+    unsafe { opened(model) }.map(|o| &o.model)
 }
 
 /// Checks the .brook file in `file_bytes` bytes at `file` (on a 64-byte boundary), every checksum included, and makes `model`
@@ -66,15 +82,16 @@ unsafe fn open_model<'a>(model: *const ModelHandle) -> Result<&'a Model<'static>
 pub unsafe extern "C" fn brooklet_open(model: *mut ModelHandle, file: *const u8, file_bytes: usize) -> Status {
     let open = || {
         check_handle(model)?;
-        apart(Extent::of(model, 1), &[Extent::of(file, file_bytes)])?;
+        let file_at = Extent::of(file, file_bytes);
+        apart(Extent::of(model, 1), &[file_at])?;
         // SAFETY: not NULL and aligned by `check_handle`, writable by this function's contract; it need not be initialised.
         unsafe { (&raw mut (*model).tag).write(0) };
         // SAFETY: passed on; `'static` stands for "as long as the model is used", which the contract promises.
         let bytes: &'static [u8] = unsafe { slice(file, file_bytes) }?;
-        let opened = Model::from_bytes(bytes)?;
+        let opened = Opened { model: Model::from_bytes(bytes)?, file: file_at };
         // SAFETY: as above; `words` has room for a model and its alignment (asserted above).
         unsafe {
-            (&raw mut (*model).words).cast::<Model<'static>>().write(opened);
+            (&raw mut (*model).words).cast::<Opened>().write(opened);
             (&raw mut (*model).tag).write(OPEN);
         }
         Ok(())
@@ -209,19 +226,19 @@ pub unsafe extern "C" fn brooklet_output_kind(model: *const ModelHandle) -> Kind
 
 /// Copies the name of output `index`, a class or a value, to `name`: at most `name_bytes` bytes of UTF-8, the NUL at the end
 /// included. Returns the bytes of the whole name without NUL; 0 if there is no such name. `name` may be NULL to ask for that.
+/// Nothing is copied, and 0 returned, if `name` overlaps the model or its file.
 ///
 /// # Safety
 ///
 /// `model` is NULL or points to a brooklet_model; `name` is NULL or has room for `name_bytes` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_class_name(model: *const ModelHandle, index: usize, name: *mut c_char, name_bytes: usize) -> usize {
-    // SAFETY: passed on.
-    let found = match unsafe { open_model(model) }.map(|m| m.header().output) {
-        Ok(OutputSpec::Classes { names } | OutputSpec::Values { names, .. }) => names.lines().nth(index),
-        _ => None,
+    let find = |m: &Model<'static>| match m.header().output {
+        OutputSpec::Classes { names } | OutputSpec::Values { names, .. } => names.lines().nth(index),
+        OutputSpec::Logits { .. } => None,
     };
     // SAFETY: passed on.
-    unsafe { copy_name(found, name, name_bytes) }
+    unsafe { copy_name(model, find, name, name_bytes) }
 }
 
 /// Copies the name of channel `index` to `name`, as brooklet_class_name does.
@@ -231,23 +248,34 @@ pub unsafe extern "C" fn brooklet_class_name(model: *const ModelHandle, index: u
 /// As brooklet_class_name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_channel_name(model: *const ModelHandle, index: usize, name: *mut c_char, name_bytes: usize) -> usize {
-    // SAFETY: passed on.
-    let found = match unsafe { open_model(model) }.map(|m| m.header().input) {
-        Ok(InputSpec::Frames { channels, .. }) => channels.lines().nth(index),
-        _ => None,
+    let find = |m: &Model<'static>| match m.header().input {
+        InputSpec::Frames { channels, .. } => channels.lines().nth(index),
+        InputSpec::Tokens { .. } => None,
     };
     // SAFETY: passed on.
-    unsafe { copy_name(found, name, name_bytes) }
+    unsafe { copy_name(model, find, name, name_bytes) }
 }
 
-/// Copies what fits of `text`, whole characters and a NUL; returns its length.
+/// Copies what fits of the name that `find` finds in the model, whole characters and a NUL; returns its length.
 ///
 /// # Safety
 ///
-/// `to` is NULL or has room for `to_bytes` bytes.
-unsafe fn copy_name(text: Option<&str>, to: *mut c_char, to_bytes: usize) -> usize {
-    let text = text.unwrap_or_default();
-    // SAFETY: passed on; `c_char` and `u8` are both one byte.
+/// `model` is NULL or points to a brooklet_model; `to` is NULL or has room for `to_bytes` bytes.
+unsafe fn copy_name(
+    model: *const ModelHandle,
+    find: impl Fn(&Model<'static>) -> Option<&'static str>,
+    to: *mut c_char,
+    to_bytes: usize,
+) -> usize {
+    let to_at = Extent::of(to, to_bytes);
+    // A model that is not open has no names, but its struct is no room for one either.
+    // SAFETY: passed on.
+    let opened = unsafe { opened(model) }.ok();
+    if apart(to_at, &[Extent::of(model, 1)]).is_err() || opened.is_some_and(|o| apart(to_at, &[o.file]).is_err()) {
+        return 0;
+    }
+    let text = opened.and_then(|o| find(&o.model)).unwrap_or_default();
+    // SAFETY: passed on; `c_char` and `u8` are both one byte. It overlaps neither the model nor the file, where `text` lies.
     if let Ok(room) = unsafe { slice_mut(to.cast::<u8>(), to_bytes) }
         && let Some(most) = to_bytes.checked_sub(1)
     {
@@ -276,11 +304,15 @@ pub unsafe extern "C" fn brooklet_self_test(
 ) -> Status {
     let test = || {
         // SAFETY: passed on.
-        let model = unsafe { open_model(model) }?;
-        apart(Extent::of(state, state_bytes), &[Extent::of(scratch, scratch_bytes)])?;
-        // SAFETY: passed on; the two do not overlap.
+        let opened = unsafe { opened(model) }?;
+        let (state_at, scratch_at) = (Extent::of(state, state_bytes), Extent::of(scratch, scratch_bytes));
+        let kept = [Extent::of(model, 1), opened.file];
+        apart(state_at, &kept)?;
+        apart(scratch_at, &kept)?;
+        apart(state_at, &[scratch_at])?;
+        // SAFETY: passed on; the two overlap neither each other nor what is read meanwhile.
         let (state, scratch) = unsafe { (slice_mut(state, state_bytes)?, slice_mut(scratch, scratch_bytes)?) };
-        Ok(self_test(model, kernels::detect(), state, scratch)?)
+        Ok(self_test(&opened.model, kernels::detect(), state, scratch)?)
     };
     Status::from(test())
 }

@@ -10,8 +10,9 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
+    /// NULL has no memory, whatever the count: it is answered as NULL, not as an overlap with a file at address 0.
     pub(crate) fn of<T>(pointer: *const T, count: usize) -> Self {
-        Extent { at: pointer.addr(), bytes: count.saturating_mul(size_of::<T>()) }
+        Extent { at: pointer.addr(), bytes: if pointer.is_null() { 0 } else { count.saturating_mul(size_of::<T>()) } }
     }
 
     fn overlaps(self, other: Extent) -> bool {

@@ -80,6 +80,8 @@ pub enum Status {
     ContextFull = 37,
     /// Numbers do not start on a 4-byte boundary.
     NumberAlignment = 38,
+    /// A logit is NaN or plus infinity, or all are minus infinity.
+    LogitNotFinite = 39,
 
     /// Not a snapshot, or cut short.
     SnapshotFormat = 40,
@@ -162,7 +164,7 @@ const TEXTS: &[(Status, &CStr)] = &[
     (Status::ScratchTooSmall, c"the scratch has fewer bytes than brooklet_scratch_bytes says"),
     (Status::SnapshotTooSmall, c"there is room for fewer bytes than brooklet_snapshot_bytes says"),
     (Status::OutputsTooSmall, c"there is room for fewer numbers than brooklet_outputs says"),
-    (Status::Overlap, c"two buffers overlap; file, state, scratch, inputs and outputs each need their own memory"),
+    (Status::Overlap, c"two buffers overlap; file, model, stream, state, scratch, inputs and outputs each need their own memory"),
     (Status::OtherModel, c"the stream was initialised with another model; call brooklet_init again"),
     (Status::WrongInput, c"the model takes the other kind of input: frames for a sensor model, tokens for a text model"),
     (Status::EmptyInput, c"there is no token; give at least one"),
@@ -173,6 +175,10 @@ const TEXTS: &[(Status, &CStr)] = &[
     (Status::GapUnsupported, c"this model knows its own rate alone; resample the frames and use brooklet_step"),
     (Status::ContextFull, c"the attention cache is full; reset the stream, or quantize with a larger --context or without --stop"),
     (Status::NumberAlignment, c"numbers must start on a 4-byte boundary"),
+    (
+        Status::LogitNotFinite,
+        c"a logit is NaN or plus infinity, or all are minus infinity; give a step's outputs, and leave at least one of them finite",
+    ),
     (Status::SnapshotFormat, c"this is not a snapshot, or it was cut short"),
     (Status::SnapshotVersion, c"the snapshot is of a version this build does not read; start the stream anew"),
     (Status::SnapshotOtherModel, c"the snapshot was taken with another model; start the stream anew"),

@@ -1,7 +1,7 @@
 //! One stream over a model, in a struct that the caller places.
 
 use crate::Status;
-use crate::model::ModelHandle;
+use crate::model::{ModelHandle, Opened, opened};
 use crate::pointers::{Extent, apart, check_handle, handle, handle_mut, slice, slice_mut};
 use brooklet::kernels::{self, KernelTable};
 use brooklet::{Input, Session, State, softmax};
@@ -37,6 +37,14 @@ struct Stream {
     /// Borrowed during calls alone: streams that take turns share it.
     scratch: *mut u8,
     scratch_bytes: usize,
+}
+
+impl Stream {
+    /// All memory that the stream in the handle at `stream` lives on: no input or output may lie there. The scratch is not among it:
+    /// between steps it is the caller's.
+    fn kept(&self, stream: *const StreamHandle, opened: &Opened) -> [Extent; 4] {
+        [Extent::of(stream, 1), Extent::of(self.model, 1), opened.file, self.state_at]
+    }
 }
 
 impl StreamHandle {
@@ -89,21 +97,28 @@ pub unsafe extern "C" fn brooklet_init(
 ) -> Status {
     let init = || {
         check_handle(stream)?;
-        // SAFETY: not NULL and aligned by `check_handle`, writable by this function's contract; it need not be initialised.
-        unsafe { (&raw mut (*stream).tag).write(0) };
-        // SAFETY: passed on.
-        let opened = unsafe { handle(model) }?.get()?;
+        let (stream_at, model_at) = (Extent::of(stream, 1), Extent::of(model, 1));
         let (state_at, scratch_at) = (Extent::of(state, state_bytes), Extent::of(scratch, scratch_bytes));
-        let handles = [Extent::of(stream, 1), Extent::of(model, 1)];
-        apart(state_at, &handles)?;
-        apart(scratch_at, &handles)?;
-        apart(state_at, &[scratch_at])?;
-        // SAFETY: passed on; `'static` stands for "as long as the stream is used", which the contract promises.
+        // The struct is written to first, so it is the first that must share no memory.
+        apart(stream_at, &[model_at, state_at, scratch_at])?;
+        // SAFETY: passed on.
+        let opened = unsafe { opened(model) };
+        if let Ok(opened) = opened {
+            apart(stream_at, &[opened.file])?;
+        }
+        // SAFETY: not NULL and aligned by `check_handle`, writable by this function's contract; it need not be initialised. It
+        // overlaps nothing that is borrowed.
+        unsafe { (&raw mut (*stream).tag).write(0) };
+        let Opened { model: inner, file } = opened?;
+        apart(state_at, &[model_at, *file, scratch_at])?;
+        apart(scratch_at, &[model_at, *file])?;
+        // SAFETY: passed on; `'static` stands for "as long as the stream is used", which the contract promises. It overlaps
+        // neither the model nor its file.
         let state: &'static mut [u8] = unsafe { slice_mut(state, state_bytes) }?;
-        let mut inside = Stream { model, kernels: kernels::detect(), state: State::new(opened, state)?, state_at, scratch, scratch_bytes };
+        let mut inside = Stream { model, kernels: kernels::detect(), state: State::new(inner, state)?, state_at, scratch, scratch_bytes };
         // Refuses what is wrong with the scratch now rather than at the first step.
-        // SAFETY: passed on; it does not overlap the state.
-        Session::new(opened, inside.kernels, &mut inside.state, unsafe { slice_mut(scratch, scratch_bytes) }?)?;
+        // SAFETY: passed on; it overlaps neither the state nor the model nor its file.
+        Session::new(inner, inside.kernels, &mut inside.state, unsafe { slice_mut(scratch, scratch_bytes) }?)?;
         // SAFETY: as above; `words` has room for a stream and its alignment (asserted above).
         unsafe {
             (&raw mut (*stream).words).cast::<Stream>().write(inside);
@@ -127,22 +142,22 @@ unsafe fn with_session(
     step: impl FnOnce(&mut Session<'_, '_, '_>) -> Result<(), Status>,
 ) -> Status {
     let work = || {
-        let outputs_at = Extent::of(outputs, if outputs.is_null() { 0 } else { count });
-        apart(outputs_at, &[Extent::of(stream, 1)])?;
         // SAFETY: passed on.
-        let stream = unsafe { stream_mut(stream) }?;
+        let inside = unsafe { stream_mut(stream) }?;
         // SAFETY: `brooklet_init` was given this pointer, and its contract says that the model stays where it is.
-        let model = unsafe { handle(stream.model) }?.get()?;
-        if !outputs.is_null() && count < model.outputs() {
+        let opened = unsafe { opened(inside.model) }?;
+        let (kept, scratch_at) = (inside.kept(stream, opened), Extent::of(inside.scratch, inside.scratch_bytes));
+        for buffer in [input, Extent::of(outputs, count)] {
+            apart(buffer, &kept)?;
+            apart(buffer, &[scratch_at])?;
+        }
+        if !outputs.is_null() && count < opened.model.outputs() {
             return Err(Status::OutputsTooSmall);
         }
-        let own = [stream.state_at, Extent::of(stream.scratch, stream.scratch_bytes)];
-        apart(input, &own)?;
-        apart(outputs_at, &own)?;
         // SAFETY: `brooklet_init` was given this memory, and its contract says that it stays valid and that no other stream
         // uses it during this call. It overlaps neither state nor input.
-        let scratch = unsafe { slice_mut(stream.scratch, stream.scratch_bytes) }?;
-        let mut session = Session::new(model, stream.kernels, &mut stream.state, scratch)?;
+        let scratch = unsafe { slice_mut(inside.scratch, inside.scratch_bytes) }?;
+        let mut session = Session::new(&opened.model, inside.kernels, &mut inside.state, scratch)?;
         // Where the outputs go may be where the input was: they are written after it was read.
         if !outputs.is_null() && !outputs.is_aligned() {
             return Err(Status::NumberAlignment);
@@ -151,7 +166,7 @@ unsafe fn with_session(
         if !outputs.is_null() {
             let given = session.output_mut();
             // SAFETY: not NULL, aligned, and room for `count >= given.len()` numbers by this function's contract; it does not
-            // overlap the scratch, where `given` lies.
+            // overlap the scratch, where `given` lies, nor anything else that is borrowed.
             unsafe { core::ptr::copy_nonoverlapping(given.as_ptr(), outputs, given.len()) };
         }
         Ok(())
@@ -278,10 +293,12 @@ pub unsafe extern "C" fn brooklet_position(stream: *const StreamHandle) -> u64 {
 pub unsafe extern "C" fn brooklet_save(stream: *mut StreamHandle, snapshot: *mut u8, snapshot_bytes: usize) -> Status {
     let save = || {
         // SAFETY: passed on.
-        let stream = unsafe { stream_mut(stream) }?;
-        apart(stream.state_at, &[Extent::of(snapshot, snapshot_bytes)])?;
-        // SAFETY: passed on; it does not overlap the state.
-        stream.state.snapshot(unsafe { slice_mut(snapshot, snapshot_bytes) }?)?;
+        let inside = unsafe { stream_mut(stream) }?;
+        // SAFETY: `brooklet_init` was given this pointer, and its contract says that the model stays where it is.
+        let opened = unsafe { opened(inside.model) }?;
+        apart(Extent::of(snapshot, snapshot_bytes), &inside.kept(stream, opened))?;
+        // SAFETY: passed on; it overlaps nothing that the stream lives on.
+        inside.state.snapshot(unsafe { slice_mut(snapshot, snapshot_bytes) }?)?;
         Ok(())
     };
     Status::from(save())
@@ -297,24 +314,36 @@ pub unsafe extern "C" fn brooklet_save(stream: *mut StreamHandle, snapshot: *mut
 pub unsafe extern "C" fn brooklet_load(stream: *mut StreamHandle, snapshot: *const u8, snapshot_bytes: usize) -> Status {
     let load = || {
         // SAFETY: passed on.
-        let stream = unsafe { stream_mut(stream) }?;
+        let inside = unsafe { stream_mut(stream) }?;
         // SAFETY: `brooklet_init` was given this pointer, and its contract says that the model stays where it is.
-        let model = unsafe { handle(stream.model) }?.get()?;
-        apart(stream.state_at, &[Extent::of(snapshot, snapshot_bytes)])?;
-        // SAFETY: passed on; it does not overlap the state.
-        stream.state.load(model, unsafe { slice(snapshot, snapshot_bytes) }?)?;
+        let opened = unsafe { opened(inside.model) }?;
+        apart(Extent::of(snapshot, snapshot_bytes), &inside.kept(stream, opened))?;
+        // SAFETY: passed on; it overlaps nothing that the stream lives on.
+        inside.state.load(&opened.model, unsafe { slice(snapshot, snapshot_bytes) }?)?;
         Ok(())
     };
     Status::from(load())
 }
 
-/// Turns logits into probabilities in place. Its bits are the same on every device.
+/// Turns logits into probabilities in place. Its bits are the same on every device. Minus infinity has the probability 0; NaN,
+/// plus infinity, or nothing but minus infinity have none: they are answered with status 39 (LOGIT_NOT_FINITE), and the logits
+/// stay as they were.
 ///
 /// # Safety
 ///
 /// `logits` is NULL or has `count` numbers that nobody else touches.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn brooklet_softmax(logits: *mut f32, count: usize) -> Status {
-    // SAFETY: passed on.
-    Status::from(unsafe { slice_mut(logits, count) }.map(softmax))
+    let work = || {
+        // SAFETY: passed on.
+        let logits = unsafe { slice_mut(logits, count) }?;
+        // Where the largest is not a finite number, or one is none at all, every probability would be NaN. No logits are no mistake.
+        let none_is_finite = !logits.is_empty() && !logits.iter().any(|logit| logit.is_finite());
+        if none_is_finite || logits.iter().any(|&logit| logit.is_nan() || logit == f32::INFINITY) {
+            return Err(Status::LogitNotFinite);
+        }
+        softmax(logits);
+        Ok(())
+    };
+    Status::from(work())
 }

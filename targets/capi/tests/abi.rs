@@ -313,6 +313,105 @@ fn mistakes_are_answered_with_a_status() {
 }
 
 #[test]
+fn overlaps_are_refused_before_anything_is_written() {
+    let file = File::read("watch");
+    let before = file.bytes().to_vec();
+    let (mut stream, mut untouched) = (Stream::new(&file, 1), Stream::new(&file, 1));
+    for step in 0..9 {
+        assert_eq!(stream.step(&frame(step)), untouched.step(&frame(step)));
+    }
+    let (state_bytes, scratch_bytes) = (stream.state.len() * 64, stream.scratch.len() * 64);
+    let (mut free_state, mut free_scratch) = (lines(state_bytes), lines(scratch_bytes));
+    let (free_state, free_scratch) = (free_state.as_mut_ptr().cast::<u8>(), free_scratch.as_mut_ptr().cast::<u8>());
+    let mut other = StreamHandle::CLOSED;
+    let (model, handle) = (&raw mut *stream.model, &raw mut stream.handle);
+    let (state, scratch) = (stream.state.as_mut_ptr().cast::<u8>(), stream.scratch.as_mut_ptr().cast::<u8>());
+    let bytes = file.bytes().as_ptr().cast_mut();
+    let good = frame(9);
+    // SAFETY: every buffer begins in memory of this test, and is refused before it is read or written.
+    unsafe {
+        let snapshot = brooklet_snapshot_bytes(model);
+        // The whole struct, its end, and the file's begin, middle and last bytes.
+        let models = [model.cast::<u8>(), model.add(1).cast::<u8>().sub(4), bytes, bytes.add(20480), bytes.add(file.len - 4)];
+        let streams = [handle.cast::<u8>(), handle.add(1).cast::<u8>().sub(4), state, state.add(state_bytes - 4)];
+        for place in models.into_iter().chain(streams) {
+            let numbers = place.cast::<f32>();
+            assert_eq!(brooklet_save(handle, place, snapshot), Status::Overlap);
+            assert_eq!(brooklet_load(handle, place, snapshot), Status::Overlap);
+            assert_eq!(brooklet_step(handle, good.as_ptr(), 6, numbers, 7), Status::Overlap);
+            assert_eq!(brooklet_step(handle, numbers, 6, null_mut(), 0), Status::Overlap);
+            assert_eq!(brooklet_step_after(handle, 0.02, good.as_ptr(), 6, numbers, 7), Status::Overlap);
+            assert_eq!(brooklet_step_after(handle, 0.02, numbers, 6, null_mut(), 0), Status::Overlap);
+            assert_eq!(brooklet_step_token(handle, 1, numbers, 7), Status::Overlap);
+            assert_eq!(brooklet_step_tokens(handle, [1].as_ptr(), 1, numbers, 7), Status::Overlap);
+            assert_eq!(brooklet_step_tokens(handle, place.cast(), 1, null_mut(), 0), Status::Overlap);
+        }
+        for place in models {
+            let mut init = |state, scratch| brooklet_init(&mut other, model, state, state_bytes, scratch, scratch_bytes);
+            assert_eq!(init(place, free_scratch), Status::Overlap);
+            assert_eq!(init(free_state, place), Status::Overlap);
+            assert_eq!(brooklet_self_test(model, place, state_bytes, free_scratch, scratch_bytes), Status::Overlap);
+            assert_eq!(brooklet_self_test(model, free_state, state_bytes, place, scratch_bytes), Status::Overlap);
+            assert_eq!(brooklet_class_name(model, 0, place.cast(), 16), 0);
+            assert_eq!(brooklet_channel_name(model, 0, place.cast(), 16), 0);
+        }
+        // The stream's own struct.
+        for place in [model.cast::<u8>(), bytes.add(20480), state, scratch] {
+            assert_eq!(brooklet_init(place.cast(), model, state, state_bytes, scratch, scratch_bytes), Status::Overlap);
+        }
+        assert_eq!(brooklet_open(bytes.add(20480).cast(), bytes, file.len), Status::Overlap);
+        let mut closed = ModelHandle::CLOSED;
+        assert_eq!(brooklet_class_name(&closed, 0, (&raw mut closed).cast(), 16), 0);
+
+        // NULL is NULL, however many bytes are said to be there.
+        assert_eq!(brooklet_self_test(model, null_mut(), usize::MAX, free_scratch, scratch_bytes), Status::NullPointer);
+
+        // Nothing was lost: file, model and stream are as they were.
+        assert_eq!(brooklet_self_test(model, free_state, state_bytes, free_scratch, scratch_bytes), Status::Ok);
+        assert_eq!(brooklet_position(handle), 9);
+    }
+    assert!(file.bytes() == before);
+    assert_eq!(stream.step(&good), untouched.step(&good));
+}
+
+#[test]
+fn between_steps_the_scratch_has_room_for_a_snapshot() {
+    let file = File::read("watch");
+    let (mut stream, mut untouched) = (Stream::new(&file, 64), Stream::new(&file, 1));
+    for step in 0..9 {
+        assert_eq!(stream.step(&frame(step)), untouched.step(&frame(step)));
+    }
+    let scratch = stream.scratch.as_mut_ptr().cast::<u8>();
+    // SAFETY: handles of this test; the scratch has as many bytes, and no step runs meanwhile.
+    unsafe {
+        let bytes = brooklet_snapshot_bytes(&*stream.model);
+        assert!(bytes <= stream.scratch.len() * 64);
+        assert_eq!(brooklet_save(&mut stream.handle, scratch, bytes), Status::Ok);
+        assert_eq!(brooklet_reset(&mut stream.handle), Status::Ok);
+        assert_eq!(brooklet_load(&mut stream.handle, scratch, bytes), Status::Ok);
+    }
+    assert_eq!(stream.step(&frame(9)), untouched.step(&frame(9)));
+}
+
+#[test]
+fn logits_without_probabilities_are_refused() {
+    const INFINITY: f32 = f32::INFINITY;
+    // SAFETY: a slice.
+    let softmax = |logits: &mut [f32]| unsafe { brooklet_softmax(logits.as_mut_ptr(), logits.len()) };
+    for refused in [&[INFINITY, 0.0][..], &[-INFINITY; 3], &[0.0, f32::NAN], &[f32::NAN], &[-INFINITY, INFINITY]] {
+        let mut logits = refused.to_vec();
+        assert_eq!(softmax(&mut logits), Status::LogitNotFinite, "{refused:?}");
+        assert!(logits.iter().zip(refused).all(|(now, before)| now.to_bits() == before.to_bits()), "{refused:?} became {logits:?}");
+    }
+    // What is masked is left out, and large numbers are numbers.
+    for (mut logits, probabilities) in [([-INFINITY, 3.0, -INFINITY], [0.0, 1.0, 0.0]), ([f32::MIN, f32::MAX, 0.0], [0.0, 1.0, 0.0])] {
+        assert_eq!(softmax(&mut logits), Status::Ok);
+        assert_eq!(logits, probabilities);
+    }
+    assert_eq!(softmax(&mut []), Status::Ok);
+}
+
+#[test]
 fn a_device_proves_itself() {
     let file = File::read("watch");
     let mut stream = Stream::new(&file, 1);
