@@ -31,6 +31,27 @@ impl Destination {
         Ok(Destination { target, dir })
     }
 
+    /// A file beside the place, which [`Destination::replace`] puts there: with the rights of the one that it replaces, else those of any new file.
+    pub fn unfinished(&self) -> Result<tempfile::NamedTempFile, Error> {
+        let prefix = unfinished_prefix();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".tmp");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let any = std::fs::Permissions::from_mode(0o666); // less what the umask takes
+            builder.permissions(std::fs::metadata(&self.target).map_or(any, |old| old.permissions()));
+        }
+        builder.tempfile_in(&self.dir).map_err(|e| Error::io(&self.target, e))
+    }
+
+    /// Puts a finished file in the place, once its bytes are on the disk.
+    pub fn replace(&self, file: tempfile::NamedTempFile) -> Result<(), Error> {
+        file.as_file().sync_all().map_err(|e| Error::io(&self.target, e))?;
+        file.persist(&self.target).map_err(|e| Error::io(&self.target, e.error))?;
+        Ok(())
+    }
+
     /// Refuses a place that holds a part of the checkpoint itself.
     pub fn outside(self, checkpoint: &Checkpoint) -> Result<Self, Error> {
         let is_here = |file: &Path| file.canonicalize().is_ok_and(|file| file == self.target);
@@ -73,6 +94,24 @@ mod tests {
         std::fs::write(&others, "x").unwrap();
         remove_unfinished(&dir.path().join("model.brook"));
         assert!(!mine.exists() && others.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_keeps_its_rights() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let place = |name: &str| dir.path().join(name);
+        let mode = |name: &str| std::fs::metadata(place(name)).unwrap().permissions().mode() & 0o777;
+        std::fs::write(place("usual"), "").unwrap();
+        std::fs::write(place("private"), "old").unwrap();
+        std::fs::set_permissions(place("private"), std::fs::Permissions::from_mode(0o600)).unwrap();
+        for name in ["new", "private"] {
+            let destination = Destination::of(&place(name)).unwrap();
+            destination.replace(destination.unfinished().unwrap()).unwrap();
+        }
+        assert_eq!((mode("new"), mode("private")), (mode("usual"), 0o600));
+        assert_eq!(std::fs::read(place("private")).unwrap(), b"");
     }
 
     #[test]

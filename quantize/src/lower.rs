@@ -2,7 +2,7 @@
 //! format and section; writes, proves itself, renames.
 
 use crate::checkpoint::Checkpoint;
-use crate::destination::{Destination, unfinished_prefix};
+use crate::destination::Destination;
 use crate::error::Error;
 use crate::families;
 use crate::graph::{Graph, Input, Operand, Output, TensorDecl, Values};
@@ -117,9 +117,8 @@ pub fn write_packed(
         layout.header(sections, fingerprint).map_err(|e| Error::invalid(out, "header", format!("cannot be written: {e}")))
     };
 
-    let Destination { target, dir } = Destination::of(out)?;
-    let mut file =
-        tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempfile_in(&dir).map_err(|e| Error::io(&dir, e))?;
+    let destination = Destination::of(out)?;
+    let mut file = destination.unfinished()?;
     // Records have fixed sizes: the header that follows from the checksums is as long as this one.
     let start = encode(&sections, 0)?;
     file.write_all(&start).map_err(io)?;
@@ -155,9 +154,7 @@ pub fn write_packed(
     put_header(&mut file, &encode(&sections, 0)?).map_err(io)?;
     let fingerprint = prove(file.path())?;
     put_header(&mut file, &encode(&sections, fingerprint)?).map_err(io)?;
-    make_readable(file.as_file());
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(&target).map_err(|e| Error::io(out, e.error))?;
+    destination.replace(file)?;
     Ok(report)
 }
 
@@ -175,17 +172,6 @@ fn prove(path: &Path) -> Result<u64, Error> {
     let mut scratch = vec![Line::ZERO; model.scratch_bytes(1).div_ceil(64)];
     Ok(fingerprint(&model, kernels::detect(), Line::bytes_mut(&mut state), Line::bytes_mut(&mut scratch))?)
 }
-
-/// Temporary files are private; the model is not.
-#[cfg(unix)]
-pub(crate) fn make_readable(file: &std::fs::File) {
-    use std::os::unix::fs::PermissionsExt;
-    // Without the permission change the file is still whole and the owner's.
-    let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
-}
-
-#[cfg(not(unix))]
-pub(crate) fn make_readable(_: &std::fs::File) {}
 
 /// Everything of a file but the numbers of its tensors and their formats.
 pub(crate) struct Layout<'g> {

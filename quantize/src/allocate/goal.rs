@@ -55,6 +55,15 @@ impl Goal {
         Error::invalid(out, self.option(), problem)
     }
 
+    /// What was asked for when the stream has nothing that could be foretold.
+    pub(super) fn unmeasured(self, out: &Path) -> Error {
+        Error::invalid(
+            out,
+            self.option(),
+            "the calibration text has no token behind another, so that there is no perplexity; give a longer one",
+        )
+    }
+
     /// The option that sets it, for errors.
     pub(super) fn option(self) -> &'static str {
         match self {

@@ -1,10 +1,10 @@
 //! What was measured, kept in a file: another budget for the same checkpoint needs no second measurement, and an interrupted one goes on.
 
-use crate::destination::{Destination, unfinished_prefix};
+use crate::destination::Destination;
 use crate::error::Error;
-use crate::lower::make_readable;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -26,26 +26,8 @@ impl Ledger {
     /// Opens the ledger in `path`, or begins one; without a path it lasts as long as the work. What is no ledger is refused: it was kept for
     /// something.
     pub(super) fn open(path: Option<&Path>, of: String) -> Result<Self, Error> {
-        let mut ledger = Ledger { path: path.map(Path::to_owned), of, all: BTreeMap::new() };
-        let Some(path) = path else { return Ok(ledger) };
-        let text = match std::fs::read(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(ledger),
-            Err(e) => return Err(Error::io(path, e)),
-        };
-        let wrong = |problem: String| Error::invalid(path, "ledger", problem);
-        let mut json: Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
-        // The first ledgers were of one checkpoint and stream.
-        if let Some(of) = json.get("measured_on").and_then(Value::as_str) {
-            json = json!({ LEDGERS: { of: json.get("losses") } });
-        }
-        let parts = json.get(LEDGERS).and_then(Value::as_object);
-        let parts = parts.ok_or_else(|| wrong("is something else; name another file, or delete this one".to_owned()))?;
-        for (of, losses) in parts {
-            let losses = losses.as_object().into_iter().flatten();
-            ledger.all.insert(of.clone(), losses.filter_map(|(what, loss)| Some((what.clone(), loss.as_f64()?))).collect());
-        }
-        Ok(ledger)
+        let all = path.map_or(Ok(BTreeMap::new()), read)?;
+        Ok(Ledger { path: path.map(Path::to_owned), of, all })
     }
 
     /// What was measured before.
@@ -63,16 +45,49 @@ impl Ledger {
         Ok(())
     }
 
-    fn save(&self) -> Result<(), Error> {
+    fn save(&mut self) -> Result<(), Error> {
         let Some(path) = &self.path else { return Ok(()) };
         let io = |e| Error::io(path, e);
-        let Destination { target, dir } = Destination::of(path)?;
-        let mut file = tempfile::Builder::new().prefix(&unfinished_prefix()).suffix(".tmp").tempfile_in(dir).map_err(io)?;
+        let destination = Destination::of(path)?;
+        // Another run may keep its own there at the same time.
+        let folder = File::open(&destination.dir).map_err(io)?;
+        folder.lock().map_err(io)?;
+        for (of, losses) in read(path)? {
+            let own = self.all.entry(of).or_default();
+            losses.into_iter().for_each(|(what, loss)| _ = own.entry(what).or_insert(loss));
+        }
+        let mut file = destination.unfinished()?;
         writeln!(file, "{:#}", json!({ LEDGERS: self.all })).map_err(io)?;
-        make_readable(file.as_file());
-        file.persist(target).map_err(|e| io(e.error))?;
-        Ok(())
+        destination.replace(file)
     }
+}
+
+/// Refuses a place for a ledger where there is something else, or where none can be.
+pub(super) fn expect(path: &Path) -> Result<(), Error> {
+    Destination::of(path)?;
+    read(path).map(drop)
+}
+
+/// The losses in the file `path`, by checkpoint and stream; none, where there is no file.
+fn read(path: &Path) -> Result<BTreeMap<String, Losses>, Error> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(e) => return Err(Error::io(path, e)),
+    };
+    let wrong = |problem: String| Error::invalid(path, "ledger", problem);
+    let mut json: Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("is not JSON: {e}")))?;
+    // The first ledgers were of one checkpoint and stream.
+    if let Some(of) = json.get("measured_on").and_then(Value::as_str) {
+        json = json!({ LEDGERS: { of: json.get("losses") } });
+    }
+    let parts = json.get(LEDGERS).and_then(Value::as_object);
+    let parts = parts.ok_or_else(|| wrong("is something else; name another file, or delete this one".to_owned()))?;
+    let of_one = |losses: &Value| {
+        let losses = losses.as_object().into_iter().flatten();
+        losses.filter_map(|(what, loss)| Some((what.clone(), loss.as_f64()?))).collect()
+    };
+    Ok(parts.iter().map(|(of, losses)| (of.clone(), of_one(losses))).collect())
 }
 
 #[cfg(test)]
@@ -94,6 +109,13 @@ mod tests {
         assert_eq!(other.get("one"), None);
         other.put("one".to_owned(), 0.5).unwrap();
         assert_eq!((open("a").unwrap().get("one"), open("b").unwrap().get("one")), (Some(0.1 + 0.2), Some(0.5)));
+        // Two runs at once: neither loses what the other has measured.
+        let (mut first, mut second) = (open("c").unwrap(), open("c").unwrap());
+        first.put("one".to_owned(), 1.0).unwrap();
+        second.put("two".to_owned(), 2.0).unwrap();
+        first.put("three".to_owned(), 3.0).unwrap();
+        let both = open("c").unwrap();
+        assert_eq!(["one", "two", "three"].map(|what| both.get(what)), [Some(1.0), Some(2.0), Some(3.0)]);
         std::fs::write(&path, r#"{ "measured_on": "a", "losses": { "one": 0.25 } }"#).unwrap();
         assert_eq!(open("a").unwrap().get("one"), Some(0.25));
         for (text, problem) in [("{", "not JSON"), ("{}", "something else"), ("[1]", "something else")] {

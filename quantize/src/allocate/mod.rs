@@ -201,6 +201,16 @@ pub struct Uniform {
     pub loss: f64,
 }
 
+/// Refuses what cannot be, before anything is measured for it: a goal without a meaning, a stream that the model does not take, a ledger that is
+/// something else, a budget that nothing fits in.
+pub fn check(graph: &Graph<'_>, request: &Request<'_>, out: &Path) -> Result<(), Error> {
+    request.goal.check(graph, out)?;
+    request.calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
+    request.ledger.map_or(Ok(()), ledger::expect)?;
+    let any = request.recipes.first().ok_or_else(|| Error::invalid(out, "recipes", "are none"))?;
+    Sizes::new(graph, any, request.formats, request.goal.limit_bytes(graph), request.goal, out).map(drop)
+}
+
 /// Chooses a format for every matrix of `graph`, and writes the file `out` unless only a plan is asked for.
 pub fn allocate<'w>(
     graph: &Graph<'_>,
@@ -209,8 +219,7 @@ pub fn allocate<'w>(
     write: &'w mut Write<'w>,
     progress: &'w mut dyn FnMut(FitProgress<'_>),
 ) -> Result<Allocation, Error> {
-    request.goal.check(graph, out)?;
-    request.calibration.map_or(Ok(()), |calibration| calibration.check(graph, out))?;
+    check(graph, request, out)?;
     let any = request.recipes.first().ok_or_else(|| Error::invalid(out, "recipes", "are none"))?;
     let limit_bytes = request.goal.limit_bytes(graph);
     let sizes = Sizes::new(graph, any, request.formats, limit_bytes, request.goal, out)?;
@@ -276,7 +285,8 @@ pub fn allocate<'w>(
         let found = search::smallest(&curve, ratio.ln(), |point| {
             let formats = sizes.formats_of(&choices, &at_most(point.bytes)?);
             let (profile, _) = gauge.profile(&memory.recipe, &layout, &formats)?;
-            Ok(profile.perplexity().map_or(0.0, |(_, ratio)| ratio.ln()))
+            // A stream of one token foretells none.
+            profile.perplexity().map(|(_, ratio)| ratio.ln()).ok_or_else(|| request.goal.unmeasured(out))
         })?;
         at_most(found.ok_or_else(|| request.goal.out_of_reach(out))?.bytes)?
     } else {

@@ -14,6 +14,9 @@ const MAGIC: &[u8; 8] = b"brkpart3";
 /// Magic, key, format, error, what is left, checksum.
 const HEAD_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 4;
 
+/// How the names of parts begin that are still being written.
+const UNFINISHED: &str = ".brooklet-part-";
+
 /// The parts of one run.
 pub struct Parts {
     dir: PathBuf,
@@ -29,6 +32,7 @@ impl Parts {
         let mut name = out.as_os_str().to_owned();
         name.push(".parts");
         let dir = PathBuf::from(name);
+        refuse_others(&dir)?;
         if !resume {
             remove(&dir)?;
         }
@@ -60,7 +64,7 @@ impl Parts {
         let path = self.path(tensor);
         let io = |e| Error::io(&path, e);
         let number = Format::ALL.iter().position(|&f| f == format).unwrap_or(0) as u32;
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir).map_err(io)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.dir).map_err(io)?;
         let mut head = Vec::with_capacity(HEAD_BYTES);
         head.extend_from_slice(MAGIC);
         head.extend_from_slice(&self.keys.get(&tensor).copied().unwrap_or_default().to_le_bytes());
@@ -82,8 +86,36 @@ impl Parts {
     }
 }
 
+/// Refuses a folder that somebody else keeps things in: it would be removed.
+fn refuse_others(dir: &Path) -> Result<(), Error> {
+    match entries(dir)?.iter().find(|path| !is_part(path)) {
+        Some(path) => Err(Error::invalid(path, "folder of parts", "holds what is no part of a file; move it away, or name another output")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a file is a part, or the beginning of one that an end cut short.
+fn is_part(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    name.strip_suffix(".part").is_some_and(is_number) || name.starts_with(UNFINISHED)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let io = |e| Error::io(dir, e);
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(io)?.path())).collect(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(io(e)),
+    }
+}
+
+/// Removes the folder and all parts in it, and nothing else.
 fn remove(dir: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(dir) {
+    for path in entries(dir)?.iter().filter(|path| is_part(path)) {
+        std::fs::remove_file(path).map_err(|e| Error::io(path, e))?;
+    }
+    match std::fs::remove_dir(dir) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(dir, e)),
         _ => Ok(()),
     }

@@ -118,6 +118,10 @@ impl Config {
 
     /// A finite number, with a default.
     pub fn number_or(&self, key: &str, default: f64) -> Result<f64, Error> {
+        if key.contains("eps") {
+            // What a norm adds to a mean of squares.
+            return Ok(self.get(key, "a number from 0 up", |v| v.as_f64().filter(|x| x.is_finite() && *x >= 0.0))?.unwrap_or(default));
+        }
         Ok(self.get(key, "a finite number", |v| v.as_f64().filter(|x| x.is_finite()))?.unwrap_or(default))
     }
 

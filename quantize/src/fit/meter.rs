@@ -32,6 +32,16 @@ impl Meter {
         }
         let reference: Vec<Vec<f32>> =
             segments.par_iter().map(|segment| outputs(kernels::detect(), float, &calibration, segment)).collect::<Result<_, Error>>()?;
+        let broken = |(segment, outputs): (&Range<usize>, &Vec<f32>)| {
+            let at = outputs.iter().position(|y| !y.is_finite())?;
+            Some(segment.start + at / float.outputs().max(1))
+        };
+        if let Some(step) = segments.iter().zip(&reference).find_map(broken) {
+            let problem = format!(
+                "the float model's own answers are no finite numbers from step {step} on: look for a sample or a weight that is beyond measure"
+            );
+            return Err(Error::invalid(out, "calibration", problem));
+        }
         let gives_values = matches!(float.header().output, OutputSpec::Values { .. });
         let weights = gives_values.then(|| inverse_variances(&reference, float.outputs()));
         Ok(Meter { calibration, segments, reference, weights })

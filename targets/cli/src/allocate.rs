@@ -8,7 +8,7 @@ use crate::quantize::percent;
 use crate::sheet::{grouped, short};
 use anyhow::{Result, bail};
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::allocate::{Allocation, Goal, Ram, Request, allocate, parameters};
+use brooklet_quantize::allocate::{self, Allocation, Goal, Ram, Request, parameters};
 use brooklet_quantize::calibrate::{CalibrateProgress, write_calibrated};
 use brooklet_quantize::fit::{Calibration, FitProgress};
 use brooklet_quantize::graph::Graph;
@@ -53,7 +53,7 @@ pub(crate) struct Options {
     max_ppl_ratio: Option<f64>,
     /// Keep what is measured of each matrix in this file, and take from there what was measured before: for a second budget
     #[arg(long, value_name = "LEDGER.json", requires = "bound", conflicts_with = "max_kl")]
-    ledger: Option<PathBuf>,
+    pub(crate) ledger: Option<PathBuf>,
     /// Show what would be chosen for a budget, and make no file
     #[arg(long, requires = "bound", conflicts_with = "max_kl")]
     pub(crate) plan: bool,
@@ -131,23 +131,35 @@ impl Wishes {
     }
 }
 
-/// Chooses and, unless only a plan is asked for, makes the file `out`.
-pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes, out: &Path) -> Result<Allocation> {
+/// Does `work` with what is asked for.
+fn with_request<T>(recipe: &Recipe, options: &Options, wishes: &Wishes, work: impl FnOnce(&Request<'_>) -> Result<T>) -> Result<T> {
     let Some((goal, overhead)) = options.goal() else { bail!("no budget") };
-    let calibration = wishes.calibration.as_ref();
     let recipes = wishes.recipes(recipe, options.ram.is_some(), options.is_for_firmware());
     let firmware_bytes = |o: &Overhead| ((o.static_bytes + o.stack_bytes) as f64 * FORETOLD_WITHIN).ceil() as u64;
-    let request = Request {
+    work(&Request {
         goal,
         recipes: &recipes,
         ram: options.ram.map(|bytes| Ram { bytes, firmware_bytes: overhead.as_ref().map_or(0, firmware_bytes) }),
         formats: if overhead.is_some() { &FIRMWARE_FORMATS } else { &FORMATS },
-        calibration,
+        calibration: wishes.calibration.as_ref(),
         ledger: options.ledger.as_deref(),
         plan_only: options.plan,
         method: wishes.how.method,
-    };
-    let calibrated = (wishes.how.method != Method::Nearest).then_some(calibration).flatten();
+    })
+}
+
+/// Refuses what cannot be, before any work is done for it.
+pub(crate) fn check(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes, out: &Path) -> Result<()> {
+    with_request(recipe, options, wishes, |request| allocate::check(graph, request, out).map_err(plainly))
+}
+
+/// Chooses and, unless only a plan is asked for, makes the file `out`.
+pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes: &Wishes, out: &Path) -> Result<Allocation> {
+    with_request(recipe, options, wishes, |request| make(graph, request, wishes, out))
+}
+
+fn make(graph: &Graph<'_>, request: &Request<'_>, wishes: &Wishes, out: &Path) -> Result<Allocation> {
+    let calibrated = (wishes.how.method != Method::Nearest).then_some(request.calibration).flatten();
     let mut write = |recipe: &Recipe, formats: &[Option<Format>], path: &Path, progress: &mut dyn FnMut(FitProgress<'_>)| {
         match calibrated {
             // Files that are only measured are rounded to the nearest: what a matrix is worth beside the others hardly depends on the method.
@@ -162,7 +174,7 @@ pub(crate) fn run(graph: &Graph<'_>, recipe: &Recipe, options: &Options, wishes:
             _ => lower::write_formats(graph, recipe, formats, path, &mut |p| progress(FitProgress::Writing(p))),
         }
     };
-    show(|progress| allocate(graph, &request, out, &mut write, progress)).map_err(plainly)
+    show(|progress| allocate::allocate(graph, request, out, &mut write, progress)).map_err(plainly)
 }
 
 fn of_calibration(progress: CalibrateProgress<'_>) -> FitProgress<'_> {
@@ -211,7 +223,11 @@ pub(crate) fn print(out: &mut dyn Write, a: &Allocation, everything: bool) -> Re
         writeln!(out, "perplexity {perplexity:.3} on the calibration text, {ratio:.5} times the float model's")?;
     }
     if let Some(uniform) = uniform_loss_at(a, a.file_bytes) {
-        writeln!(out, "mixing     {:.0} % less loss than one format at this size", 100.0 * (1.0 - a.measured.mean / uniform))?;
+        let less = 1.0 - a.measured.mean / uniform;
+        // Between files in one format that were measured lies only what they would be like: nothing says that there is one.
+        if less > 0.0 {
+            writeln!(out, "mixing     {:.0} % less loss than one format at this size", 100.0 * less)?;
+        }
     }
     if a.is_finest && a.limit_bytes.is_some() {
         writeln!(out, "every matrix is in its finest format: the rest of the {} stays empty", short(a.limit_bytes.unwrap_or(0)))?;

@@ -1,6 +1,6 @@
 //! `brooklet quantize --method`: what the model runs on to choose its codes, and how far that is.
 
-use crate::fit::{plainly, read};
+use crate::fit::{self, plainly};
 use anyhow::{Context, Result, bail};
 use brooklet_quantize::calibrate::{CalibrateProgress, Options, suitable_steps, write_calibrated};
 use brooklet_quantize::fit::Calibration;
@@ -27,10 +27,15 @@ pub(crate) struct How {
     pub(crate) steps: Option<usize>,
 }
 
+/// The stream from a source, without a word about it.
+pub(crate) fn read(graph: &Graph<'_>, source: Source<'_>) -> Result<Option<Calibration>> {
+    fit::read(graph, source.file, source.time_column)
+}
+
 impl How {
     /// The stream that the method runs on; a method that needs one is refused without, and told what it has if the user gave none.
     pub(crate) fn stream(self, graph: &Graph<'_>, source: Source<'_>) -> Result<Option<Calibration>> {
-        let calibration = read(graph, source.file, source.time_column)?;
+        let calibration = read(graph, source)?;
         if self.method == Method::Nearest || source.file.is_some() {
             return Ok(calibration);
         }

@@ -1,7 +1,7 @@
 //! `brooklet quantize --max-kl`: what the fit measures on, its progress, and what it found.
 
 use crate::frames::{Frames, Wanted};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use brooklet::ops::Op;
 use brooklet_quantize::Recipe;
 use brooklet_quantize::fit::{Calibration, ENGLISH, FitProgress, Fitted, quantize_within};
@@ -55,7 +55,11 @@ pub(crate) fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&
             let tokens = match path {
                 Some(path) => {
                     let text = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-                    codec(&graph.card.name)?.encode(&text, false).with_context(|| path.display().to_string())?
+                    let tokens = codec(&graph.card.name)?.encode(&text, false).with_context(|| path.display().to_string())?;
+                    if tokens.is_empty() {
+                        bail!("{}: holds no text to calibrate on; give a sample of what the model will meet", path.display());
+                    }
+                    tokens
                 }
                 None if graph.tokenizer.is_some() => codec(&graph.card.name)?
                     .encode(ENGLISH.as_bytes(), false)
@@ -68,6 +72,9 @@ pub(crate) fn read(graph: &Graph<'_>, path: Option<&Path>, time_column: Option<&
             let takes_missing = graph.ops.iter().any(|op| matches!(op, Op::Missing(_)));
             let wanted = Wanted { channels: &channels.join("\n"), time_column, takes_missing };
             let (samples, seconds) = Frames::open(path, wanted)?.read_all(1.0 / rate_hz)?;
+            if seconds.is_empty() {
+                bail!("{}: holds no samples to calibrate on; give a recording of what the model will meet", path.display());
+            }
             Ok(Some(Calibration::Frames { samples, seconds: time_column.map(|_| seconds) }))
         }
         (Input::Frames { .. }, None) => Ok(None),

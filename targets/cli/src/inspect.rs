@@ -62,6 +62,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// How to use a model of this kind.
 pub(crate) fn next_step(model: &Model<'_>, name: &str) -> String {
+    let name = if name.contains(|c: char| c.is_whitespace() || "'\"$&();|<>*?`\\".contains(c)) {
+        &format!("'{}'", name.replace('\'', "'\\''"))
+    } else {
+        name
+    };
     match model.header().input {
         InputSpec::Tokens { .. } => format!("brooklet run {name} --prompt \"Once upon a time\""),
         InputSpec::Frames { .. } => format!("brooklet stream {name} recording.csv"),

@@ -8,13 +8,13 @@ use crate::fit::{self, plainly};
 use crate::inspect::next_step;
 use crate::interrupt::tidy_on_ctrl_c;
 use crate::model_file::ModelFile;
-use crate::output::{expect_place, write_file};
+use crate::output::{expect_apart, expect_place, write_file};
 use crate::passes;
 use crate::sheet::{Sheet, short};
 use anyhow::{Result, anyhow, bail};
 use brooklet::kernels::quant::Format;
 use brooklet_quantize::allocate::Allocation;
-use brooklet_quantize::fit::{Calibration, Fitted};
+use brooklet_quantize::fit::Fitted;
 use brooklet_quantize::graph::{Card, Graph, Input, Output};
 use brooklet_quantize::methods::Method;
 use brooklet_quantize::passes::{Choice, LEAST_ROWS_OF_PROJECTION, LEAST_ROWS_TO_CUT, Passes, cut_projections, cut_tables, take_order};
@@ -104,6 +104,9 @@ pub(crate) struct Args {
     verbose: bool,
 }
 
+/// Most ids of a vocabulary that may be one of bytes.
+const MOST_BYTES: u32 = 512;
+
 /// Reads a format's name.
 pub(crate) fn format(text: &str) -> Result<Format, String> {
     let mut known = Format::ALL.map(Format::name);
@@ -144,7 +147,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Destination::of(&out).and_then(|place| place.outside(&checkpoint)).map_err(plainly)?;
     let unfinished = out.clone();
     tidy_on_ctrl_c(move || remove_unfinished(&unfinished))?;
-    args.report.iter().try_for_each(|path| expect_place(path))?;
+    expect_places(args, &checkpoint, &out)?;
     for note in checkpoint.notes().map_err(plainly)? {
         writeln!(io::stderr(), "note: {note}")?;
     }
@@ -156,6 +159,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut graph = families::build(&checkpoint).map_err(plainly)?;
     note_left_behind(&checkpoint)?;
     note_unusable_tokenizer(&graph)?;
+    note_unused(args, how.method)?;
+    let wishes = |calibration| allocate::Wishes { how, resume: args.resume, cache: args.cache, state: args.state, calibration };
+    if args.budget.is_given() {
+        allocate::check(&graph, &recipe, &args.budget, &wishes(None), &out)?;
+    }
     // Under a budget passes are tried in the format that the file will mostly be in, rounded as files are that are only measured.
     let nearest = args.budget.nearest_format(&graph);
     let (tried, tried_how) = match nearest {
@@ -167,8 +175,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let transforms = can_try && nearest.is_some() && !args.budget.is_for_firmware();
     let usual = if transforms { passes::Wanted::Among(Passes::HADAMARD) } else { passes::Wanted::These(Passes::NONE) };
     let chosen = passes::choose(args.passes.unwrap_or(usual), &checkpoint, &tried, source, tried_how, &out)?;
-    let stream = if chosen.passes.smooth { tried_how.stream(&graph, source)? } else { None };
-    chosen.passes.apply(&mut graph, stream.as_ref()).map_err(plainly)?;
+    let smoothed_by = if chosen.passes.smooth { tried_how.stream(&graph, source)? } else { None };
+    chosen.passes.apply(&mut graph, smoothed_by.as_ref()).map_err(plainly)?;
     passes::print(&mut io::stdout().lock(), &chosen)?;
     if args.budget.is_given() {
         let mut stream = how.stream(&graph, source)?;
@@ -177,8 +185,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let order = stream.as_mut().filter(|_| source.file.is_some()).and_then(|stream| take_order(&graph, stream));
             cut_tables(&mut graph, LEAST_ROWS_TO_CUT, order.as_deref());
             cut_projections(&mut graph, LEAST_ROWS_OF_PROJECTION);
+            // The least budgets have no room for what says where pieces lie.
+            if allocate::check(&graph, &recipe, &args.budget, &wishes(None), &out).is_err() {
+                graph = families::build(&checkpoint).map_err(plainly)?;
+                chosen.passes.apply(&mut graph, smoothed_by.as_ref()).map_err(plainly)?;
+                stream = calibrate::read(&graph, source)?;
+            }
         }
-        return run_budget(args, &graph, &recipe, how, stream, &chosen, &out);
+        return run_budget(args, &graph, &recipe, &wishes(stream), &chosen, &out);
     }
     let (report, fitted) = match args.max_kl {
         Some(max_kl) => {
@@ -194,10 +208,52 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     print(args, &out, &report, fitted.as_ref())
 }
 
+/// Refuses outputs that cannot be written, or that would take the place of one another or of what is read.
+fn expect_places(args: &Args, checkpoint: &Checkpoint, out: &Path) -> Result<()> {
+    args.report.iter().try_for_each(|path| expect_place(path))?;
+    let reports = args.report.iter().map(|path| ("--report", &**path));
+    let ledger = args.budget.ledger.iter().map(|path| ("--ledger", &**path));
+    // A plan makes no file.
+    let made = Some(("-o", out)).filter(|_| !args.budget.plan);
+    let outputs: Vec<_> = made.into_iter().chain(reports).chain(ledger).collect();
+    let calibration: Vec<_> = args.calibration.iter().map(|path| ("--calibration", &**path)).collect();
+    expect_apart(&outputs, &calibration)?;
+    for (_, path) in outputs.iter().filter(|(_, path)| path.is_file()) {
+        Destination::of(path).and_then(|place| place.outside(checkpoint)).map_err(plainly)?;
+    }
+    Ok(())
+}
+
+/// Says which options have nothing to do.
+fn note_unused(args: &Args, method: Method) -> Result<()> {
+    let is_budget = args.budget.is_given();
+    let is_nearest = method == Method::Nearest;
+    let has_page = args.report.iter().any(|path| is_page(path));
+    let is_read = !is_nearest || is_budget || args.max_kl.is_some() || args.passes.is_some();
+    let notes = [
+        (args.resume && is_nearest, "--resume: goes on with --method gptq or weighted, which this is not"),
+        (args.calibration_steps.is_some() && is_nearest, "--calibration-steps: are those of --method gptq or weighted, which this is not"),
+        (args.calibration.is_some() && !is_read, "--calibration: is not read, since --method nearest has no use for it"),
+        (has_page && !is_budget, "--report: a page is made for a budget; what is written is JSON"),
+    ];
+    notes.iter().filter(|(holds, _)| *holds).try_for_each(|(_, note)| writeln!(io::stderr(), "note: {note}"))?;
+    Ok(())
+}
+
+fn is_page(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("html"))
+}
+
 /// Says what commands that take text would say of the file.
 fn note_unusable_tokenizer(graph: &Graph<'_>) -> Result<()> {
     let Input::Tokens { vocab, bos, eos } = graph.input else { return Ok(()) };
     match TextCodec::new(graph.tokenizer.as_deref(), vocab, bos, eos, &graph.card.name) {
+        // Bytes and a few tokens more are a vocabulary of bytes.
+        Ok(_) if graph.tokenizer.is_none() && vocab > MOST_BYTES => Ok(writeln!(
+            io::stderr(),
+            "note: there is no tokenizer.json: the file takes each byte of a text as a token, which {vocab} ids were hardly trained on; put the model's \
+             own beside config.json and quantize again"
+        )?),
         Ok(_) => Ok(()),
         Err(e) => Ok(writeln!(io::stderr(), "note: {e:#}; without it the file takes tokens, but no text")?),
     }
@@ -219,17 +275,8 @@ fn note_left_behind(checkpoint: &Checkpoint) -> Result<()> {
 }
 
 /// Makes the best file within a budget, or shows what it would be.
-fn run_budget(
-    args: &Args,
-    graph: &Graph<'_>,
-    recipe: &Recipe,
-    how: calibrate::How,
-    calibration: Option<Calibration>,
-    passes: &Choice,
-    out: &Path,
-) -> Result<()> {
-    let wishes = allocate::Wishes { how, resume: args.resume, cache: args.cache, state: args.state, calibration };
-    let chosen = allocate::run(graph, recipe, &args.budget, &wishes, out)?;
+fn run_budget(args: &Args, graph: &Graph<'_>, recipe: &Recipe, wishes: &allocate::Wishes, passes: &Choice, out: &Path) -> Result<()> {
+    let chosen = allocate::run(graph, recipe, &args.budget, wishes, out)?;
     for path in &args.report {
         write_allocation(path, &graph.card, &chosen, passes)?;
     }
@@ -242,8 +289,7 @@ fn run_budget(
 
 /// Writes what was chosen as a page or, for any other name, as JSON.
 fn write_allocation(path: &Path, card: &Card, chosen: &Allocation, passes: &Choice) -> Result<()> {
-    let is_page = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("html"));
-    let text = if is_page {
+    let text = if is_page(path) {
         report::html(card, chosen)
     } else {
         let mut json = report::to_json(card, chosen);

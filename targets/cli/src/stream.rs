@@ -6,7 +6,7 @@ use crate::device::Target;
 use crate::frames::{Frames, Sample, Wanted};
 use crate::interrupt::on_ctrl_c_or_term;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
-use crate::output::{expect_place, is_same_file, write_file};
+use crate::output::{expect_apart, expect_place, write_file};
 use crate::stepper::{Stepper, expect_finite};
 use crate::{stoppable, term};
 use anyhow::{Context, Result, bail};
@@ -127,9 +127,7 @@ fn judge(args: &Args, model: &Model<'_>, channels: &str, session: &mut dyn Stepp
     if let Some(path) = &args.save_state {
         // A stream may be long, and its state lost with it.
         expect_place(path)?;
-        if [&args.model, &args.file].into_iter().any(|read| is_same_file(read, path)) {
-            bail!("--save-state {}: is what this stream reads, and would be lost; give another name", path.display());
-        }
+        expect_apart(&[("--save-state", path)], &[("the model", &args.model), ("what this stream reads", &args.file)])?;
     }
     if let Some(path) = &args.load_state {
         expect_finite(session, true).with_context(|| path.display().to_string())?;

@@ -22,7 +22,11 @@ fn errors_name_the_thing_and_end_with_a_failure() {
     let no_tokens = write(&dir, "words.json", r#"{"tokens": [1, "two"]}"#);
     let out = dir.join("out.npy").to_str().expect("a plain path").to_owned();
     let empty = write(&dir, "empty.txt", "");
-    let [checkpoint, values, attention] = ["mamba-a", "rnn-gru-unit", "llama-tied"].map(|name| format!("{FIXTURES}/{name}"));
+    let one = write(&dir, "one.txt", "A");
+    let no_samples = write(&dir, "header.csv", "ax,ay,az,gx,gy,gz\n");
+    let broken = write(&dir, "broken.csv", "1,2,3\n3e38,3e38,3e38\n".to_owned() + &"1,2,3\n".repeat(100));
+    let [checkpoint, values, attention, sensors] =
+        ["mamba-a", "rnn-gru-unit", "llama-tied", "sensor-s4d-irregular"].map(|name| format!("{FIXTURES}/{name}"));
     let cases: &[(&str, &[&str], &[&str])] = &[
         (&format!("{good}\n1,2,x,4,5,6\n"), &["stream", sensor()], &["standard input, line 2", "channel az", "`x`"]),
         (&format!("{good}\n\n1,2,3\n"), &["stream", sensor()], &["line 3", "3 values where 6"]),
@@ -52,7 +56,17 @@ fn errors_name_the_thing_and_end_with_a_failure() {
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "0"], &["--max-kl", "above 0"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", "none.txt"], &["none.txt", "cannot be read"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &no_tokens], &["words.json", "0x7b"]),
-        ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &empty], &["calibration", "no steps"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--max-kl", "1", "--calibration", &empty], &["empty.txt", "no text"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--method", "gptq", "--calibration", &empty], &["empty.txt", "no text"]),
+        ("", &["quantize", &sensors, "-o", &out, "--calibration", &no_samples], &["header.csv", "no samples"]),
+        (
+            "",
+            &["quantize", &sensors, "-o", &out, "--fit", "60KB", "--calibration", &broken],
+            &["calibration", "no finite numbers", "step 1"],
+        ),
+        ("", &["quantize", &checkpoint, "-o", &out, "--max-ppl-ratio", "1.05", "--calibration", &one], &["--max-ppl-ratio", "longer"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--bits", "nan"], &["--bits", "4.25"]),
+        ("", &["quantize", &checkpoint, "-o", &out, "--fit", "30KiB", "--ledger", &other], &["other.brook", "not JSON"]),
         ("", &["quantize", &values, "-o", &out, "--max-kl", "1"], &["--max-kl", "measured values"]),
         ("", &["quantize", &attention, "-o", &out, "--max-kl", "1e-9", "--format", "q8"], &["--max-kl", "--cache f32"]),
         ("", &["quantize", &checkpoint, "-o", &out, "--fit", "1KiB"], &["--fit", "1024 bytes are too few", "smallest possible", "header"]),
@@ -81,7 +95,7 @@ fn errors_name_the_thing_and_end_with_a_failure() {
     }
     assert!(!Path::new(&out).exists(), "a failed command left its output behind");
     let left = std::fs::read_dir(&dir).expect("the folder").count();
-    assert_eq!(left, 6, "a failed command left a temporary file behind");
+    assert_eq!(left, 9, "a failed command left a temporary file behind");
 }
 
 /// A file renamed over a device would replace it, one over the checkpoint would lose it.
@@ -101,6 +115,11 @@ fn outputs_that_would_be_lost_or_lose_something_are_refused_before_any_work() {
     let place = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
     let (from, weights, gguf, out) = (place("checkpoint"), place("checkpoint/model.safetensors"), place("model.gguf"), place("out.brook"));
     let (socket, missing, whole) = (place("socket"), place("missing/file"), place(""));
+    let calibration = write(&dir, "calibration.csv", frame_lines().join("\n"));
+    // Not this program's folder of parts.
+    let kept = place("kept");
+    std::fs::create_dir(dir.join("kept.parts")).expect("a folder");
+    std::fs::write(dir.join("kept.parts/mine.txt"), "mine").expect("a file");
     let before: Vec<Vec<u8>> = [&weights, &gguf].iter().map(|path| std::fs::read(path).expect("weights")).collect();
     let cases: &[(&[&str], &[&str])] = &[
         (&["quantize", &from, "-o", &socket], &["socket", "is a device or a pipe"]),
@@ -110,6 +129,15 @@ fn outputs_that_would_be_lost_or_lose_something_are_refused_before_any_work() {
         (&["quantize", &from, "-o", &place("checkpoint/config.json")], &["config.json", "is a file of the checkpoint"]),
         (&["quantize", &gguf, "-o", &gguf], &["model.gguf", "is a file of the checkpoint"]),
         (&["quantize", &from, "-o", &out, "--report", &missing], &["there is no folder", "make it first"]),
+        (&["quantize", &from, "-o", &out, "--report", &out], &["-o", "--report", "would be lost"]),
+        (&["quantize", &from, "-o", &out, "--report", &place("checkpoint/config.json")], &["config.json", "is a file of the checkpoint"]),
+        (&["quantize", &from, "-o", &calibration, "--calibration", &calibration], &["--calibration", "would be lost"]),
+        (&["quantize", &from, "-o", &out, "--calibration", &calibration, "--report", &calibration], &["--report", "would be lost"]),
+        (&["quantize", &from, "-o", &out, "--fit", "60KiB", "--ledger", &out], &["--ledger", "would be lost"]),
+        (&["quantize", &from, "--plan", "--fit", "60KiB", "--ledger", &out, "--report", &out], &["--ledger", "would be lost"]),
+        (&["quantize", &from, "-o", &kept, "--calibration", &calibration], &["mine.txt", "no part", "move it away"]),
+        (&["eval", sensor(), "--frames", &calibration, "--logits", &calibration], &["--logits", "--frames", "would be lost"]),
+        (&["eval", sensor(), "--frames", &frames(), "--logits", sensor()], &["--logits", "the model", "would be lost"]),
         (&["stream", sensor(), &frames(), "--save-state", &missing], &["there is no folder", "make it first"]),
         (&["stream", sensor(), &frames(), "--save-state", &whole], &["is a folder"]),
         (&["eval", sensor(), "--frames", &frames(), "--logits", &missing], &["there is no folder", "make it first"]),
@@ -121,7 +149,8 @@ fn outputs_that_would_be_lost_or_lose_something_are_refused_before_any_work() {
     }
     let after: Vec<Vec<u8>> = [&weights, &gguf].iter().map(|path| std::fs::read(path).expect("weights")).collect();
     assert_eq!(before, after);
-    assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 3, "something was left behind");
+    assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 5, "something was left behind");
+    assert_eq!(std::fs::read(dir.join("kept.parts/mine.txt")).expect("still there"), b"mine");
 }
 
 /// A tokenizer that cannot be used is told where the file is made, not first where it is run.

@@ -384,7 +384,8 @@ impl Reader<'_> {
 
     fn header(mut self) -> Result<Header, Error> {
         if self.take::<4>("file")? != *b"GGUF" {
-            return Err(self.error("file", "does not begin with GGUF; is this a GGUF file?"));
+            let problem = "does not begin with GGUF; give a .gguf file, or the folder that holds config.json and the .safetensors files";
+            return Err(self.error("file", problem));
         }
         match self.u32("version")? {
             2 | 3 => {}

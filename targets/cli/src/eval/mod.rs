@@ -28,13 +28,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", group = "what")]
     text: Option<PathBuf>,
     /// Tokens of a window; the first half is only read, the second half is scored
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 24), requires = "text")]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..=1 << 24), conflicts_with_all = ["recordings", "tokens", "frames"])]
     window: u32,
     /// Most windows to score; without it, all of the text. With --free-running the number of streams, 1 without it
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), requires = "text")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["recordings", "tokens", "frames"])]
     windows: Option<u32>,
     /// Model to compare with on the same text (the float one): prints the mean KL divergence and the ratio
-    #[arg(long, value_name = "OTHER.brook", requires = "text")]
+    #[arg(long, value_name = "OTHER.brook", conflicts_with_all = ["recordings", "tokens", "frames"])]
     against: Option<PathBuf>,
     /// Let the model write so many tokens behind a window of the text, read by both models: prints the divergence over the position
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24), requires = "against")]
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", group = "what")]
     recordings: Option<PathBuf>,
     /// Length of a judged window; the next starts half of it later
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds, requires = "recordings")]
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds, conflicts_with_all = ["text", "tokens", "frames"])]
     window_seconds: f64,
     /// Tokens as JSON, a list or {"tokens": [..]}: writes the outputs of every step
     #[arg(long, value_name = "T.json", group = "what", requires = "logits")]
@@ -58,13 +58,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["text", "tokens"])]
     time_column: Option<String>,
     /// NumPy file for the outputs, float32 (steps, outputs)
-    #[arg(long, value_name = "OUT.npy")]
+    #[arg(long, value_name = "OUT.npy", conflicts_with_all = ["text", "recordings"])]
     logits: Option<PathBuf>,
     /// Many tokens at once instead of step by step; the outputs are the same bits
     #[arg(long, requires = "logits")]
     prefill: bool,
     /// Where the models run, with --text
-    #[arg(long, value_enum, value_name = "DEVICE", default_value_t, requires = "text", conflicts_with = "free_running")]
+    #[arg(long, value_enum, value_name = "DEVICE", default_value_t, conflicts_with_all = ["free_running", "recordings", "tokens", "frames"])]
     device: Target,
     /// Threads; without it, one per core
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

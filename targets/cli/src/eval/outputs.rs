@@ -3,7 +3,7 @@
 use crate::frames::{Frames, Wanted};
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::npy;
-use crate::output::{expect_place, write_file};
+use crate::output::{expect_apart, expect_place, write_file};
 use crate::stream::channel_names;
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::artifact::InputSpec;
@@ -28,7 +28,12 @@ pub(super) fn run(
     logits: Option<&Path>,
     prefill: bool,
 ) -> Result<()> {
-    logits.map_or(Ok(()), expect_place)?;
+    if let Some(logits) = logits {
+        expect_place(logits)?;
+        let inputs = [("the model", Some(model)), ("--tokens", tokens), ("--frames", frames)];
+        let inputs: Vec<_> = inputs.into_iter().filter_map(|(what, path)| Some((what, path?))).collect();
+        expect_apart(&[("--logits", logits)], &inputs)?;
+    }
     let kernels = chosen_kernels()?;
     let file = ModelFile::open(model)?;
     let model = file.model()?;
