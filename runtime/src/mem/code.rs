@@ -10,6 +10,10 @@ use std::sync::Once;
 pub fn forget_code() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
+        // A debugger's breakpoints are in pages of the process's own, which would be lost.
+        if is_traced(&read_to_string("/proc/self/status").unwrap_or_default()) {
+            return;
+        }
         for (at, len) in code(&read_to_string("/proc/self/maps").unwrap_or_default()) {
             #[allow(unsafe_code)]
             // SAFETY: these pages are a file's, readable and executable but not writable: they hold what the file holds, which the system reads
@@ -17,6 +21,10 @@ pub fn forget_code() {
             let _ = unsafe { madvise(at as *mut _, len, Advice::LinuxDontNeed) };
         }
     });
+}
+
+fn is_traced(status: &str) -> bool {
+    status.lines().filter_map(|line| line.strip_prefix("TracerPid:")).any(|pid| pid.trim() != "0")
 }
 
 /// Where code of files lies, by address and bytes: `start-end r-xp offset device inode path`.
@@ -49,6 +57,11 @@ mod tests {
 nonsense
 ";
         assert!(code(maps).eq([(0x559d_2c4b_1000, 0x34_f000)]));
+    }
+
+    #[test]
+    fn a_debugger_is_left_alone() {
+        assert!(is_traced("Name:\tx\nTracerPid:\t17\n") && !is_traced("TracerPid:\t0\n") && !is_traced(""));
     }
 
     #[test]

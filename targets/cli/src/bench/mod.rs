@@ -49,6 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // Lives as long as the mapped files in it.
     let folder = tempfile::tempdir()?;
     if !args.context.is_empty() {
+        if engines.len() > 1 {
+            bail!("--context: measures one engine; give one number of --threads and leave --backends out");
+        }
         let found = compare_contexts(args, best, folder.path())?;
         if let Some(path) = &args.svg {
             write_file(path, |out| Ok(out.write_all(panel::drawing(&found.panels()).as_bytes())?))?;
