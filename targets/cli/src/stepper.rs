@@ -1,7 +1,7 @@
 //! What takes samples and answers each: a session on the CPU, or one on a GPU.
 
 use anyhow::{Result, bail};
-use brooklet::{Input, Session, snapshot_bytes};
+use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
 
 /// A stream of a sensor model.
 pub(crate) trait Stepper {
@@ -17,10 +17,19 @@ pub(crate) trait Stepper {
     /// The stream's state as a file holds it.
     fn snapshot(&self) -> Result<Vec<u8>>;
 
-    /// Whether all numbers of the state are finite; of a state that is on a GPU its outputs must do.
-    fn has_finite_state(&self) -> bool {
-        self.output().iter().all(|y| y.is_finite())
+    /// The model that steps.
+    fn model(&self) -> &Model<'_>;
+
+    /// Whether all numbers of the state are finite. (Halves always are.)
+    fn has_finite_state(&self) -> Result<bool> {
+        let mut memory = vec![Line::ZERO; self.model().state_bytes().div_ceil(size_of::<Line>())];
+        let state = State::restore(self.model(), &self.snapshot()?, Line::bytes_mut(&mut memory))?;
+        Ok(has_finite_numbers(&state, self.model()))
     }
+}
+
+fn has_finite_numbers(state: &State<'_>, model: &Model<'_>) -> bool {
+    state.numbers(model).flatten().all(|x| x.is_finite())
 }
 
 /// Steps from one look at a whole state to the next.
@@ -30,7 +39,7 @@ const LOOK_EVERY: u64 = 64;
 /// away, and a classifier's answers may not show it. The whole state is looked at now and then, and when `in_full` is asked for.
 pub(crate) fn expect_finite(session: &dyn Stepper, in_full: bool) -> Result<()> {
     let has_finite_outputs = session.output().iter().all(|y| y.is_finite());
-    if (in_full || !has_finite_outputs || session.position().is_multiple_of(LOOK_EVERY)) && !session.has_finite_state() {
+    if (in_full || !has_finite_outputs || session.position().is_multiple_of(LOOK_EVERY)) && !session.has_finite_state()? {
         bail!(
             "the stream's state holds numbers that are not finite, and all answers from here on would be worthless: one of the samples so far is \
              beyond what the model can take; look for it, leave it out, and begin anew"
@@ -58,9 +67,12 @@ impl Stepper for Session<'_, '_, '_> {
         Ok(bytes)
     }
 
-    fn has_finite_state(&self) -> bool {
-        // Halves always are.
-        self.state().numbers(self.model()).flatten().all(|x| x.is_finite())
+    fn model(&self) -> &Model<'_> {
+        self.model()
+    }
+
+    fn has_finite_state(&self) -> Result<bool> {
+        Ok(has_finite_numbers(self.state(), self.model()))
     }
 }
 
@@ -80,6 +92,10 @@ impl Stepper for brooklet_cuda::CudaSession<'_, '_> {
 
     fn snapshot(&self) -> Result<Vec<u8>> {
         self.snapshot(0).map_err(crate::device::plain)
+    }
+
+    fn model(&self) -> &Model<'_> {
+        self.gpu().model()
     }
 }
 

@@ -64,4 +64,8 @@ impl Stepper for Turns<'_, '_> {
         let _turn = self.shared.wait();
         self.session.snapshot(0).map_err(plain)
     }
+
+    fn model(&self) -> &Model<'_> {
+        self.session.gpu().model()
+    }
 }
