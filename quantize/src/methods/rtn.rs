@@ -203,7 +203,7 @@ pub(super) fn round_coded<'h>(w: &[f32], grid: &Grid, h: impl Fn(usize) -> &'h [
         let near = if scale > 0.0 { (ideal / scale).round_ties_even() as i32 } else { 0 };
         // Of four levels, the largest at half a scale is as good as the one below it at the whole: a group of one sign may have been searched to
         // half the scale of its row, which no whole factor need give.
-        let twice = if grid.levels[0].len() <= 4 { 2 * near - 1..=2 * near + 1 } else { 0..=-1 };
+        let twice = (2 * near - 1..=2 * near + 1).filter(|_| grid.levels[0].len() <= 4);
         let near = (near - 2..=near + 2).chain(twice);
         let choices = near.filter(|f| f.abs() <= FACTOR_MAX).flat_map(|factor| [(factor, 0), (factor, 1)]);
         let (factor, table) = choices
