@@ -192,6 +192,8 @@ fn recurrent_nets_are_refused_where_they_cannot_stream() {
         ("silero-small", "\"pad\": 4", "\"pad\": 40", ["`pad`", "36 samples"]),
         ("silero-small", "\"hop_length\": 8", "\"hop_length\": 3", ["`conv_strides`", "positions"]),
         ("silero-small", "\"num_samples\": 32", "\"num_samples\": 5000", ["`num_samples`", "4096"]),
+        ("silero-small", "\"context_size\": 4", "\"context_size\": 5000", ["`context_size`", "4096"]),
+        ("silero-small", "\"context_size\": 4", "\"context_size\": 4000", ["`hop_length`", "64"]),
     ] {
         let dir = copy(fixture);
         edit_config(dir.path(), from, to);
@@ -207,6 +209,7 @@ fn s4_is_refused_where_it_cannot_stream() {
         ("s4-dplr-rank2", "\"rank\": 2", "\"rank\": 1", ["kernel.P", "[2, 6, 8, 2]"]),
         ("s4-dplr-rank2", "\"n_ssm\": 6", "\"n_ssm\": 7", ["18 channels", "n_ssm must divide"]),
         ("s4-dplr-rank2", "\"mode\": \"dplr\"", "\"mode\": \"dense\"", ["`layer_args.mode`", "nplr"]),
+        ("s4-dplr-rank2", "\"d_state\": 16", "\"d_state\": 1026", ["`layer_args.d_state`", "1024"]),
         ("s4-diag-zoh", "\"disc\": \"zoh\"", "\"disc\": \"dss\"", ["`layer_args.disc`", "bilinear"]),
         ("s4-diag-zoh", "\"layer\": \"S4Block\"", "\"layer\": \"S4ND\"", ["`layer`", "S4Block and S4D"]),
         ("s4-diag-zoh", "\"pooling\"", "\"pool\"", ["`output.pooling`", "missing"]),
@@ -254,4 +257,11 @@ fn levels_that_do_not_fit_each_other_are_refused() {
         edit_config(dir.path(), from, to);
         expect(dir.path(), &parts);
     }
+    // Levels that change no rate delay nothing, however many there are.
+    let dir = copy("attenuate");
+    let many = "1, ".repeat(1_000_000);
+    for key in ["channels", "resample_factors"] {
+        edit_config(dir.path(), &format!("\"{key}\": ["), &format!("\"{key}\": [{many}"));
+    }
+    expect(dir.path(), &["`channels`", "1000003 levels", "64"]);
 }

@@ -187,6 +187,37 @@ fn ram_decides_what_a_stream_remembers() {
 }
 
 #[test]
+fn more_ram_makes_no_file_worse() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, ledger) = (dir.path().join("model.brook"), dir.path().join("ledger.json"));
+    for name in ["sensor-mamba2-last", "granite-nope"] {
+        let checkpoint = checkpoint(name);
+        let graph = families::build(&checkpoint).unwrap();
+        let recipe = |state| Recipe { state, cache: Cache { context: 64, sink: Some(4), format: CacheFormat::F32 }, ..Recipe::default() };
+        let recipes = [recipe(StateFormat::F32), recipe(StateFormat::F16)];
+        let (smallest, largest) = sizes(&graph, &out);
+        let goal = Goal::Bytes(smallest + (largest - smallest) * 9 / 10);
+        let with = |bytes| {
+            let ram = Some(Ram { bytes, firmware_bytes: 0 });
+            fit(&graph, &Ask { recipes: &recipes, ram, plan_only: true, ledger: Some(&ledger), ..Ask::of(goal) }, &out)
+        };
+        let error = with(1).unwrap_err().to_string();
+        let least: u64 = error.split("smallest possible figure is ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        let most = with(1 << 30).unwrap().ram_bytes;
+        let (mut best, mut seen) = (f64::INFINITY, Vec::new());
+        // Just below the most, a memory in whole floats leaves no room for matrices in floats.
+        for bytes in [least, (least + most) / 2, most - 128, most - 32, most] {
+            let a = with(bytes).unwrap();
+            assert!(a.ram_bytes <= bytes && a.measured.mean <= 1.5 * best, "{name}, {bytes} bytes: {:e} after {best:e}", a.measured.mean);
+            best = best.min(a.measured.mean);
+            seen.push((a.recipe.state == StateFormat::F16, a.formats.contains(&Some(Format::F16))));
+        }
+        // Half-float states with matrices in floats are between those without and whole floats throughout.
+        assert!(seen.contains(&(true, true)) && seen.last() == Some(&(false, true)), "{name}: {seen:?}");
+    }
+}
+
+#[test]
 fn perplexity_stays_below_its_bound_and_the_report_can_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model.brook");

@@ -476,6 +476,21 @@ fn safetensors_17_configs_that_lie() {
         ("nemotron-latent", &["hidden_size", "mamba_num_heads", "mamba_head_dim", "n_routed_experts", "moe_latent_size", "head_dim"]),
         ("lfm2", &["hidden_size", "conv_L_cache", "num_attention_heads", "vocab_size", "num_hidden_layers"]),
         ("granite-moe", &["hidden_size", "mamba_n_heads", "mamba_d_state", "num_local_experts", "shared_intermediate_size"]),
+        (
+            "qwen3-next",
+            &[
+                "hidden_size",
+                "num_attention_heads",
+                "head_dim",
+                "linear_num_value_heads",
+                "linear_value_head_dim",
+                "linear_key_head_dim",
+                "linear_conv_kernel_dim",
+                "num_hidden_layers",
+            ],
+        ),
+        ("stripedhyena", &["hidden_size", "state_size", "num_layers", "short_filter_length", "inner_mlp_size"]),
+        ("silero-small", &["num_samples", "context_size", "n_fft", "hidden_size"]),
     ] {
         let from = brooklet_tests::fixtures().join("families").join(fixture);
         let config: serde_json::Value = serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
@@ -500,6 +515,53 @@ fn safetensors_17_configs_that_lie() {
                 std::fs::copy(&weights, dir.path().join("model.safetensors")).unwrap();
                 let message = result(dir.path(), file_bytes).expect_err(&format!("{fixture}: {key} = {value}"));
                 assert!(message.contains("config") || message.contains("is missing"), "{fixture}: {key} = {value}: {message}");
+            }
+        }
+    }
+}
+
+/// The places of all whole numbers of a config; a window of attention is memory that the model has at work.
+fn whole_numbers(config: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    match config {
+        serde_json::Value::Object(object) => {
+            let windows = ["sliding_window", "attention_window_size"];
+            let others = object.iter().filter(|(key, _)| !windows.contains(&key.as_str()));
+            others.for_each(|(key, value)| whole_numbers(value, &format!("{at}/{key}"), found));
+        }
+        serde_json::Value::Array(list) => {
+            list.iter().enumerate().take(2).for_each(|(i, value)| whole_numbers(value, &format!("{at}/{i}"), found));
+        }
+        value if value.is_u64() => found.push(at.to_owned()),
+        _ => {}
+    }
+}
+
+#[test]
+fn safetensors_6_12_17_sizes_of_every_family() {
+    // Two at a time where sizes are multiplied before a tensor is looked at.
+    let in_pairs = ["qwen3-next", "qwen3-5-moe", "falcon-h1-norm-after", "zamba2-two-blocks", "native-attention", "stripedhyena"];
+    for family in std::fs::read_dir(brooklet_tests::fixtures().join("families")).unwrap() {
+        let from = family.unwrap().path();
+        let name = from.file_name().unwrap().to_string_lossy().into_owned();
+        let weights = from.join("model.safetensors");
+        // One is in shards.
+        let Ok(file) = std::fs::metadata(&weights) else { continue };
+        // Another has Python's word for infinity.
+        let Ok(config) = serde_json::from_slice::<serde_json::Value>(&std::fs::read(from.join("config.json")).unwrap()) else { continue };
+        let mut places = Vec::new();
+        whole_numbers(&config, "", &mut places);
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(&weights, dir.path().join("model.safetensors")).unwrap();
+        for (i, first) in places.iter().enumerate() {
+            let second = if in_pairs.contains(&name.as_str()) { &places[i..] } else { &places[i..=i] };
+            for second in second {
+                let mut config = config.clone();
+                for place in [first, second] {
+                    *config.pointer_mut(place).unwrap() = serde_json::json!(1 << 24);
+                }
+                std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+                // Many are keys that nothing reads: what counts is that none panics or takes more memory than it may.
+                let _ = result(dir.path(), file.len() as usize);
             }
         }
     }

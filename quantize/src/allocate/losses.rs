@@ -71,9 +71,11 @@ fn of_all_formats(errors: &Errors, measured: &Errors) -> Vec<f64> {
         }
     };
     let mut all: Vec<f64> = errors.iter().map(|&(_, error)| at(error)).collect();
-    // A finer format that measured worse did so by chance.
-    for i in (1..all.len()).rev() {
-        all[i - 1] = all[i - 1].max(all[i]);
+    // A format of a smaller error that measured worse did so by chance. Mostly that is a finer one; but half floats hold neither 1e5 nor 1e-8.
+    let mut by_error: Vec<usize> = (0..all.len()).rev().collect();
+    by_error.sort_by(|&a, &b| errors[a].1.total_cmp(&errors[b].1));
+    for (&less, &more) in by_error.iter().zip(by_error.iter().skip(1)) {
+        all[more] = all[more].max(all[less]);
     }
     all
 }
@@ -129,5 +131,19 @@ mod tests {
         assert_eq!(losses[..2], [2.0, 2.0]);
         assert!(losses[2] > 0.0 && losses[2] < 1e-10);
         assert!(of_all_formats(&errors, &Vec::new()).iter().all(|&loss| loss > 0.0));
+    }
+
+    #[test]
+    fn half_floats_that_cannot_hold_the_weights_cost_what_they_lose_and_nobody_else() {
+        // Of weights beyond the range of half floats, and of some whose measurement went wrong by chance.
+        for f16_error in [0.1, 1.0] {
+            let errors = vec![(Format::Q3, 4e-2), (Format::Q4, 1e-2), (Format::Q8, 1e-4), (Format::F16, f16_error), (Format::F32, 0.0)];
+            for measured in [[4e-3, 1e-3, 1e-5], [4e-3, 6e-3, 1e-5]] {
+                let losses = of_all_formats(&errors, &errors.iter().map(|e| e.0).zip(measured).collect());
+                let expected = [measured[0].max(measured[1]), measured[1], measured[2]];
+                assert!(losses.iter().zip(expected).all(|(got, want)| (got / want - 1.0).abs() < 1e-9), "{losses:?}");
+                assert!(losses[3] >= losses[0] && losses[4] < losses[2], "{losses:?}");
+            }
+        }
     }
 }

@@ -39,14 +39,15 @@ pub(super) struct Memory {
     pub(super) loss: f64,
 }
 
-/// The recipe of the request that fits and loses least, the first of several; `measure` says what a recipe takes and costs.
+/// The recipe of the request that fits and loses least, the first of several; and where matrices in float do not fit beside it, that which loses
+/// least of those with room for them. `measure` says what a recipe takes and costs.
 pub(super) fn best(
     graph: &Graph<'_>,
     request: &Request<'_>,
     out: &Path,
     mut measure: impl FnMut(Recipe, &Layout<'_>) -> Result<Memory, Error>,
-) -> Result<Memory, Error> {
-    let mut best: Option<Memory> = None;
+) -> Result<Vec<Memory>, Error> {
+    let (mut best, mut best_with_floats): (Option<Memory>, Option<Memory>) = (None, None);
     let mut smallest: Option<Memory> = None;
     for &recipe in request.recipes {
         let memory = measure(recipe, &Layout::new(graph, &recipe, out)?)?;
@@ -56,9 +57,13 @@ pub(super) fn best(
         if fits(request, memory.coarse) && best.is_none_or(|best| memory.loss < best.loss) {
             best = Some(memory);
         }
+        if fits(request, memory.float) && best_with_floats.is_none_or(|best| memory.loss < best.loss) {
+            best_with_floats = Some(memory);
+        }
     }
     let smallest = smallest.ok_or_else(|| Error::invalid(out, "recipes", "are none"))?;
-    best.ok_or_else(|| impossible(graph, request, &smallest, out))
+    let best = best.ok_or_else(|| impossible(graph, request, &smallest, out))?;
+    Ok(std::iter::once(best).chain(best_with_floats.filter(|_| !fits(request, best.float))).collect())
 }
 
 /// Whether there is room for it.

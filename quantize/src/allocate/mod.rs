@@ -231,7 +231,7 @@ pub fn allocate<'w>(
     // What a stream's memory holds.
     let coarsest = effort.anchors.first().copied().unwrap_or(float_format);
     let whole_stream = gauge.whole;
-    let memory = memory::best(graph, request, out, |recipe, layout| {
+    let memories = memory::best(graph, request, out, |recipe, layout| {
         let (coarse, float) = (all_at_least(&sizes.plain, coarsest), gauge.float.clone());
         let needs = if request.ram.is_some() { [gauge.need(layout, &coarse)?, gauge.need(layout, &float)?] } else { Default::default() };
         let is_float = layout.slots() == gauge.float_layout.slots();
@@ -239,7 +239,6 @@ pub fn allocate<'w>(
         let loss = if is_float { 0.0 } else { gauge.divergence(&name, whole_stream, layout, &float, (&float, float_format), 1)? };
         Ok(memory::Memory { recipe, coarse: needs[0], float: needs[1], loss })
     })?;
-    let layout = Layout::new(graph, &memory.recipe, out)?;
 
     // What each matrix is worth.
     let float_layout = Layout::new(graph, &any.in_float(), out)?;
@@ -252,11 +251,22 @@ pub fn allocate<'w>(
         let to_come = to_come + effort.anchors.len();
         gauge.divergence(&what, (effort.segments, effort.steps), &float_layout, &formats, (&sizes.plain, anchor), to_come)
     })?;
-    let mut choices = sizes.choices(&losses);
-    // Inputs of matrices in float take more scratch.
-    if !memory::fits(request, memory.float) {
-        choices.iter_mut().for_each(|choices| choices.retain(|choice| choice.format.is_quantized()));
-    }
+    let choices_beside = |memory: memory::Memory| {
+        let mut choices = sizes.choices(&losses);
+        // Inputs of matrices in float take more scratch.
+        if !memory::fits(request, memory.float) {
+            choices.iter_mut().for_each(|choices| choices.retain(|choice| choice.format.is_quantized()));
+        }
+        (memory, choices)
+    };
+    // A coarser memory may leave room for matrices that gain more than it loses.
+    let foretold = |(memory, choices): &(memory::Memory, Vec<Vec<Choice>>)| {
+        let chosen = sizes.choose(choices, limit_bytes.unwrap_or(u64::MAX));
+        chosen.map_or(f64::INFINITY, |chosen| memory.loss + choices.iter().zip(chosen).map(|(of, i)| of[i].loss).sum::<f64>())
+    };
+    let ways = memories.into_iter().map(choices_beside);
+    let (memory, mut choices) = ways.min_by(|a, b| foretold(a).total_cmp(&foretold(b))).expect("there is a memory, or an error");
+    let layout = Layout::new(graph, &memory.recipe, out)?;
 
     let activations_loss = gauge.activations(&sizes.plain)?;
 

@@ -10,6 +10,14 @@ use brooklet::ops::{NormKind, Rotary};
 /// Rotary angles are made before any tensor says how large a head is.
 const MAX_HEAD_DIM: usize = 1 << 16;
 
+/// Refuses heads of more numbers than that; `key` says how many they are.
+pub(super) fn check_head_dim(config: &Config, key: &str, head_dim: usize) -> Result<(), Error> {
+    if head_dim <= MAX_HEAD_DIM {
+        return Ok(());
+    }
+    Err(config.error(key, format!("makes heads of {head_dim} numbers, expected {MAX_HEAD_DIM} at most")))
+}
+
 /// Grouped-query attention: `q_proj`, `k_proj`, `v_proj`, and an output projection.
 pub(super) struct SelfAttention {
     pub(super) heads: usize,
@@ -49,9 +57,7 @@ impl SelfAttention {
         let left_out = if config.is_null("num_key_value_heads") { None } else { kv_heads };
         let kv_heads = config.maybe_size("num_key_value_heads")?.or(left_out).unwrap_or(heads);
         let head_dim = config.maybe_size("head_dim")?.unwrap_or(d_model / heads);
-        if head_dim > MAX_HEAD_DIM {
-            return Err(config.error("head_dim", format!("is {head_dim}, expected {MAX_HEAD_DIM} at most")));
-        }
+        check_head_dim(config, "head_dim", head_dim)?;
         if !heads.is_multiple_of(kv_heads) || head_dim == 0 {
             return Err(config.error("num_key_value_heads", format!("{heads} heads of {head_dim} cannot share {kv_heads} key-value heads")));
         }

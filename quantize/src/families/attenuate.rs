@@ -24,6 +24,8 @@ const LANES: usize = 16;
 const FLOAT_PERIOD: usize = 16;
 /// Most samples that the answer may come late.
 const MOST_SAMPLES: usize = 1 << 18;
+/// Most levels; the published model has six.
+const MOST_LEVELS: usize = 64;
 
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
@@ -110,6 +112,10 @@ impl Denoiser {
         let (levels, factors) = (sizes("channels")?, sizes("resample_factors")?);
         if levels.len() != factors.len() || levels.is_empty() {
             return Err(config.error("resample_factors", format!("has {} entries for {} levels", factors.len(), levels.len())));
+        }
+        // Levels are gone down one within the other.
+        if levels.len() > MOST_LEVELS {
+            return Err(config.error("channels", format!("has {} levels, at most {MOST_LEVELS} are supported", levels.len())));
         }
         let samples = factors.iter().try_fold(1, |all: usize, &r| all.checked_mul(r)).filter(|&all| all <= MOST_SAMPLES);
         samples.ok_or_else(|| config.error("resample_factors", format!("multiply to more than {MOST_SAMPLES}")))?;

@@ -49,9 +49,12 @@ impl GatedDeltaNet {
             // Qwen3-Next stores the rows of all by key head.
             let per_key = self.heads / self.key_heads;
             let wide = per_key * self.value_dim;
-            let order = by_part(self.key_heads, &[self.key_dim, self.key_dim, wide, wide]);
-            let qkvz = names.reordered(g, "in_proj_qkvz.weight", order, d_model, Role::Projection)?;
-            let ba = names.reordered(g, "in_proj_ba.weight", by_part(self.key_heads, &[per_key, per_key]), d_model, Role::StepSize)?;
+            let qkvz = names.reordered(g, "in_proj_qkvz.weight", [channels + values, d_model], Role::Projection, || {
+                by_part(self.key_heads, &[self.key_dim, self.key_dim, wide, wide])
+            })?;
+            let ba = names.reordered(g, "in_proj_ba.weight", [2 * self.heads, d_model], Role::StepSize, || {
+                by_part(self.key_heads, &[per_key, per_key])
+            })?;
             let [qkv, z] = g.linear(qkvz, None, x).split([channels, values]);
             let [b, a] = g.linear(ba, None, x).split([self.heads, self.heads]);
             [qkv, z, b, a]

@@ -173,12 +173,20 @@ pub(super) fn named_conv<'a>(
     Ok(())
 }
 
+/// Most taps that are sums of smooth functions.
+const MAX_POLYNOMIAL_TAPS: usize = 1 << 12;
+
 /// Taps that are sums of a few smooth functions (PLEIADES): (channels, functions) times `transform`, (functions, taps).
 fn taps_of_polynomials(names: &Names<'_>, name: &str, channels: usize, taps: usize) -> Result<Vec<f32>, Error> {
     let transform_name = format!("{name}.transform");
     let functions = names.checkpoint.shape(&names.full(&transform_name))?.first().copied().unwrap_or(0);
     let transform = names.read(&transform_name, &[functions, taps])?;
     let weight = names.read(&format!("{name}.weight"), &[channels, functions])?;
+    // The taps are more numbers than either tensor holds.
+    if taps > MAX_POLYNOMIAL_TAPS {
+        let problem = format!("has {taps} taps, at most {MAX_POLYNOMIAL_TAPS} are supported");
+        return Err(Error::invalid(names.checkpoint.dir(), format!("tensor `{}`", names.full(&transform_name)), problem));
+    }
     let tap = |i: usize| {
         let of_function = |f: usize| f64::from(weight[i / taps * functions + f]) * f64::from(transform[f * taps + i % taps]);
         (0..functions).map(of_function).sum::<f64>() as f32

@@ -38,7 +38,7 @@ mod stripedhyena;
 mod zamba;
 mod zamba2;
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Card, Graph, Input, Operand, Output, Role};
 use brooklet::ops::{NormKind, TensorId};
@@ -175,12 +175,20 @@ impl<'a> Names<'a> {
         Ok(g.matrix(label, rows.len(), cols, role, move || checkpoint.numbers(&name, &shape, rows.start * cols..rows.end * cols)))
     }
 
-    /// A matrix whose row `i` is row `order[i]` on disk.
-    fn reordered(&self, g: &mut Graph<'a>, name: &str, order: Vec<usize>, cols: usize, role: Role) -> Result<TensorId, Error> {
+    /// A matrix (rows, cols) whose row `i` is row `order()[i]` on disk. The order is made when the file is known to have so many rows: what the
+    /// config says alone may be more than memory holds.
+    fn reordered(
+        &self,
+        g: &mut Graph<'a>,
+        name: &str,
+        [rows, cols]: [usize; 2],
+        role: Role,
+        order: impl FnOnce() -> Vec<usize>,
+    ) -> Result<TensorId, Error> {
         let name = self.full(name);
         let checkpoint = self.checkpoint;
-        let rows = order.len();
         checkpoint.expect(&name, &[rows, cols])?;
+        let order = order();
         let of = name.clone();
         Ok(g.matrix(name, rows, cols, role, move || {
             let data = checkpoint.tensor(&of, &[rows, cols])?.data;
@@ -284,10 +292,13 @@ fn differ(checkpoint: &Checkpoint, a: &str, b: &str, rows: usize, cols: usize) -
 /// Sizes from config keys that the families spell alike.
 fn layers(checkpoint: &Checkpoint) -> Result<usize, Error> {
     let config = &checkpoint.config;
-    let (key, layers) = match config.maybe_size("num_hidden_layers")? {
-        Some(n) => ("num_hidden_layers", n),
-        None => ("n_layer", config.size("n_layer")?),
-    };
+    let key = if config.value("num_hidden_layers").is_some() { "num_hidden_layers" } else { "n_layer" };
+    layers_under(checkpoint, config, key)
+}
+
+/// The number of layers that `key` says.
+fn layers_under(checkpoint: &Checkpoint, config: &Config, key: &str) -> Result<usize, Error> {
+    let layers = config.size(key)?;
     // Before anything is sized by it; weights that are drawn have no names.
     let tensors = checkpoint.names().count();
     if tensors > 0 && layers > tensors {

@@ -4,6 +4,7 @@
 //! As in training. The reference's own decoding keeps the convolved values as the convolution's past, and differs.
 
 use super::Names;
+use super::attention::check_head_dim;
 use super::mixer::named_conv;
 use crate::checkpoint::Config;
 use crate::error::Error;
@@ -43,6 +44,7 @@ impl NativeAttention {
         if !heads.is_multiple_of(kv_heads) || head_dim == 0 {
             return Err(config.error("num_heads_kv", format!("{heads} heads of {head_dim} cannot share {kv_heads} key-value heads")));
         }
+        check_head_dim(config, "head_dim", head_dim)?;
         let rotated = config.count_or("rotary_emb_dim", 0)?;
         if rotated > head_dim || !rotated.is_multiple_of(2) {
             return Err(config.error("rotary_emb_dim", format!("is {rotated}; expected an even number up to a head's {head_dim}")));

@@ -5,7 +5,7 @@ use super::experts::top_k;
 use super::gated_delta_net::{GatedDeltaNet, by_part};
 use super::mlp::GatedMlp;
 use super::rotary::rotary_dims;
-use super::{Names, head_matrix, text_graph};
+use super::{Names, head_matrix, layers_under, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Input, Operand, Role};
@@ -29,7 +29,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let model = Names::new(checkpoint, if seeing { "model.language_model." } else { "model." });
     let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;
     let x = g.embed(table, d_model, 1.0);
-    let kinds = layer_kinds(config)?;
+    let kinds = layer_kinds(config, layers_under(checkpoint, config, "num_hidden_layers")?)?;
     let mixer = if kinds.iter().any(|k| k == "linear_attention") { Some(GatedDeltaNet::new(config, eps)?) } else { None };
     let attention = if kinds.iter().any(|k| k == "full_attention") { Some(attention(&mut g, config, d_model, eps)?) } else { None };
     let dense = dense_layers(config)?;
@@ -65,8 +65,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
 }
 
 /// `layer_types`, or every `full_attention_interval`-th layer with attention.
-fn layer_kinds(config: &Config) -> Result<Vec<String>, Error> {
-    let layers = config.size("num_hidden_layers")?;
+fn layer_kinds(config: &Config, layers: usize) -> Result<Vec<String>, Error> {
     if config.value("layer_types").is_none() {
         let interval = config.maybe_size("full_attention_interval")?.unwrap_or(4);
         let kind = |i: usize| if (i + 1).is_multiple_of(interval) { "full_attention" } else { "linear_attention" };
@@ -106,15 +105,15 @@ fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize, eps: f32) -> Re
 /// Attention whose output is multiplied by the sigmoid of a gate; on disk, a head's query and gate are neighbours.
 fn gated_attention<'a>(g: &mut Graph<'a>, attention: &SelfAttention, names: &Names<'a>, x: Operand) -> Result<Operand, Error> {
     let (width, kv_width) = (attention.heads * attention.head_dim, attention.kv_heads * attention.head_dim);
-    let order = by_part(attention.heads, &[attention.head_dim, attention.head_dim]);
+    let order = || by_part(attention.heads, &[attention.head_dim, attention.head_dim]);
     let bias = match attention.bias {
         true => {
             let bias = names.read("q_proj.bias", &[2 * width])?;
-            Some(g.array(names.full("q_proj.bias"), order.iter().map(|&row| bias[row]).collect()))
+            Some(g.array(names.full("q_proj.bias"), order().into_iter().map(|row| bias[row]).collect()))
         }
         false => None,
     };
-    let weight = names.reordered(g, "q_proj.weight", order, x.len as usize, Role::Projection)?;
+    let weight = names.reordered(g, "q_proj.weight", [2 * width, x.len as usize], Role::Projection, order)?;
     let [q, gate] = g.linear(weight, bias, x).split([width, width]);
     let k = names.linear(g, "k_proj", kv_width, x, attention.bias)?;
     let v = names.linear(g, "v_proj", kv_width, x, attention.bias)?;

@@ -10,6 +10,9 @@ use crate::graph::{Graph, Output, Role};
 use brooklet::ops::{Activation, NormKind};
 use serde_json::json;
 
+/// Most values of a vector of length 1: it passes a square matrix.
+const MAX_UNIT_VALUES: usize = 4096;
+
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     let cell = match config.text("rnn")? {
@@ -51,6 +54,9 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     if !output.flag_or("unit_norm", false)? {
         g.head(head, head_bias, x, 1.0);
         return Ok(g);
+    }
+    if count > MAX_UNIT_VALUES {
+        return Err(output.error("unit_norm", format!("is true for {count} values, at most {MAX_UNIT_VALUES} are supported")));
     }
     // A unit vector is one of root mean square 1, divided by the root of its length.
     let y = g.linear(head, head_bias, x);

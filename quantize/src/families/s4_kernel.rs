@@ -10,6 +10,8 @@ use rayon::prelude::*;
 
 /// Digits lost to modes that cancel each other: with more than this, `f32` states would change the answers.
 const MOST_CANCELLATION: f64 = 1000.0;
+/// Most states of a low-rank system: finding its modes takes memory by their square and time by their cube.
+const MOST_LOW_RANK_STATES: usize = 1024;
 
 /// A kernel's shape, from the layer's arguments.
 pub(super) struct Kernel {
@@ -79,6 +81,10 @@ impl Kernel {
         let d_state = config.maybe_size("d_state")?.unwrap_or(64);
         if !d_state.is_multiple_of(2) {
             return Err(config.error("d_state", format!("is {d_state}; modes come in conjugate pairs, so it must be even")));
+        }
+        if low_rank && d_state > MOST_LOW_RANK_STATES {
+            let problem = format!("is {d_state}; at most {MOST_LOW_RANK_STATES} are supported, or any number with mode \"diag\"");
+            return Err(config.error("d_state", problem));
         }
         Ok(Kernel {
             half: d_state / 2,

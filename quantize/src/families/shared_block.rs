@@ -1,6 +1,7 @@
 //! Zamba's shared transformer block: its weights are in the file once, every layer that uses it has a cache of its own.
 
 use super::Names;
+use super::attention::check_head_dim;
 use super::mlp::{activation, gate_multiply};
 use crate::checkpoint::Config;
 use crate::error::Error;
@@ -35,6 +36,7 @@ impl Shape {
         if !heads.is_multiple_of(kv_heads) || head_dim == 0 {
             return Err(config.error("num_key_value_heads", format!("{heads} heads of {head_dim} cannot share {kv_heads} key-value heads")));
         }
+        check_head_dim(config, "attention_head_dim", head_dim)?;
         config.refuse_unless("attention_hidden_size", &json!(2 * d_model))?;
         let f = activation(config, "hidden_act", Activation::Gelu)?;
         // The input is twice as wide as the model, and the scores are scaled as if it were not.

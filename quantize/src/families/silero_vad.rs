@@ -15,12 +15,17 @@ use brooklet::ops::{Activation, TensorId};
 
 /// Taps of the convolutions behind the spectrum; one position of padding on both sides.
 const TAPS: usize = 3;
+/// Most positions of the spectrum in a chunk: each has operations of its own. The published model has four.
+const MAX_POSITIONS: usize = 64;
 
 pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let config = &checkpoint.config;
     let (chunk, context) = (config.size("num_samples")?, config.size("context_size")?);
     if chunk > MAX_CHANNELS {
         return Err(config.error("num_samples", format!("is {chunk}, at most {MAX_CHANNELS} are supported")));
+    }
+    if context > MAX_CHANNELS {
+        return Err(config.error("context_size", format!("is {context}, at most {MAX_CHANNELS} are supported")));
     }
     let rate = config.size("sampling_rate")?;
     let mut g = Graph::new(card(config)?, sound(chunk, rate), Output::Classes(vec!["silence".to_owned(), "speech".to_owned()]));
@@ -115,9 +120,15 @@ fn spectrum<'a>(g: &mut Graph<'a>, names: &Names<'a>, sound: Operand, config: &C
     if pad >= len || len + pad < window {
         return Err(config.error("pad", format!("is {pad}, which does not fit a chunk of {len} samples and a window of {window}")));
     }
-    let out = Positions::new(g, bins, (len + pad - window) / hop + 1);
+    let positions = (len + pad - window) / hop + 1;
+    if positions > MAX_POSITIONS {
+        return Err(
+            config.error("hop_length", format!("is {hop}, which makes {positions} positions; at most {MAX_POSITIONS} are supported"))
+        );
+    }
     let checkpoint = names.checkpoint;
     let basis = names.matrix(g, "stft_conv.weight", rows, window, Role::Embedding)?;
+    let out = Positions::new(g, bins, positions);
     for position in 0..out.positions {
         let start = position * hop;
         let (w, x) = if start + window <= len {

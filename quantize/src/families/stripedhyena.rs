@@ -1,11 +1,11 @@
 //! StripedHyena (`model_type` "stripedhyena"): gated convolutions, short ones by taps and long ones by poles and residues, or
 //! attention, then a gated MLP, in every layer. Config and names as togethercomputer/stripedhyena has them.
 
-use super::attention::SelfAttention;
+use super::attention::{SelfAttention, check_head_dim};
 use super::discretise::{Complex, planes};
 use super::mixer::transpose;
 use super::mlp::{GateUp, GatedMlp, activation};
-use super::{Names, text_graph};
+use super::{Names, layers_under, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
@@ -54,7 +54,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         down: "l3",
     };
     let mut g = text_graph(checkpoint, vocab)?;
-    let is_attention = kinds(config)?;
+    let is_attention = kinds(config, layers_under(checkpoint, config, "num_layers")?)?;
     let attention = if is_attention.contains(&true) { Some(attention(&mut g, config, d_model, heads)?) } else { None };
     let prefix = if checkpoint.has("backbone.embedding_layer.weight") { "backbone." } else { "" };
     let model = Names::new(checkpoint, prefix);
@@ -86,8 +86,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
 }
 
 /// Which layers are attention: every layer must be in one of the two lists.
-fn kinds(config: &Config) -> Result<Vec<bool>, Error> {
-    let layers = config.size("num_layers")?;
+fn kinds(config: &Config, layers: usize) -> Result<Vec<bool>, Error> {
     let (attention, hyena) = (config.numbers("attn_layer_idxs")?, config.numbers("hyena_layer_idxs")?);
     let lists = |list: &[f32], layer: usize| list.contains(&(layer as f32));
     if let Some(layer) = (0..layers).find(|&i| lists(&attention, i) == lists(&hyena, i)) {
@@ -104,6 +103,7 @@ fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize, heads: usize) -
         return Err(config.error("proj_groups", format!("is {shared}, which does not divide the {heads} heads")));
     }
     let head_dim = d_model / heads;
+    check_head_dim(config, "num_attention_heads", head_dim)?;
     let theta = config.number_or("rotary_emb_base", 10_000.0)?;
     if theta < 1.0 {
         return Err(config.error("rotary_emb_base", format!("is {theta}, expected at least 1")));

@@ -201,7 +201,11 @@ pub(super) fn round_coded<'h>(w: &[f32], grid: &Grid, h: impl Fn(usize) -> &'h [
     let mut row = Row { scale, sub_scales: Vec::new(), codes: Vec::with_capacity(w.len()) };
     for (g, (group, ideal)) in w.chunks(GROUP).zip(ideal).enumerate() {
         let near = if scale > 0.0 { (ideal / scale).round_ties_even() as i32 } else { 0 };
-        let choices = (near - 2..=near + 2).filter(|f| f.abs() <= FACTOR_MAX).flat_map(|factor| [(factor, 0), (factor, 1)]);
+        // Of four levels, the largest at half a scale is as good as the one below it at the whole: a group of one sign may have been searched to
+        // half the scale of its row, which no whole factor need give.
+        let twice = (2 * near - 1..=2 * near + 1).filter(|_| grid.levels[0].len() <= 4);
+        let near = (near - 2..=near + 2).chain(twice);
+        let choices = near.filter(|f| f.abs() <= FACTOR_MAX).flat_map(|factor| [(factor, 0), (factor, 1)]);
         let (factor, table) = choices
             .min_by(|a, b| {
                 let error = |c: &(i32, usize)| grid.error(c.1, group, h(g), c.0 as f32 * scale);
@@ -251,6 +255,24 @@ mod tests {
         let w: Vec<f32> = bell(8 * 96).iter().enumerate().map(|(i, x)| x.round().clamp(-1.0, 1.0) * 0.037 * (1 + i / 96) as f32).collect();
         let error = pack(Format::T2, 8, 96, &w).relative_error;
         assert!(error < 1e-6, "{error}");
+        // Few that are not zero, so that groups have one sign only, and groups that are not full.
+        for (cols, rarely) in [(36, 1.0), (36, 1.5), (40, 2.0), (96, 2.0), (97, 1.2), (256, 2.5)] {
+            let of = |x: &f32| if x.abs() < rarely { 0.0 } else { x.signum() };
+            let mut w: Vec<f32> = bell(64 * cols).iter().map(of).collect();
+            w.iter_mut().enumerate().for_each(|(i, x)| *x *= 0.037 * (1 + i / cols) as f32);
+            let error = pack(Format::T2, 64, cols, &w).relative_error;
+            assert!(error < 1e-6, "{cols} columns, zeros below {rarely}: {error}");
+        }
+    }
+
+    #[test]
+    fn groups_of_one_sign_have_the_scale_of_their_row() {
+        for (cols, signs) in [(64, [1.0, 0.0]), (64, [-1.0, 0.0]), (36, [1.0, 1.0]), (36, [-1.0, -1.0])] {
+            let mut w: Vec<f32> = (0..cols).map(|i| [1.0, -1.0, 0.0][i % 3] * 0.02).collect();
+            w[32..].iter_mut().enumerate().for_each(|(i, x)| *x = signs[i % 2] * 0.02);
+            let error = pack(Format::T2, 1, cols, &w).relative_error;
+            assert!(error < 1e-6, "{cols} columns, {signs:?} at the end: {error}");
+        }
     }
 
     #[test]
