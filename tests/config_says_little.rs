@@ -62,6 +62,36 @@ fn missing_keys_are_the_references_defaults() {
     }
 }
 
+/// Null is no default: where the reference asks whether, it is false; and it overwrites what newer configs put elsewhere.
+#[test]
+fn keys_count_as_the_reference_reads_them() {
+    type Change<'c> = &'c dyn Fn(&mut serde_json::Map<String, Value>);
+    let set = |key: &'static str, value: Value| {
+        move |config: &mut serde_json::Map<String, Value>| drop(config.insert(key.to_owned(), value.clone()))
+    };
+    let renamed = |from: &'static str, to: &'static str| {
+        move |config: &mut serde_json::Map<String, Value>| {
+            let value = config.remove(from).unwrap();
+            config.insert(to.to_owned(), value);
+        }
+    };
+    let cases: [(&str, Change<'_>, Change<'_>); 5] = [
+        ("falcon-h1-norm-after", &set("mamba_norm_before_gate", json!(null)), &set("mamba_norm_before_gate", json!(false))),
+        ("granite-rope", &set("mamba_conv_bias", json!(null)), &set("mamba_conv_bias", json!(false))),
+        ("bamba", &set("partial_rotary_factor", json!(0.25)), &|_| {}),
+        ("granite-rope", &renamed("layer_types", "layers_block_type"), &|_| {}),
+        ("jamba-moe", &renamed("num_experts", "num_local_experts"), &|_| {}),
+    ];
+    for (name, one, other) in cases {
+        let [one, other] = files(name, [one, other]);
+        assert_eq!(one, other, "{name}");
+    }
+    // Null is a multiple of the width, a key that is left out 1024 channels.
+    let left_out = |config: &mut serde_json::Map<String, Value>| drop(config.remove("mamba_d_ssm"));
+    let [left_out, said] = files("falcon-h1-plain", [&left_out, &set("mamba_d_ssm", json!(1024))]);
+    assert_eq!(left_out.unwrap_err().split_once("config.json").unwrap().1, said.unwrap_err().split_once("config.json").unwrap().1);
+}
+
 /// The reference's default is another number than the file's: refused, instead of read as if there were none.
 #[test]
 fn defaults_that_the_file_contradicts_are_refused() {

@@ -45,9 +45,8 @@ impl Destination {
         builder.tempfile_in(&self.dir).map_err(|e| Error::io(&self.target, e))
     }
 
-    /// Puts a finished file in the place, once its bytes are on the disk.
+    /// Puts a finished file in the place. What must not be lost with the power has been synchronised before.
     pub fn replace(&self, file: tempfile::NamedTempFile) -> Result<(), Error> {
-        file.as_file().sync_all().map_err(|e| Error::io(&self.target, e))?;
         file.persist(&self.target).map_err(|e| Error::io(&self.target, e.error))?;
         Ok(())
     }

@@ -154,6 +154,7 @@ pub fn write_packed(
     put_header(&mut file, &encode(&sections, 0)?).map_err(io)?;
     let fingerprint = prove(file.path())?;
     put_header(&mut file, &encode(&sections, fingerprint)?).map_err(io)?;
+    file.as_file().sync_all().map_err(io)?;
     destination.replace(file)?;
     Ok(report)
 }

@@ -264,8 +264,8 @@ pub fn allocate<'w>(
         let chosen = sizes.choose(choices, limit_bytes.unwrap_or(u64::MAX));
         chosen.map_or(f64::INFINITY, |chosen| memory.loss + choices.iter().zip(chosen).map(|(of, i)| of[i].loss).sum::<f64>())
     };
-    let ways = memories.into_iter().map(choices_beside);
-    let (memory, mut choices) = ways.min_by(|a, b| foretold(a).total_cmp(&foretold(b))).expect("there is a memory, or an error");
+    let best = memories.into_iter().map(choices_beside).min_by(|a, b| foretold(a).total_cmp(&foretold(b)));
+    let (memory, mut choices) = best.ok_or_else(|| Error::invalid(out, "recipes", "are none"))?;
     let layout = Layout::new(graph, &memory.recipe, out)?;
 
     let activations_loss = gauge.activations(&sizes.plain)?;

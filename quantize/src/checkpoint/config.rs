@@ -125,8 +125,11 @@ impl Config {
         Ok(self.get(key, "a finite number", |v| v.as_f64().filter(|x| x.is_finite()))?.unwrap_or(default))
     }
 
-    /// True or false, with a default.
+    /// True or false, with a default where the key is left out; null is false, as Python's `None` is where a condition stands.
     pub fn flag_or(&self, key: &str, default: bool) -> Result<bool, Error> {
+        if self.is_null(key) {
+            return Ok(false);
+        }
         Ok(self.get(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 

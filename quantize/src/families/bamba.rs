@@ -3,7 +3,7 @@
 use super::attention::SelfAttention;
 use super::granite_hybrid::mamba;
 use super::mlp::GatedMlp;
-use super::rotary::rotary_dims;
+use super::rotary::nested_rotary_dims;
 use super::{Names, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
@@ -55,7 +55,8 @@ fn attention_layers(config: &Config, count: usize) -> Result<Vec<usize>, Error> 
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
     let shape = SelfAttention::new(config, d_model, Some(8))?;
-    let dims = rotary_dims(config, shape.head_dim, 0.5)?;
+    // transformers writes a half over a factor at the top.
+    let dims = nested_rotary_dims(config, shape.head_dim, 0.5)?;
     config.refuse_unless("attn_rotary_emb", &json!(dims))?;
     let bias = config.flag_or("attention_bias", false)?;
     SelfAttention { bias, out_bias: bias, ..shape }.with_rotary(g, config, dims, 10_000.0)

@@ -19,9 +19,10 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let d_model = config.size("hidden_size")?;
     let vocab = config.size("vocab_size")?;
     let eps = config.number_or("rms_norm_eps", 1e-5)? as f32;
-    let d_inner = match config.maybe_size("mamba_d_ssm")? {
-        Some(d_inner) => d_inner,
-        None => d_model * config.maybe_size("mamba_expand")?.unwrap_or(2),
+    // Null is not the default.
+    let d_inner = match config.is_null("mamba_d_ssm") {
+        true => d_model * config.maybe_size("mamba_expand")?.unwrap_or(2),
+        false => config.maybe_size("mamba_d_ssm")?.unwrap_or(1024),
     };
     let gating = match (config.flag_or("mamba_rms_norm", false)?, config.flag_or("mamba_norm_before_gate", true)?) {
         (false, _) => Gating::Gate,

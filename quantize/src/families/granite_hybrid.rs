@@ -6,7 +6,7 @@ use super::experts::{Experts, top_k};
 use super::mamba2::dt_limit;
 use super::mixer::{Gating, Mamba2};
 use super::mlp::{GateUp, GatedMlp};
-use super::{Names, head_matrix, layers, text_graph};
+use super::{Names, either, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Role};
@@ -43,12 +43,13 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let model = Names::new(checkpoint, "model.");
     let table = model.matrix(&mut g, "embed_tokens.weight", vocab, d_model, Role::Embedding)?;
     let x = g.embed(table, d_model, config.number_or("embedding_multiplier", 1.0)? as f32);
-    let kinds = match config.value("layer_types") {
-        Some(_) => config.texts("layer_types")?,
+    let key = either(config, "layer_types", "layers_block_type");
+    let kinds = match config.value(key) {
+        Some(_) => config.texts(key)?,
         None => vec!["mamba"; layers(checkpoint)?],
     };
     if kinds.len() != layers(checkpoint)? {
-        return Err(config.error("layer_types", format!("lists {} layers, num_hidden_layers says {}", kinds.len(), layers(checkpoint)?)));
+        return Err(config.error(key, format!("lists {} layers, num_hidden_layers says {}", kinds.len(), layers(checkpoint)?)));
     }
     let d_inner = d_model * config.maybe_size("mamba_expand")?.unwrap_or(2);
     let mixer = if kinds.iter().any(|k| is_mamba(k)) { Some(mamba(config, d_inner, eps)?) } else { None };
@@ -59,7 +60,7 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         let y = match (*kind, &mixer, &attention) {
             ("mamba" | "linear_attention", Some(mixer), _) => mixer.build(&mut g, &layer.under("mamba"), normed)?,
             ("attention" | "full_attention", _, Some(attention)) => attention.build(&mut g, &layer.under("self_attn"), normed)?,
-            _ => return Err(config.error("layer_types", format!("entry {i} is \"{kind}\"; supported are mamba and attention"))),
+            _ => return Err(config.error(key, format!("entry {i} is \"{kind}\"; supported are mamba and attention"))),
         };
         g.add(x, y, residual);
         let normed = layer.rms_norm(&mut g, "post_attention_layernorm.weight", x, eps)?;

@@ -5,7 +5,7 @@ use super::attention::SelfAttention;
 use super::experts::top_k;
 use super::mixer::{Mamba1, StepNorms};
 use super::mlp::GatedMlp;
-use super::{Names, head_matrix, layers, text_graph};
+use super::{Names, either, head_matrix, layers, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
@@ -82,7 +82,7 @@ struct Mixture {
 
 /// A single expert is a dense model.
 fn mixture(config: &Config) -> Result<Option<Mixture>, Error> {
-    match config.maybe_size("num_experts")?.unwrap_or(16) {
+    match config.maybe_size(either(config, "num_experts", "num_local_experts"))?.unwrap_or(16) {
         1 => Ok(None),
         experts => Ok(Some(Mixture { experts, top_k: top_k(config, "num_experts_per_tok", experts, 2)? })),
     }

@@ -289,6 +289,11 @@ fn differ(checkpoint: &Checkpoint, a: &str, b: &str, rows: usize, cols: usize) -
     Ok(false)
 }
 
+/// The first key, or the one that other versions write in its place.
+fn either<'k>(config: &Config, key: &'k str, other: &'k str) -> &'k str {
+    if config.value(key).is_none() && config.value(other).is_some() { other } else { key }
+}
+
 /// Sizes from config keys that the families spell alike.
 fn layers(checkpoint: &Checkpoint) -> Result<usize, Error> {
     let config = &checkpoint.config;

@@ -4,7 +4,7 @@ use super::attention::SelfAttention;
 use super::experts::{Experts, top_k};
 use super::mamba2::dt_limit;
 use super::mixer::{Gating, Mamba2};
-use super::{Names, head_matrix, text_graph};
+use super::{Names, either, head_matrix, text_graph};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Operand, Role};
@@ -60,11 +60,6 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let head = head_matrix(&mut g, checkpoint, table, tied)?;
     g.head(head, None, normed, 1.0);
     Ok(g)
-}
-
-/// The first key, or the one that other versions write in its place.
-fn either<'k>(config: &Config, key: &'k str, other: &'k str) -> &'k str {
-    if config.value(key).is_none() && config.value(other).is_some() { other } else { key }
 }
 
 /// The layers: a list in newer configs, a letter for each in older ones.
@@ -152,6 +147,7 @@ fn mamba(config: &Config, eps: f32) -> Result<Mamba2, Error> {
         gating: Gating::GateThenNorm,
         conv_bias: config.flag_or(either(config, "use_conv_bias", "mamba_conv_bias"), true)?,
         eps,
+        // transformers' prefill never takes steps below `time_step_min`, its single steps do: training is not known to have had a bound.
         dt_limit: dt_limit(config, either(config, "time_step_limit", "mamba_dt_limit"))?,
     }
     .checked(config, groups)

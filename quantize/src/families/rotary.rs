@@ -9,9 +9,15 @@ use std::f64::consts::TAU;
 
 /// How many dimensions of a head are rotated: `partial_rotary_factor` of them, or `default`.
 pub(super) fn rotary_dims(config: &Config, head_dim: usize, default: f64) -> Result<usize, Error> {
+    let default = config.number_or("partial_rotary_factor", default)?;
+    nested_rotary_dims(config, head_dim, default)
+}
+
+/// The same where a factor counts only among what else describes the angles.
+pub(super) fn nested_rotary_dims(config: &Config, head_dim: usize, default: f64) -> Result<usize, Error> {
     let nested = [config.maybe_object("rope_scaling")?, config.maybe_object("rope_parameters")?];
     let nested = nested.into_iter().flatten().find(|rope| rope.value("partial_rotary_factor").is_some());
-    let factor = nested.as_ref().unwrap_or(config).number_or("partial_rotary_factor", default)?;
+    let factor = nested.map_or(Ok(default), |rope| rope.number_or("partial_rotary_factor", default))?;
     let dims = (head_dim as f64 * factor) as usize;
     if !(factor > 0.0 && factor <= 1.0 && dims >= 2 && dims.is_multiple_of(2)) {
         let problem = format!("is {factor}, which rotates {dims} of a head's {head_dim} dimensions; expected an even number of them");

@@ -134,6 +134,7 @@ fn mamba(config: &Config, d_model: usize) -> Result<Mamba2, Error> {
         gating: Gating::GateThenNorm,
         conv_bias: true,
         eps: GATED_NORM_EPS,
+        // transformers' prefill never takes steps below `time_step_min`, its single steps do: training is not known to have had a bound.
         dt_limit: dt_limit(config, "time_step_limit")?,
     }
     .checked(config, "mamba_ngroups")

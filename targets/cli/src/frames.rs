@@ -86,6 +86,16 @@ impl<R: BufRead> Frames<R> {
         }
     }
 
+    /// Goes on behind a sample of this time.
+    pub(crate) fn go_on_from(&mut self, time: f64) {
+        self.time = Some(time);
+    }
+
+    /// The time of the latest frame, if lines tell it.
+    pub(crate) fn time(&self) -> Option<f64> {
+        self.time
+    }
+
     /// The next frame; `None` at the end.
     pub(crate) fn advance(&mut self) -> Result<Option<Sample<'_>>> {
         if !self.lines.advance()? {
@@ -107,8 +117,11 @@ impl<R: BufRead> Frames<R> {
         }
         let count = self.channels.len();
         // A first line that is refused says nothing about those behind it: names may still come.
-        let mut by_position = self.columns.is_none().then(|| Columns { channels: (0..count).collect(), time: None, count });
-        let Some(columns) = by_position.as_ref().or(self.columns.as_ref()) else { return Ok(None) };
+        let mut by_position = None;
+        let columns = match &self.columns {
+            Some(columns) => columns,
+            None => by_position.insert(Columns { channels: (0..count).collect(), time: None, count }),
+        };
         let fields: Vec<&str> = self.lines.fields().collect();
         if fields.len() != columns.count {
             let (place, names) = (self.lines.place(), self.channels.join(","));
@@ -147,7 +160,7 @@ impl<R: BufRead> Frames<R> {
             self.time = Some(time);
         }
         if by_position.is_some() {
-            self.columns = by_position.take();
+            self.columns = by_position;
         }
         Ok(Some(Sample { values: &self.frame, seconds }))
     }

@@ -53,6 +53,7 @@ pub(crate) fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Resu
     let mut out = BufWriter::new(destination.unfinished().map_err(plainly)?);
     write(&mut out).map_err(told)?;
     let file = out.into_inner().map_err(|e| e.into_error()).with_context(cannot)?;
+    file.as_file().sync_all().with_context(cannot)?;
     destination.replace(file).map_err(plainly)
 }
 

@@ -24,6 +24,7 @@ Examples:
   sensor-reader | brooklet stream watch.brook --every 25
   brooklet stream watch.brook recording.csv --json --rate 50
   brooklet stream events.brook events.csv --time-column t
+  brooklet stream events.brook more.csv --time-column t --load-state now.state --last-time 17.25
   brooklet stream watch.brook first.csv --save-state now.state
   brooklet stream watch.brook second.csv --load-state now.state
   brooklet stream large.brook recording.csv --device cuda";
@@ -56,6 +57,9 @@ pub(crate) struct Args {
     /// Go on from the state in this file
     #[arg(long, value_name = "FILE")]
     load_state: Option<PathBuf>,
+    /// Time of the last sample before these, for a stream that goes on from a saved state: how long the first one here was waited for
+    #[arg(long, value_name = "SECONDS", requires_all = ["time_column", "load_state"], allow_negative_numbers = true, value_parser = seconds)]
+    last_time: Option<f64>,
     /// The class that the samples really are (else taken from the file's name, if it carries one)
     #[arg(long, value_name = "NAME")]
     label: Option<String>,
@@ -65,6 +69,10 @@ pub(crate) struct Args {
     /// Where the model runs
     #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
     device: Target,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|t: &f64| t.is_finite()).ok_or_else(|| "must be a number of seconds, as the samples' times are".to_owned())
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -141,6 +149,7 @@ fn judge(args: &Args, model: &Model<'_>, channels: &str, session: &mut dyn Stepp
         (name, stoppable::file(opened, &stop))
     };
     let mut frames = Frames::new(name, BufReader::new(input), Wanted::of(model, channels, args.time_column.as_deref()));
+    args.last_time.into_iter().for_each(|time| frames.go_on_from(time));
     let begun_at = session.position();
     let streamed = if gives_values(model) {
         follow(args, session, &mut frames, names, &stop)
@@ -149,7 +158,12 @@ fn judge(args: &Args, model: &Model<'_>, channels: &str, session: &mut dyn Stepp
     };
     // However the stream ended, its state is what was asked for.
     let saved = match &args.save_state {
-        Some(path) if session.position() > begun_at => save(session, path),
+        Some(path) if session.position() > begun_at => save(session, path).inspect(|()| {
+            // After an error the time may be that of the sample that was refused.
+            if let Some(time) = frames.time().filter(|_| streamed.is_ok()) {
+                let _ = writeln!(io::stderr(), "{}: saved behind a sample at {time}; go on with --last-time {time}", path.display());
+            }
+        }),
         _ => Ok(()),
     };
     streamed.and(saved)

@@ -141,6 +141,25 @@ fn times_reach_the_model() {
     assert_ne!(ok(&["eval", &path, "--recordings", dir, "--time-column", "time"]), "");
 }
 
+/// What a state does not hold is told, and taken back.
+#[test]
+fn two_halves_of_irregular_samples_are_one_stream() {
+    let (path, csv, _) = timed("sensor-s4d-irregular");
+    let dir = folder("irregular-halves");
+    let state = dir.join("now.state").to_str().expect("a plain path").to_owned();
+    let text = std::fs::read_to_string(&csv).expect("the file");
+    let lines: Vec<&str> = text.lines().collect();
+    let (first, second) = lines.split_at(lines.len() / 2);
+    let whole = ok(&["stream", &path, &csv, "--json", "--time-column", "time"]);
+    let timed = ["--json", "--time-column", "time"];
+    let ran = run_with(&first.join("\n"), &[&["stream", &path, "-", "--save-state", &state][..], &timed].concat());
+    let last = first.last().and_then(|line| line.split(',').next()).expect("a time");
+    assert!(ran.ok && ran.err.contains(&format!("--last-time {last}")), "{}", ran.err);
+    let rest = [&lines[..1], second].concat().join("\n");
+    let rest = run_with(&rest, &[&["stream", &path, "-", "--load-state", &state, "--last-time", last][..], &timed].concat());
+    assert!(rest.ok && ran.out + &rest.out == whole, "{}", rest.err);
+}
+
 #[test]
 fn times_that_a_model_cannot_take_name_their_line() {
     let header = "t,ax,ay,az,gx,gy,gz\n";
