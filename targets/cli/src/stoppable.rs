@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often a stop is looked for.
+/// How often a stop is looked for, and how long a listener rests that could not take a sender.
 pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// A file or a pipe.

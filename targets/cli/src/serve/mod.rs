@@ -12,6 +12,7 @@ use crate::frames::{Frames, Wanted};
 use crate::interrupt::on_ctrl_c_or_term;
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::stepper::{Stepper, expect_finite};
+use crate::stoppable::LOOK;
 use crate::stream::channel_names;
 use anyhow::{Context, Result, bail};
 use brooklet::Model;
@@ -22,7 +23,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,12 +33,9 @@ Examples:
   socat - UNIX-CONNECT:/run/brooklet/watch.sock < recording.csv
 
 A sender writes samples as CSV lines, with or without a line of column names, and reads one JSON object per step. A line that is no sample is
-answered with {\"error\": ..}, and the stream goes on as if it had not come; one that spoils the stream for good ends it. To replace the model's file,
-rename a new one to its name (mv, install) and start the service again: never write into a file that is in use. Nothing is encrypted and nobody is asked who they are: listen on
-a socket whose folder has the right owner, or on 127.0.0.1.";
-
-/// How often a stop is looked for, and how long a listener rests that could not take a sender.
-const LOOK: Duration = Duration::from_millis(100);
+answered with {\"error\": ..}, and the stream goes on as if it had not come; one that spoils the stream for good ends it. Nothing is encrypted and
+nobody is asked who they are: listen on a socket whose folder has the right owner, or on 127.0.0.1. To replace the model's file, rename a new one
+to its name (mv, install) and start the service again: never write into a file that is in use.";
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
