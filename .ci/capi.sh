@@ -10,4 +10,4 @@ bash .ci/install_embedded.sh qemu arm-c
 # Rust for the target, or its sources.
 [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ] || bash .ci/install_embedded.sh rust
 
-BROOKLET_ARM=1 cargo test --workspace --release --test c_programs
+BROOKLET_ARM=1 cargo test --workspace --release --test all c_programs::

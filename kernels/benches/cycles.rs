@@ -4,7 +4,7 @@
 //! twenty turns the shortest product and the shortest chain are compared, so that neighbours on the machine matter little; what is printed is the median
 //! of several such comparisons.
 //!
-//! `cargo bench -p brooklet-kernels --features std --bench cycles`, with a filter such as `-- q4` or `-- 768x48` behind it.
+//! `cargo bench -p brooklet-benches --bench cycles`, with a filter such as `-- q4` or `-- 768x48` behind it.
 
 #[path = "kernels/matrix.rs"]
 mod matrix;

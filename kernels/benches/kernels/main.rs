@@ -1,6 +1,6 @@
 //! Times every kernel with every table that this CPU can run, in the shapes of Mamba-130m, Mamba-2-130m and a small attention layer.
 //!
-//! `cargo bench -p brooklet-kernels --features std`, with a filter such as `-- scan` or `-- q4/64` behind it.
+//! `cargo bench -p brooklet-benches`, with a filter such as `-- scan` or `-- q4/64` behind it.
 
 mod attention;
 mod elementwise;

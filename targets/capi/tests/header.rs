@@ -17,5 +17,5 @@ fn the_header_is_up_to_date() {
         std::fs::write(&path, &made).expect("the header");
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == made, "include/brooklet.h is old; BROOKLET_BLESS=1 cargo test -p brooklet-capi --test header");
+    assert!(committed == made, "include/brooklet.h is old; BROOKLET_BLESS=1 cargo test -p brooklet-capi header");
 }

@@ -1,8 +1,6 @@
 //! The program as a user meets it: commands in, text and exit codes out.
 
-mod rig;
-
-use rig::*;
+use crate::rig::*;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;

@@ -1,11 +1,9 @@
 //! `brooklet stream` as a user meets it: samples in, answers and states out.
 
-mod rig;
-
+use crate::rig::*;
 use brooklet::artifact::OutputSpec;
 use brooklet::mem::MappedFile;
 use brooklet::{Input, Line, Model, Session, State, kernels, softmax};
-use rig::*;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;

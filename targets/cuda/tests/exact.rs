@@ -1,14 +1,12 @@
 //! Recurrences with the CPU's bits: frames and states after a kernel are those after the portable kernels, whatever the shape.
 
-mod rig;
-
+use crate::rig::{Bench, Random, gpu};
 use brooklet::kernels::{Conv1d, GatedDelta, KernelTable, RgLru, Rows, RowsMut, Scan, Ssd, StateMut, available};
 use brooklet_cuda::Device;
 use brooklet_cuda::arena::Address;
 use brooklet_cuda::batch::Batch;
 use brooklet_cuda::launch::{ConvShape, DeltaShape, ScanShape, SsdShape, Walk};
 use half::f16;
-use rig::{Bench, Random, gpu};
 
 /// Where a slot begins in a state.
 const SLOT: usize = 128;

@@ -1,9 +1,7 @@
 //! The next token: the likeliest, and draws as the command line's sampler makes them.
 
-mod rig;
-
+use crate::rig::{Bench, Random, gpu};
 use brooklet_cuda::launch::{Draw, Head};
-use rig::{Bench, Random, gpu};
 
 /// The sampler of the command line, on outputs without NaN.
 fn draw(outputs: &[f32], how: &Draw, random: &mut u64) -> u32 {

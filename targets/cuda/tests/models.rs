@@ -2,8 +2,7 @@
 //!
 //! `BROOKLET_GPU_MODELS` names a folder of further `.brook` files of text models, for the test of greedy tokens.
 
-mod rig;
-
+use crate::rig::{Random, gpu, text_models};
 use brooklet::artifact::InputSpec;
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
@@ -13,7 +12,6 @@ use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
 use brooklet_cuda::{Arithmetic, CudaModel, CudaSession, Error, Options};
 use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures, stream};
-use rig::{Random, gpu, text_models};
 use std::ops::Range;
 
 const LONG: Cache = Cache { context: 128, sink: None, format: CacheFormat::F32 };

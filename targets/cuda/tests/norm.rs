@@ -1,10 +1,8 @@
 //! Norms against an oracle in f64.
 
-mod rig;
-
+use crate::rig::{Bench, Random, gpu, off};
 use brooklet_cuda::batch::Batch;
 use brooklet_cuda::launch::{Gating, Norm, NormShape};
-use rig::{Bench, Random, gpu, off};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())

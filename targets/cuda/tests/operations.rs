@@ -1,7 +1,6 @@
 //! The general kernels against oracles in f64: products of every format, attention over every kind of cache, recurrences.
 
-mod rig;
-
+use crate::rig::{Bench, Random, gpu, off};
 use brooklet::kernels::quant::{Format, Matrix, default_table, pack_f16, pack_f32, pack_planes, pack_q4, pack_q8};
 use brooklet::kernels::quant::{NONLINEAR_SHIFT, NONLINEAR_TABLE};
 use brooklet_cuda::arena::{Address, Place};
@@ -10,7 +9,6 @@ use brooklet_cuda::launch::{
     Attention, AttentionShape, ConvShape, DeltaShape, Multiply, Outcome, Rounded, ScanShape, SsdShape, Vectors, Walk, Which,
 };
 use brooklet_cuda::{Device, Matrix as OnGpu, format_number};
-use rig::{Bench, Random, gpu, off};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())

@@ -1,12 +1,10 @@
 //! Products of quantized matrices against an oracle in f64, and with what comes before and behind them against the CPU, bit for bit.
 
-mod rig;
-
+use crate::rig::{Bench, Random, gpu};
 use brooklet::kernels::quant::{Format, GROUP, Matrix};
 use brooklet::kernels::{Activations, Conv1d, Norm, NormKind, Rows, RowsMut, portable::act::tanh};
 use brooklet_cuda::arena::Address;
 use brooklet_cuda::launch::{After, Entering, EnteringKind, Matmul, Matvec, Product};
-use rig::{Bench, Random, gpu};
 
 const FORMATS: [Format; 6] = [Format::T2, Format::Q3, Format::Q4, Format::Q5, Format::Q6, Format::Q8];
 

@@ -1,11 +1,9 @@
 //! Selective scans and state-space dual recurrences of many tokens in orders of their own against an oracle in f64.
 
-mod rig;
-
+use crate::rig::{Bench, Random, gpu, off};
 use brooklet_cuda::batch::Batch;
 use brooklet_cuda::launch::{ScanShape, SelectiveScan, SsdShape, StateSpaceDual};
 use half::f16;
-use rig::{Bench, Random, gpu, off};
 
 fn silu(x: f64) -> f64 {
     x / (1.0 + (-x).exp())

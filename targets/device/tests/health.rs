@@ -1,12 +1,10 @@
 //! Ill streams are found, counted, and healed as the limits say.
 
-mod support;
-
+use crate::support::{MockFlash, Torn, fixture};
 use brooklet::{Line, Model, Session, State, kernels};
 use brooklet_device::{Fault, Healed, Health, Limits, Region, Remedy, Restored, SnapshotStore, Verdict};
 use brooklet_quantize::{Cache, CacheFormat, Recipe};
 use brooklet_tests::{Buffers, File, Sequence, family_fixtures};
-use support::{MockFlash, Torn, fixture};
 
 /// One step of `state`, and what `health` says to it.
 fn step(health: &mut Health, model: &Model<'_>, state: &mut State<'_>, scratch: &mut [Line], input: &Sequence, at: usize) -> Verdict {

@@ -1,8 +1,7 @@
 //! A device with both stores in one flash, switched off at random for thousands of times: it always boots, and its stream goes on
 //! from a state that was saved.
 
-mod support;
-
+use crate::support::{MockFlash, Random, Torn, fixture};
 use brooklet::kernels::quant::Format;
 use brooklet::mem::lines_from;
 use brooklet::{Line, Session, kernels};
@@ -10,7 +9,6 @@ use brooklet_device::{Bench, ModelLayout, ModelStore, Region, SnapshotStore, Way
 use brooklet_quantize::Recipe;
 use brooklet_tests::{File, Sequence};
 use std::collections::HashMap;
-use support::{MockFlash, Random, Torn, fixture};
 
 type Flash = MockFlash<1, 8, 1024>;
 

@@ -1,7 +1,6 @@
 //! Models change in flash: power cuts at every point of a change boot the one model or the other, and bad ones are taken back.
 
-mod support;
-
+use crate::support::{MockFlash, Random, Torn, fixture, watch};
 use brooklet::mem::lines_from;
 use brooklet::{Input, Line, Model, Session, State, kernels};
 use brooklet_device::{
@@ -9,7 +8,6 @@ use brooklet_device::{
 };
 use brooklet_quantize::Recipe;
 use brooklet_tests::{Buffers, File, Sequence, stream};
-use support::{MockFlash, Random, Torn, fixture, watch};
 
 type Flash<const W: usize, const E: usize> = MockFlash<1, W, E>;
 

@@ -1,12 +1,10 @@
 //! Snapshots survive power cuts at every word of a save and within every erase, bit rot and bad blocks.
 
-mod support;
-
+use crate::support::{MockFlash, Moment, Random, Torn, fixture, moments};
 use brooklet::{Line, State};
 use brooklet_device::{Refused, Region, Restored, SnapshotStore};
 use brooklet_quantize::Recipe;
 use brooklet_tests::{Buffers, File};
-use support::{MockFlash, Moment, Random, Torn, fixture, moments};
 
 const MOMENTS: usize = 6;
 

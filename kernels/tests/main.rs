@@ -1,0 +1,5 @@
+//! One program for all tests of the package: each more would link everything once more.
+
+mod back_ends;
+mod products;
+mod rows_together;

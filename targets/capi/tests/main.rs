@@ -1,0 +1,5 @@
+//! One program for all tests of the package: each more would link everything once more.
+
+mod abi;
+mod header;
+mod linux_example;
