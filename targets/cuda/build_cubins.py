@@ -5,8 +5,8 @@
     python3 targets/cuda/build_cubins.py norm scan    # these
     python3 targets/cuda/build_cubins.py --check      # rebuilds everything and compares with what is committed
 
-NVIDIA's run-time compiler comes from two wheels on PyPI, pinned by version and SHA-256, kept in a cache folder. Each source becomes one
-archive, targets/cuda/src/cubins/NAME.bin: a zlib stream of
+NVIDIA's run-time compiler and its assembler come from three wheels on PyPI, pinned by version and SHA-256, kept in a cache folder. Each source
+becomes one archive, targets/cuda/src/cubins/NAME.bin: a zlib stream of
 
     u32 entries, u32 CRC-32 of the sources, then for each entry u32 architecture, u32 bytes, then the entries' bytes
 
@@ -15,6 +15,7 @@ in little-endian. Architecture 80 is sm_80; 1080 is text for the driver's own co
 
 import concurrent.futures
 import ctypes
+import functools
 import hashlib
 import os
 import pathlib
@@ -22,6 +23,7 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 import zlib
 
@@ -30,29 +32,42 @@ SOURCES = ROOT / "kernels" / "src" / "cuda"
 ARCHIVES = ROOT / "targets" / "cuda" / "src" / "cubins"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "brooklet" / "nvrtc"
 
-# Version, wheel and SHA-256. The older one's output runs on every driver since 11.8; the newer one knows sm_120.
+# Requirement, wheel, SHA-256 and what is unpacked. The older compiler's output runs on every driver since 11.8; the newer one knows sm_120.
+COMPILER = r"/lib/libnvrtc[^/]*\.so[^/]*$"
 WHEELS = {
     "11.8": (
         "nvidia-cuda-nvrtc-cu11==11.8.89",
         "nvidia_cuda_nvrtc_cu11-11.8.89-py3-none-manylinux2014_x86_64.whl",
         "a8d02f3cba345be56b1ffc3e74d8f61f02bb758dd31b0f20e12277a5a244f756",
+        COMPILER,
     ),
     "12.9": (
         "nvidia-cuda-nvrtc-cu12==12.9.86",
         "nvidia_cuda_nvrtc_cu12-12.9.86-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
         "210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4",
+        COMPILER,
+    ),
+    "ptxas": (
+        "nvidia-cuda-nvcc-cu11==11.8.89",
+        "nvidia_cuda_nvcc_cu11-11.8.89-py3-none-manylinux2014_x86_64.whl",
+        "f8e1e995166c884f2f5bf94975d7abb89175363b8712f7f81cd38d0df1b2cd85",
+        r"/bin/ptxas$",
     ),
 }
 PTX = 1080
-TARGETS = {80: "11.8", 86: "11.8", 87: "11.8", 89: "11.8", 90: "11.8", 120: "12.9", PTX: "11.8"}
+# Compiled from the source: these differ in what the source may use of them. What a first compiler's pass makes of it takes most of the time, and
+# is the same for the four that follow: those are assembled from the PTX, to the code that a pass of their own would give.
+COMPILED = {90: "11.8", 120: "12.9", PTX: "11.8"}
+ASSEMBLED = [80, 86, 87, 89]
 # What the older compiler cannot give sm_90: bulk copies, which products of one vector wait on, and what only sm_90a has, products of warpgroups.
 NEWER = {("matvec", 90): ("12.9", "sm_90"), ("ssd", 90): ("12.9", "sm_90a")}
 OPTIONS = ["--std=c++17", "--define-macro=NDEBUG"]
 
 
-def library(version):
-    """The compiler of a version, downloaded and unpacked into the cache if it is not there."""
-    requirement, name, sha256 = WHEELS[version]
+@functools.cache
+def unpacked(version):
+    """The folder with what a wheel brings, downloaded and unpacked into the cache if it is not there."""
+    requirement, name, sha256, wanted = WHEELS[version]
     wheel = CACHE / name
     if not wheel.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -69,17 +84,34 @@ def library(version):
         partial = CACHE / f"{version}.partial-{os.getpid()}"
         with zipfile.ZipFile(wheel) as archive:
             for entry in archive.namelist():
-                if re.search(r"/lib/libnvrtc[^/]*\.so[^/]*$", entry) and "alt" not in entry:
+                if re.search(wanted, entry) and "alt" not in entry:
                     target = partial / pathlib.Path(entry).name
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(archive.read(entry))
+                    target.chmod(0o755)
         try:
             partial.rename(folder)
         except OSError:
             pass  # another run was sooner
+    return folder
+
+
+def compiler(version):
+    folder = unpacked(version)
     for builtins in folder.glob("libnvrtc-builtins.so*"):
         ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
     return Compiler(ctypes.CDLL(str(next(folder.glob("libnvrtc.so*")))))
+
+
+def assemble(name, ptx, architecture):
+    """The cubin that NVIDIA's assembler makes of PTX."""
+    with tempfile.TemporaryDirectory() as folder:
+        text, cubin = pathlib.Path(folder, f"{name}.ptx"), pathlib.Path(folder, f"{name}.cubin")
+        text.write_bytes(ptx.rstrip(b"\0"))
+        done = subprocess.run([unpacked("ptxas") / "ptxas", f"-arch={architecture}", "-o", cubin, text], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{name} cannot be assembled for {architecture}:\n{done.stderr}")
+        return cubin.read_bytes()
 
 
 class Compiler:
@@ -145,13 +177,16 @@ def build(path):
     """The bytes of a source's archive."""
     compilers = {}
     source, headers, crc = sources_of(path)
-    entries = []
-    for target, version in TARGETS.items():
+    built = {}
+    for target, version in COMPILED.items():
         architecture = "compute_80" if target == PTX else f"sm_{target}"
         version, architecture = NEWER.get((path.stem, target), (version, architecture))
         if version not in compilers:
-            compilers[version] = library(version)
-        entries.append((target, compilers[version].compile(path.name, source, headers, architecture)))
+            compilers[version] = compiler(version)
+        built[target] = compilers[version].compile(path.name, source, headers, architecture)
+    for target in ASSEMBLED:
+        built[target] = assemble(path.stem, built[PTX], f"sm_{target}")
+    entries = [(target, built[target]) for target in sorted(built)]
     head = struct.pack("<II", len(entries), crc) + b"".join(struct.pack("<II", target, len(data)) for target, data in entries)
     return head + b"".join(data for _, data in entries)
 
@@ -169,7 +204,7 @@ def main(arguments):
     if not check and not names:
         paths = [path for path in paths if committed(path)[4:8] != struct.pack("<I", sources_of(path)[2])]
     for version in WHEELS if paths else []:
-        library(version)  # downloaded once, before several processes want it
+        unpacked(version)  # downloaded once, before several processes want it
     wrong = []
     with concurrent.futures.ProcessPoolExecutor() as pool:
         for path, built in zip(paths, pool.map(build, paths)):
