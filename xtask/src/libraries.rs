@@ -1,6 +1,6 @@
 //! `cargo xtask libraries`: the proof that the library crates need neither std nor a heap, on every kind of processor.
 
-use crate::toolchain::{cargo_build, must_succeed};
+use crate::toolchain::{cargo_build, cargo_check, must_succeed};
 use anyhow::Result;
 
 /// Without an operating system but the last two, whose `core` alone is used.
@@ -23,11 +23,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let chosen = options.targets.iter().map(String::as_str);
     let all = TARGETS.iter().copied().filter(|_| options.targets.is_empty());
     for target in chosen.chain(all) {
+        // Code for what has an operating system is made and run elsewhere; here it is enough that nothing asks for one.
+        let cargo = || if target.contains("-none-") { cargo_build(target) } else { cargo_check(target) };
         // The library crates and the board-free firmware on top of them, with the features that firmware takes.
-        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app"]))?;
+        must_succeed(cargo()?.args(["--quiet", "--package", "brooklet-app"]))?;
         // What it may take besides.
         let features = "brooklet/planes,brooklet/narrow-states,brooklet/hadamard,brooklet/pieces";
-        must_succeed(cargo_build(target)?.args(["--quiet", "--package", "brooklet-app", "--features", features]))?;
+        must_succeed(cargo()?.args(["--quiet", "--package", "brooklet-app", "--features", features]))?;
         println!("brooklet builds for {target} without std and without alloc");
     }
     Ok(())

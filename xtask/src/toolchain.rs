@@ -19,11 +19,20 @@ pub(crate) fn output_folder() -> PathBuf {
 
 /// `cargo build --release` for `target`, in the firmware workspace; packages and environment are the caller's.
 pub(crate) fn cargo_build(target: &str) -> Result<Command> {
+    cargo("build", target)
+}
+
+/// `cargo check --release`: all of the compiler's errors but the linker's, and no code.
+pub(crate) fn cargo_check(target: &str) -> Result<Command> {
+    cargo("check", target)
+}
+
+fn cargo(verb: &str, target: &str) -> Result<Command> {
     let sysroot = PathBuf::from(output_of(Command::new("rustc").args(["--print", "sysroot"]))?);
     let mut command;
     if sysroot.join("lib/rustlib").join(target).join("lib").is_dir() {
         command = Command::new("cargo");
-        command.arg("build");
+        command.arg(verb);
     } else {
         if !Path::new("/usr/lib/rustlib/src/rust/library/Cargo.lock").is_file()
             || !output_of(Command::new("rustup").args(["toolchain", "list"]))?.contains("debian")
@@ -31,7 +40,7 @@ pub(crate) fn cargo_build(target: &str) -> Result<Command> {
             bail!("no `core` for {target}: run `rustup target add {target}`, or on Debian `.ci/install_embedded.sh rust`");
         }
         command = Command::new("cargo");
-        command.args(["+debian", "build", "-Zbuild-std=core", "-Zbuild-std-features=compiler-builtins-mem"]);
+        command.args(["+debian", verb, "-Zbuild-std=core", "-Zbuild-std-features=compiler-builtins-mem"]);
         command.env("RUSTC_BOOTSTRAP", "1");
         if target.ends_with("-none-elf") || target.contains("-none-eabi") {
             // Debian's compiler comes without its linker; rustup's toolchain has the same one.
