@@ -1,8 +1,10 @@
 //! What is said where there is no GPU, or too little of one.
 
-use crate::rig::gpu;
+mod rig;
+
 use brooklet_cuda::arena::{Arena, Layout};
 use brooklet_cuda::{Device, Error};
+use rig::gpu;
 
 /// One clear line: what it is, and no end of a sentence that asks for another.
 fn is_one_line(error: &Error) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! `BROOKLET_GPU_MODELS` names a folder of further `.brook` files of text models.
 
-use crate::rig::{Random, gpu, text_models};
+mod rig;
+
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
 use brooklet::mem::MappedFile;
@@ -10,6 +11,7 @@ use brooklet::{Input, Line, Model, Session, State, snapshot_bytes};
 use brooklet_cuda::{CudaModel, CudaSession, Options};
 use brooklet_quantize::{Cache, CacheFormat, Recipe, StateFormat};
 use brooklet_tests::{Buffers, File, family_fixtures};
+use rig::{Random, gpu, text_models};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One test at a time.

@@ -1,9 +1,7 @@
-//! One program for all tests of the package: each more would link everything once more.
+//! One program for all tests of the package but those that look at how much memory a GPU has left: each more would link everything once more.
 
-mod errors;
 mod exact;
 mod head;
-mod long_runs;
 mod models;
 mod norm;
 mod operations;
