@@ -25,6 +25,8 @@ pub struct Checkpoint {
     /// `config.json`, or what a GGUF file says in its place.
     pub config: Config,
     tensors: Tensors,
+    /// Names that were asked for.
+    asked: Mutex<BTreeSet<String>>,
     /// `tokenizer.json`, where it is not in `tensors`.
     tokenizer: Option<PathBuf>,
     /// What the model is called, where its place does not say.
@@ -34,8 +36,8 @@ pub struct Checkpoint {
 /// Where the tensors are.
 #[derive(Debug)]
 enum Tensors {
-    /// In safetensors files; tensor name to the file's number. And the names that were asked for.
-    Shards(Vec<Shard>, BTreeMap<String, usize>, Mutex<BTreeSet<String>>),
+    /// In safetensors files; tensor name to the file's number.
+    Shards(Vec<Shard>, BTreeMap<String, usize>),
     Gguf(Box<GgufModel>),
     /// Nowhere: every tensor that is asked for exists, with random numbers.
     Random,
@@ -78,7 +80,7 @@ impl Checkpoint {
             }
             shards.push(shard);
         }
-        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index, Mutex::default()), tokenizer, name: None })
+        Ok(Checkpoint { tokenizer, ..Self::new(path, config, Tensors::Shards(shards, index)) })
     }
 
     /// Opens a checkpoint whose place does not tell its name.
@@ -88,12 +90,16 @@ impl Checkpoint {
 
     fn open_gguf(path: &Path, tokenizer: Option<PathBuf>) -> Result<Self, Error> {
         let (model, config) = GgufModel::open(path)?;
-        Ok(Checkpoint { path: path.to_owned(), config, tensors: Tensors::Gguf(Box::new(model)), tokenizer, name: None })
+        Ok(Checkpoint { tokenizer, ..Self::new(path.to_owned(), config, Tensors::Gguf(Box::new(model))) })
+    }
+
+    fn new(path: PathBuf, config: Config, tensors: Tensors) -> Self {
+        Checkpoint { path, config, tensors, asked: Mutex::default(), tokenizer: None, name: None }
     }
 
     /// Random weights under `config`: every tensor has the sizes that it is asked for with.
     pub(crate) fn random(config: Config) -> Self {
-        Checkpoint { path: config.path().to_owned(), config, tensors: Tensors::Random, tokenizer: None, name: None }
+        Self::new(config.path().to_owned(), config, Tensors::Random)
     }
 
     /// The directory, or the GGUF file.
@@ -105,7 +111,7 @@ impl Checkpoint {
     pub(crate) fn files(&self) -> Box<dyn Iterator<Item = &Path> + '_> {
         let (config, tokenizer) = (self.config.path(), self.tokenizer.as_deref());
         match &self.tensors {
-            Tensors::Shards(shards, ..) => Box::new(shards.iter().map(Shard::path).chain([config]).chain(tokenizer)),
+            Tensors::Shards(shards, _) => Box::new(shards.iter().map(Shard::path).chain([config]).chain(tokenizer)),
             Tensors::Gguf(model) => Box::new(model.paths().chain(tokenizer)),
             Tensors::Random => Box::new(std::iter::empty()),
         }
@@ -127,7 +133,7 @@ impl Checkpoint {
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         match &self.tensors {
-            Tensors::Shards(_, index, _) => index.contains_key(name),
+            Tensors::Shards(_, index) => index.contains_key(name),
             Tensors::Gguf(model) => model.has(name),
             Tensors::Random => false,
         }
@@ -136,15 +142,16 @@ impl Checkpoint {
     /// Names of all tensors, as their family has them.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match &self.tensors {
-            Tensors::Shards(_, index, _) => Box::new(index.keys().map(String::as_str)),
+            Tensors::Shards(_, index) => Box::new(index.keys().map(String::as_str)),
             Tensors::Gguf(model) => Box::new(model.names()),
             Tensors::Random => Box::new(std::iter::empty()),
         }
     }
 
-    /// An error if there is no tensor of this name.
+    /// An error if there is no tensor of this name, which from now on was asked for.
     fn expect_name(&self, name: &str) -> Result<(), Error> {
         if self.has(name) {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
             return Ok(());
         }
         let problem = match self.closest(name) {
@@ -157,10 +164,7 @@ impl Checkpoint {
     fn shard(&self, name: &str) -> Result<&Shard, Error> {
         self.expect_name(name)?;
         let shard = match &self.tensors {
-            Tensors::Shards(shards, index, asked) => {
-                asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
-                index.get(name).and_then(|&i| shards.get(i))
-            }
+            Tensors::Shards(shards, index) => index.get(name).and_then(|&i| shards.get(i)),
             _ => None,
         };
         shard.ok_or_else(|| Error::invalid(&self.path, format!("tensor `{name}`"), "is in no safetensors file"))
@@ -228,7 +232,7 @@ impl Checkpoint {
     fn read(&self, name: &str, shape: &[usize], range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
         self.expect(name, shape)?;
         match &self.tensors {
-            Tensors::Shards(..) => self.shard(name)?.read(name, range),
+            Tensors::Shards(_, _) => self.shard(name)?.read(name, range),
             Tensors::Gguf(model) => model.read(name, range),
             Tensors::Random => {
                 let all = random_numbers(name, shape);
@@ -252,11 +256,26 @@ impl Checkpoint {
     /// Tensors that a model was not asked for when it was built, in safetensors files: a config that hides a part of its model is the usual
     /// reason. Copies of what layers share, fixed tables and what guesses further tokens or sees are not meant.
     pub fn left_behind(&self) -> Vec<&str> {
-        let Tensors::Shards(_, index, asked) = &self.tensors else { return Vec::new() };
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Tensors::Shards(_, index) = &self.tensors else { return Vec::new() };
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_usual =
             |name: &str| ["rotary_emb.", "shared_transf", "mtp.", "visual.", "lm_head.weight"].iter().any(|part| name.contains(part));
         index.keys().map(String::as_str).filter(|name| !asked.contains(*name) && !is_usual(name)).collect()
+    }
+
+    /// Refuses a GGUF file with a tensor that the model was not asked for when it was built. Nothing in such a file hides a part of the model,
+    /// as a config may: the answers would be others.
+    pub(crate) fn refuse_left_behind(&self) -> Result<(), Error> {
+        let Tensors::Gguf(model) = &self.tensors else { return Ok(()) };
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match model.names().find(|name| !asked.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                let problem = "has no place in the model as its family builds it, and without it the answers would be wrong; give the model's \
+                               safetensors instead";
+                Err(Error::invalid(model.path(), model.thing(name), problem))
+            }
+        }
     }
 
     /// What the user should know about the checkpoint, a sentence each.
