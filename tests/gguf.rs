@@ -4,7 +4,8 @@
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, quantize};
+use brooklet_quantize::graph::Input;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families, quantize};
 use brooklet_tests::gguf_file::GgufFile;
 use brooklet_tests::{File, Sequence, fixtures, read_npy, stream};
 use std::path::{Path, PathBuf};
@@ -231,4 +232,24 @@ fn metadata_counts_as_llama_cpp_reads_it() {
     let key = "nemotron_h_moe.expert_weights_scale";
     let [none, one] = [0f32, 1.0].map(|factor| made(&fixture("nemotron-moe", &[(key, &factor.to_le_bytes())], &[])).unwrap());
     assert_eq!(none, one);
+}
+
+/// What ends a turn ends a text too; where another token does already, it is told.
+#[test]
+fn ends_of_turns_are_ends() {
+    let ends = |change: &dyn Fn(&mut GgufFile)| {
+        let (mut file, dir) = (GgufFile::llama(), tempfile::tempdir().unwrap());
+        file.whole("tokenizer.ggml.eot_token_id", 2);
+        change(&mut file);
+        std::fs::write(dir.path().join("model.gguf"), file.bytes()).unwrap();
+        let checkpoint = Checkpoint::open(dir.path().join("model.gguf")).unwrap();
+        let Input::Tokens { eos, .. } = families::build(&checkpoint).unwrap().input else { panic!("no tokens") };
+        (eos, checkpoint.notes().unwrap())
+    };
+    let (end, notes) = ends(&|_| {});
+    assert_eq!(end, Some(3));
+    assert!(notes.len() == 1 && notes[0].ends_with(": 2"), "{notes:?}");
+    assert_eq!(ends(&|f| f.forget("tokenizer.ggml.eos_token_id")), (Some(2), vec![]));
+    assert_eq!(ends(&|f| f.whole("tokenizer.ggml.eot_token_id", 3)), (Some(3), vec![]));
+    assert_eq!(ends(&|f| f.whole("tokenizer.ggml.eot_token_id", 4000)), (Some(3), vec![]));
 }

@@ -230,6 +230,11 @@ impl Draft<'_> {
                 self.say(key, id);
             }
         }
+        // What ends a turn ends a text too.
+        if let Some(id) = self.gguf.whole("tokenizer.ggml.eot_token_id", u32::MAX as usize)?.filter(|&id| id < rows) {
+            let key = if self.object.contains_key("eos_token_id") { "eot_token_id" } else { "eos_token_id" };
+            self.say(key, id);
+        }
         Ok(())
     }
 
