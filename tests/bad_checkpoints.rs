@@ -265,3 +265,52 @@ fn levels_that_do_not_fit_each_other_are_refused() {
     }
     expect(dir.path(), &["`channels`", "1000003 levels", "64"]);
 }
+
+/// Weights that others have packed are missing, or of other sizes or types: the config says how, and what to do instead. Its word alone is
+/// no error: some models keep it beside weights of floats.
+#[test]
+fn packed_weights_are_called_so() {
+    let name = "backbone.layers.0.mixer.in_proj.weight";
+    let edits: [&dyn Fn(&mut HashMap<String, Raw>); 3] =
+        [&|t| drop(t.remove(name)), &|t| t.get_mut(name).unwrap().0 = safetensors::Dtype::I32, &|t| {
+            let (_, shape, data) = t.get_mut(name).unwrap();
+            shape[0] /= 2;
+            data.truncate(data.len() / 2);
+        }];
+    for edit in edits {
+        let dir = copy("mamba2-g2");
+        edit_config(dir.path(), "\"model_type\"", "\"quantization_config\": {\"quant_method\": \"gptq\"}, \"model_type\"");
+        assert!(made(dir.path()).is_ok());
+        edit_tensors(dir.path(), edit);
+        expect(dir.path(), &[name, "quantization_config \"gptq\"", "original checkpoint of floats"]);
+    }
+}
+
+/// The file made of `dir`.
+fn made(dir: &Path) -> Result<Vec<u8>, String> {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("model.brook");
+    let made = Checkpoint::open_as(dir, Some("model".to_owned())).and_then(|c| quantize(&c, &Recipe::default(), &path, &mut |_| {}));
+    made.map_err(|e| e.to_string())?;
+    Ok(std::fs::read(path).unwrap())
+}
+
+/// transformers saves a model without its head under names without the prefix that they have beside one; its head is the embedding, or lost.
+#[test]
+fn base_models_are_read_and_a_lost_head_is_told() {
+    for (name, is_tied) in
+        [("mamba-a", true), ("llama-tied", true), ("granite-rope", false), ("mamba2-bias-k3", true), ("nemotron-dense", false)]
+    {
+        let dir = copy(name);
+        let whole = made(dir.path()).unwrap();
+        edit_tensors(dir.path(), |tensors| {
+            let without = |name: &str| name.trim_start_matches("backbone.").trim_start_matches("model.").to_owned();
+            *tensors = tensors.drain().filter(|(name, _)| name != "lm_head.weight").map(|(name, t)| (without(&name), t)).collect();
+        });
+        if is_tied {
+            assert_eq!(whole, made(dir.path()).unwrap(), "{name}");
+        } else {
+            expect(dir.path(), &["lm_head.weight", "is missing"]);
+        }
+    }
+}

@@ -1,10 +1,12 @@
 //! Configs that leave keys out, spell them as other versions do, or say something else than the file: the model is the one that transformers
 //! would load, or there is an error.
 
+use brooklet_quantize::graph::Input;
 use brooklet_quantize::{Checkpoint, Recipe, quantize};
 use brooklet_tests::fixtures;
 use serde_json::{Value, json};
 use std::path::Path;
+use tempfile::TempDir;
 
 /// The file made of the checkpoint in `dir`.
 fn file(dir: &Path) -> Result<Vec<u8>, String> {
@@ -183,4 +185,88 @@ fn the_whole_model_in_one_file_comes_first() {
     std::fs::write(dir.path().join("model.safetensors.index.json"), r#"{"weight_map": {"x": "model-00001-of-00002.safetensors"}}"#)
         .unwrap();
     assert_eq!(alone, file(dir.path()).unwrap());
+}
+
+/// A fixture with a changed config and more files beside it.
+fn beside(name: &str, change: &dyn Fn(&mut serde_json::Map<String, Value>), more: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join("families").join(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(config.as_object_mut().unwrap());
+    std::fs::write(path, config.to_string()).unwrap();
+    more.iter().for_each(|(name, text)| std::fs::write(dir.path().join(name), text).unwrap());
+    dir
+}
+
+/// Which tokens begin and end a text, and what is noted.
+fn ends(dir: &Path) -> ([Option<u32>; 2], Vec<String>) {
+    let checkpoint = Checkpoint::open(dir).unwrap();
+    let Input::Tokens { bos, eos, .. } = brooklet_quantize::families::build(&checkpoint).unwrap().input else { panic!("no tokens") };
+    ([bos, eos], checkpoint.notes().unwrap())
+}
+
+/// Configs write a number below 0 or an empty list where there is no token, and lists where there are several, of which a file has one.
+#[test]
+fn ends_of_texts_are_found_and_those_left_out_are_told() {
+    let set = |value: Value| {
+        move |config: &mut serde_json::Map<String, Value>| {
+            config.insert("bos_token_id".to_owned(), value.clone());
+            config.insert("eos_token_id".to_owned(), value.clone());
+        }
+    };
+    let generation = "generation_config.json";
+    for none in [json!(null), json!(-1), json!([]), json!([-1])] {
+        assert_eq!(ends(beside("llama-tied", &set(none.clone()), &[]).path()), ([None; 2], vec![]), "{none}");
+        let dir = beside("llama-tied", &set(none), &[(generation, r#"{"eos_token_id": [1000000, 6, 5]}"#)]);
+        let (found, notes) = ends(dir.path());
+        assert_eq!(found, [None, Some(6)]);
+        assert!(notes.len() == 1 && notes[0].starts_with("token 6 ends a text") && notes[0].ends_with(": 5"), "{notes:?}");
+    }
+    for (config, beside_it, others) in [
+        (json!([5, 7]), "{}", ": 7"),
+        (json!(5), r#"{"eos_token_id": [6, 5, 9]}"#, ": 6, 9"),
+        (json!([5, 7]), r#"{"eos_token_id": 6}"#, ": 6, 7"),
+    ] {
+        let (found, notes) = ends(beside("llama-tied", &set(config), &[(generation, beside_it)]).path());
+        assert_eq!(found, [Some(5); 2]);
+        assert!(notes.len() == 1 && notes[0].ends_with(others), "{notes:?}");
+    }
+    let (found, notes) = ends(beside("llama-tied", &set(json!(5)), &[(generation, r#"{"eos_token_id": 5}"#)]).path());
+    assert_eq!((found, notes.len()), ([Some(5); 2], 0));
+    let (found, notes) = ends(beside("llama-tied", &set(json!(5)), &[(generation, "{")]).path());
+    assert_eq!(found, [Some(5); 2]);
+    assert!(notes.len() == 1 && notes[0].contains(generation), "{notes:?}");
+}
+
+/// What lies beside a model and is not read is told; a byte-order mark is no part of a config.
+#[test]
+fn what_is_not_read_is_told() {
+    let open = |more: &[(&str, &str)]| {
+        let dir = beside("llama-tied", &|_| {}, more);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        (checkpoint.unread_tokenizer().map(str::to_owned), checkpoint.notes().unwrap())
+    };
+    assert_eq!(open(&[]), (None, vec![]));
+    assert_eq!(open(&[("tokenizer.json", "{}"), ("vocab.json", "{}")]).0, None);
+    for name in ["tokenizer.model", "vocab.json"] {
+        assert!(open(&[(name, "{}")]).0.unwrap().contains(name));
+    }
+    let (_, notes) = open(&[("adapter_config.json", "{}")]);
+    assert!(notes.len() == 1 && notes[0].contains("adapters are not merged"), "{notes:?}");
+    let dir = beside("llama-tied", &|_| {}, &[]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(dir.path().join("missing"), dir.path().join("tokenizer.json")).unwrap();
+        assert!(Checkpoint::open(dir.path()).unwrap().unread_tokenizer().unwrap().contains("is a link"));
+        std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    }
+    let plain = file(dir.path()).unwrap();
+    let config = dir.path().join("config.json");
+    let text = std::fs::read(&config).unwrap();
+    std::fs::write(&config, [b"\xef\xbb\xbf", &text[..]].concat()).unwrap();
+    assert_eq!(plain, file(dir.path()).unwrap());
 }

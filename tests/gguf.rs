@@ -4,7 +4,9 @@
 
 use brooklet::kernels;
 use brooklet::kernels::quant::Format;
-use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat};
+use brooklet_quantize::graph::Input;
+use brooklet_quantize::{Cache, CacheFormat, Checkpoint, Recipe, StateFormat, families, quantize};
+use brooklet_tests::gguf_file::GgufFile;
 use brooklet_tests::{File, Sequence, fixtures, read_npy, stream};
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -108,4 +110,146 @@ fn outputs_match_the_reference() {
         println!("{name:24} {difference:.1e}");
         assert!(difference <= 2e-5, "{name}: {difference:e} of the largest logit");
     }
+}
+
+/// The Brooklet file of a GGUF file, or what is wrong with it.
+fn made(gguf: &[u8]) -> Result<Vec<u8>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let [from, to] = ["model.gguf", "model.brook"].map(|name| dir.path().join(name));
+    std::fs::write(&from, gguf).unwrap();
+    let made = Checkpoint::open(&from).and_then(|checkpoint| quantize(&checkpoint, &FLOAT, &to, &mut |_| {}));
+    made.map_err(|e| e.to_string())?;
+    Ok(std::fs::read(&to).unwrap())
+}
+
+fn refused(gguf: &[u8], parts: &[&str]) {
+    let message = made(gguf).unwrap_err();
+    for part in parts {
+        assert!(message.contains(part), "`{message}` does not say `{part}`");
+    }
+}
+
+/// Qwen's kind: biases of queries, keys and values, and none of the output, which is as one of zeros.
+#[test]
+fn biases_of_attention_count_one_by_one() {
+    let tokens = Sequence::Tokens(vec![0, 1, 2, 3, 1, 0]);
+    let outputs = |file: &GgufFile| stream(&File::new(&made(&file.bytes()).unwrap()).model(), kernels::detect(), &tokens, 64);
+    let mut file = GgufFile::llama();
+    let without = outputs(&file);
+    for (name, len) in [("q", 8), ("k", 4), ("v", 4)] {
+        file.add(&format!("blk.0.attn_{name}.bias"), &[len]);
+    }
+    let with = outputs(&file);
+    assert_ne!(without, with);
+    file.add("blk.0.attn_output.bias", &[8]);
+    file.tensor("blk.0.attn_output.bias").data.fill(0);
+    assert_eq!(outputs(&file), with);
+}
+
+/// A tensor that its architecture may have and this model's family does not ask for would be part of the model and not of its answers.
+#[test]
+fn tensors_without_a_place_in_the_model_are_refused() {
+    for (name, len) in [("attn_norm.bias", 8), ("ffn_gate.bias", 12), ("ffn_down.bias", 8), ("attn_q_norm.weight", 4), ("attn_v.bias", 4)] {
+        let mut file = GgufFile::llama();
+        let name = format!("blk.0.{name}");
+        file.add(&name, &[len]);
+        refused(&file.bytes(), &[&name, "no place in the model"]);
+    }
+    let mut file = GgufFile::llama();
+    file.add("token_embd_norm.weight", &[8]);
+    refused(&file.bytes(), &["output_norm.weight", "place of another tensor"]);
+}
+
+/// As llama.cpp has it: a factor alone is linear, older files have another key, and 0 is none.
+#[test]
+fn factors_of_positions_need_no_type() {
+    let file = |change: &dyn Fn(&mut GgufFile)| {
+        let mut file = GgufFile::llama();
+        change(&mut file);
+        made(&file.bytes()).unwrap()
+    };
+    let plain = file(&|_| {});
+    let linear = file(&|f| {
+        f.text("llama.rope.scaling.type", "linear");
+        f.number("llama.rope.scaling.factor", 4.0);
+    });
+    assert_ne!(plain, linear);
+    assert_eq!(linear, file(&|f| f.number("llama.rope.scaling.factor", 4.0)));
+    assert_eq!(linear, file(&|f| f.number("llama.rope.scale_linear", 4.0)));
+    assert_eq!(plain, file(&|f| f.number("llama.rope.scaling.factor", 0.0)));
+    assert_eq!(plain, file(&|f| f.forget("llama.rope.freq_base")));
+    let none = file(&|f| {
+        f.text("llama.rope.scaling.type", "none");
+        f.number("llama.rope.scaling.factor", 4.0);
+    });
+    assert_eq!(plain, none);
+}
+
+/// A fixture with other bytes of as many under metadata keys; a key that is another one is forgotten.
+fn fixture(name: &str, edits: &[(&str, &[u8])], forgotten: &[&str]) -> Vec<u8> {
+    let mut bytes = std::fs::read(fixtures().join(format!("gguf/{name}.gguf"))).unwrap();
+    let end_of = |bytes: &[u8], key: &str| {
+        let at = bytes.windows(key.len()).position(|w| w == key.as_bytes());
+        at.unwrap_or_else(|| panic!("no {key} in {name}")) + key.len()
+    };
+    for (key, value) in edits {
+        // Behind the key stands the value's type.
+        let at = end_of(&bytes, key) + 4;
+        bytes[at..at + value.len()].copy_from_slice(value);
+    }
+    for key in forgotten {
+        let at = end_of(&bytes, key);
+        bytes[at - 1] = b'_';
+    }
+    bytes
+}
+
+/// The same with one more whole number. What is added has a multiple of 32 bytes: the data must stay aligned.
+fn with_whole(mut bytes: Vec<u8>, key: &str, value: u32) -> Vec<u8> {
+    let entry =
+        |key: &str, kind: u32, value: &[u8]| [&(key.len() as u64).to_le_bytes(), key.as_bytes(), &kind.to_le_bytes(), value].concat();
+    let mut added = entry(key, 4, &value.to_le_bytes());
+    let filler = "x".repeat(31 - (added.len() + 21 + 31) % 32);
+    added.extend(entry("x", 8, &[&(filler.len() as u64).to_le_bytes(), filler.as_bytes()].concat()));
+    assert!(added.len().is_multiple_of(32));
+    let count = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 2;
+    bytes.splice(16..24, [&count.to_le_bytes()[..], &added].concat());
+    bytes
+}
+
+/// What the file says and the family cannot do is refused; what it does not say is llama.cpp's default, not the family's.
+#[test]
+fn metadata_counts_as_llama_cpp_reads_it() {
+    for (name, architecture) in [("lfm2", "lfm2"), ("lfm2-moe", "lfm2moe"), ("falcon-h1-plain", "falcon-h1")] {
+        let key = format!("{architecture}.rope.dimension_count");
+        refused(&with_whole(fixture(name, &[], &[]), &key, 4), &[&key, "only whole heads"]);
+        let key = format!("{architecture}.rope.freq_base");
+        let base = 10_000f32.to_le_bytes();
+        assert_eq!(made(&fixture(name, &[(&key, &base)], &[])).unwrap(), made(&fixture(name, &[], &[&key])).unwrap(), "{name}");
+    }
+    let key = "lfm2moe.expert_gating_func";
+    refused(&fixture("lfm2-moe", &[(key, &1u32.to_le_bytes())], &[]), &[key, "sigmoid"]);
+    let key = "nemotron_h_moe.expert_weights_scale";
+    let [none, one] = [0f32, 1.0].map(|factor| made(&fixture("nemotron-moe", &[(key, &factor.to_le_bytes())], &[])).unwrap());
+    assert_eq!(none, one);
+}
+
+/// What ends a turn ends a text too; where another token does already, it is told.
+#[test]
+fn ends_of_turns_are_ends() {
+    let ends = |change: &dyn Fn(&mut GgufFile)| {
+        let (mut file, dir) = (GgufFile::llama(), tempfile::tempdir().unwrap());
+        file.whole("tokenizer.ggml.eot_token_id", 2);
+        change(&mut file);
+        std::fs::write(dir.path().join("model.gguf"), file.bytes()).unwrap();
+        let checkpoint = Checkpoint::open(dir.path().join("model.gguf")).unwrap();
+        let Input::Tokens { eos, .. } = families::build(&checkpoint).unwrap().input else { panic!("no tokens") };
+        (eos, checkpoint.notes().unwrap())
+    };
+    let (end, notes) = ends(&|_| {});
+    assert_eq!(end, Some(3));
+    assert!(notes.len() == 1 && notes[0].ends_with(": 2"), "{notes:?}");
+    assert_eq!(ends(&|f| f.forget("tokenizer.ggml.eos_token_id")), (Some(2), vec![]));
+    assert_eq!(ends(&|f| f.whole("tokenizer.ggml.eot_token_id", 3)), (Some(3), vec![]));
+    assert_eq!(ends(&|f| f.whole("tokenizer.ggml.eot_token_id", 4000)), (Some(3), vec![]));
 }

@@ -28,7 +28,9 @@ impl Config {
             return Err(Error::invalid(path, "JSON", format!("has {file_bytes} bytes, expected {MAX_FILE_BYTES} at most")));
         }
         let text = std::fs::read(path).map_err(|e| Error::io(path, e))?;
-        match serde_json::from_slice(&quote_infinities(&text)) {
+        // Some editors put a byte-order mark first.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+        match serde_json::from_slice(&quote_infinities(text)) {
             Ok(value) => Self::new(path, value),
             Err(e) => Err(Error::invalid(path, "JSON", format!("cannot be read: {e}"))),
         }
@@ -159,8 +161,25 @@ impl Config {
 
     /// A token id, or the first of a list of them; may be left out.
     pub fn maybe_token(&self, key: &str) -> Result<Option<u32>, Error> {
-        let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
-        self.get(key, "a token id or a list of them", |v| id(v).or_else(|| v.as_array()?.first().and_then(id)))
+        Ok(self.tokens(key)?.first().copied())
+    }
+
+    /// Token ids, one or a list. Many configs write a number below 0 where there is no token.
+    pub fn tokens(&self, key: &str) -> Result<Vec<u32>, Error> {
+        let id = |v: &Value| match v.as_i64() {
+            Some(n) if n < 0 => Some(None),
+            _ => v.as_u64().and_then(|n| u32::try_from(n).ok()).map(Some),
+        };
+        let found: Option<Vec<Option<u32>>> = self.get(key, "a token id or a list of them", |v| match v.as_array() {
+            Some(list) => list.iter().map(id).collect(),
+            None => Some(vec![id(v)?]),
+        })?;
+        Ok(found.into_iter().flatten().flatten().collect())
+    }
+
+    /// Sets a key.
+    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.object.insert(key.to_owned(), value.into());
     }
 
     /// A nested object.

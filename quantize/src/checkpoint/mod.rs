@@ -1,5 +1,6 @@
 //! Checkpoints as they are on disk: names and numbers in, no judgement.
 
+mod beside;
 mod config;
 mod gguf;
 mod random;
@@ -7,6 +8,7 @@ mod safetensors;
 
 pub use config::Config;
 
+use self::beside::Beside;
 use self::gguf::{GgufModel, Part, are_of_one_model};
 use self::safetensors::Shard;
 use crate::error::Error;
@@ -25,6 +27,12 @@ pub struct Checkpoint {
     /// `config.json`, or what a GGUF file says in its place.
     pub config: Config,
     tensors: Tensors,
+    /// Names that were asked for, as the files have them.
+    asked: Mutex<BTreeSet<String>>,
+    /// Whether it is a model without its head, whose names lack the prefix that they have beside one.
+    is_base: bool,
+    /// What lies beside `config.json`.
+    beside: Beside,
     /// `tokenizer.json`, where it is not in `tensors`.
     tokenizer: Option<PathBuf>,
     /// What the model is called, where its place does not say.
@@ -34,12 +42,16 @@ pub struct Checkpoint {
 /// Where the tensors are.
 #[derive(Debug)]
 enum Tensors {
-    /// In safetensors files; tensor name to the file's number. And the names that were asked for.
-    Shards(Vec<Shard>, BTreeMap<String, usize>, Mutex<BTreeSet<String>>),
+    /// In safetensors files; tensor name to the file's number.
+    Shards(Vec<Shard>, BTreeMap<String, usize>),
     Gguf(Box<GgufModel>),
     /// Nowhere: every tensor that is asked for exists, with random numbers.
     Random,
 }
+
+/// Before the names of a model that has a head beside it, and the embedding behind them.
+const PREFIXES: [&str; 2] = ["model.", "backbone."];
+const EMBEDDINGS: [&str; 4] = ["embed_tokens.weight", "embeddings.weight", "embedding.weight", "language_model.embed_tokens.weight"];
 
 /// A tensor's numbers, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +77,11 @@ impl Checkpoint {
         if let Some(file) = the_gguf_file(&path)? {
             return Self::open_gguf(&file, tokenizer);
         }
-        let config = Config::open(&path.join("config.json"))?;
+        let mut config = Config::open(&path.join("config.json"))?;
+        let beside = Beside::of(&path, &config);
+        if let Some(&end) = beside.ends.first().filter(|_| ends(&config, &[END]).is_empty()) {
+            config.set(END, end);
+        }
         let mut shards = Vec::new();
         let mut index = BTreeMap::new();
         for path in shard_paths(&path)? {
@@ -78,7 +94,10 @@ impl Checkpoint {
             }
             shards.push(shard);
         }
-        Ok(Checkpoint { path, config, tensors: Tensors::Shards(shards, index, Mutex::default()), tokenizer, name: None })
+        // transformers saves a model without its head so, and reads it as one whose head is the embedding.
+        let is_base = EMBEDDINGS.iter().any(|name| index.contains_key(*name))
+            && !index.keys().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+        Ok(Checkpoint { tokenizer, is_base, beside, ..Self::new(path, config, Tensors::Shards(shards, index)) })
     }
 
     /// Opens a checkpoint whose place does not tell its name.
@@ -88,12 +107,17 @@ impl Checkpoint {
 
     fn open_gguf(path: &Path, tokenizer: Option<PathBuf>) -> Result<Self, Error> {
         let (model, config) = GgufModel::open(path)?;
-        Ok(Checkpoint { path: path.to_owned(), config, tensors: Tensors::Gguf(Box::new(model)), tokenizer, name: None })
+        Ok(Checkpoint { tokenizer, ..Self::new(path.to_owned(), config, Tensors::Gguf(Box::new(model))) })
+    }
+
+    fn new(path: PathBuf, config: Config, tensors: Tensors) -> Self {
+        let beside = Beside::default();
+        Checkpoint { path, config, tensors, asked: Mutex::default(), is_base: false, beside, tokenizer: None, name: None }
     }
 
     /// Random weights under `config`: every tensor has the sizes that it is asked for with.
     pub(crate) fn random(config: Config) -> Self {
-        Checkpoint { path: config.path().to_owned(), config, tensors: Tensors::Random, tokenizer: None, name: None }
+        Self::new(config.path().to_owned(), config, Tensors::Random)
     }
 
     /// The directory, or the GGUF file.
@@ -105,7 +129,10 @@ impl Checkpoint {
     pub(crate) fn files(&self) -> Box<dyn Iterator<Item = &Path> + '_> {
         let (config, tokenizer) = (self.config.path(), self.tokenizer.as_deref());
         match &self.tensors {
-            Tensors::Shards(shards, ..) => Box::new(shards.iter().map(Shard::path).chain([config]).chain(tokenizer)),
+            Tensors::Shards(shards, _) => {
+                let beside = tokenizer.into_iter().chain(self.beside.generation.as_deref());
+                Box::new(shards.iter().map(Shard::path).chain([config]).chain(beside))
+            }
             Tensors::Gguf(model) => Box::new(model.paths().chain(tokenizer)),
             Tensors::Random => Box::new(std::iter::empty()),
         }
@@ -124,10 +151,17 @@ impl Checkpoint {
         Some(name?.to_string_lossy().into_owned())
     }
 
+    /// What the files call the tensor `name`.
+    fn stored<'n>(&self, name: &'n str) -> &'n str {
+        let without = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).filter(|_| self.is_base);
+        without.unwrap_or(name)
+    }
+
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
+        let name = self.stored(name);
         match &self.tensors {
-            Tensors::Shards(_, index, _) => index.contains_key(name),
+            Tensors::Shards(_, index) => index.contains_key(name),
             Tensors::Gguf(model) => model.has(name),
             Tensors::Random => false,
         }
@@ -136,31 +170,37 @@ impl Checkpoint {
     /// Names of all tensors, as their family has them.
     pub fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         match &self.tensors {
-            Tensors::Shards(_, index, _) => Box::new(index.keys().map(String::as_str)),
+            Tensors::Shards(_, index) => Box::new(index.keys().map(String::as_str)),
             Tensors::Gguf(model) => Box::new(model.names()),
             Tensors::Random => Box::new(std::iter::empty()),
         }
     }
 
-    /// An error if there is no tensor of this name.
+    /// An error if there is no tensor of this name, which from now on was asked for.
     fn expect_name(&self, name: &str) -> Result<(), Error> {
         if self.has(name) {
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(self.stored(name).to_owned());
             return Ok(());
         }
-        let problem = match self.closest(name) {
-            Some(near) => format!("is missing (the nearest name is `{near}`); is this the whole checkpoint, with all its shards?"),
-            None => "is missing; is this the whole checkpoint, with all its shards?".to_owned(),
+        let near = self.closest(name).map(|near| format!(" (the nearest name is `{near}`)")).unwrap_or_default();
+        let remedy = self.packed().unwrap_or_else(|| "is this the whole checkpoint, with all its shards?".to_owned());
+        Err(Error::invalid(&self.path, format!("tensor `{name}`"), format!("is missing{near}; {remedy}")))
+    }
+
+    /// What to do where weights are not as they should be and the config says that others have packed them.
+    fn packed(&self) -> Option<String> {
+        let packing = self.config.value("quantization_config")?;
+        let method = match packing.get("quant_method").and_then(|method| method.as_str()) {
+            Some(method) => format!(" \"{method}\""),
+            None => String::new(),
         };
-        Err(Error::invalid(&self.path, format!("tensor `{name}`"), problem))
+        Some(format!("config.json has a quantization_config{method}: the weights are packed; give the original checkpoint of floats"))
     }
 
     fn shard(&self, name: &str) -> Result<&Shard, Error> {
         self.expect_name(name)?;
         let shard = match &self.tensors {
-            Tensors::Shards(shards, index, asked) => {
-                asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
-                index.get(name).and_then(|&i| shards.get(i))
-            }
+            Tensors::Shards(shards, index) => index.get(self.stored(name)).and_then(|&i| shards.get(i)),
             _ => None,
         };
         shard.ok_or_else(|| Error::invalid(&self.path, format!("tensor `{name}`"), "is in no safetensors file"))
@@ -177,7 +217,7 @@ impl Checkpoint {
         self.expect_name(name)?;
         match &self.tensors {
             Tensors::Gguf(model) => model.shape(name),
-            _ => self.shard(name)?.shape(name),
+            _ => self.shard(name)?.shape(self.stored(name)),
         }
     }
 
@@ -198,7 +238,7 @@ impl Checkpoint {
     /// Tensor `name`, which must be one whole number that is not negative.
     pub fn whole_number(&self, name: &str) -> Result<u64, Error> {
         let shard = self.shard(name)?;
-        shard.whole_number(name)?.ok_or_else(|| {
+        shard.whole_number(self.stored(name))?.ok_or_else(|| {
             Error::invalid(shard.path(), format!("tensor `{name}`"), "is not one whole number of type I64 or I32, zero or above")
         })
     }
@@ -219,7 +259,8 @@ impl Checkpoint {
                 Error::invalid(model.path(), model.thing(name), format!("{shapes}; metadata and weights do not belong together"))
             }
             _ => {
-                let problem = format!("{shapes}; config.json and weights do not belong together");
+                let remedy = self.packed().unwrap_or_else(|| "config.json and weights do not belong together".to_owned());
+                let problem = format!("{shapes}; {remedy}");
                 Error::invalid(self.shard(name)?.path(), format!("tensor `{name}`"), problem)
             }
         })
@@ -228,7 +269,7 @@ impl Checkpoint {
     fn read(&self, name: &str, shape: &[usize], range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
         self.expect(name, shape)?;
         match &self.tensors {
-            Tensors::Shards(..) => self.shard(name)?.read(name, range),
+            Tensors::Shards(_, _) => self.shard(name)?.read(self.stored(name), range, self.packed()),
             Tensors::Gguf(model) => model.read(name, range),
             Tensors::Random => {
                 let all = random_numbers(name, shape);
@@ -252,20 +293,64 @@ impl Checkpoint {
     /// Tensors that a model was not asked for when it was built, in safetensors files: a config that hides a part of its model is the usual
     /// reason. Copies of what layers share, fixed tables and what guesses further tokens or sees are not meant.
     pub fn left_behind(&self) -> Vec<&str> {
-        let Tensors::Shards(_, index, asked) = &self.tensors else { return Vec::new() };
-        let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Tensors::Shards(_, index) = &self.tensors else { return Vec::new() };
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_usual =
             |name: &str| ["rotary_emb.", "shared_transf", "mtp.", "visual.", "lm_head.weight"].iter().any(|part| name.contains(part));
         index.keys().map(String::as_str).filter(|name| !asked.contains(*name) && !is_usual(name)).collect()
     }
 
-    /// What the user should know about the checkpoint, a sentence each.
-    pub fn notes(&self) -> Result<Vec<String>, Error> {
-        match (&self.tokenizer, &self.tensors) {
-            (None, Tensors::Gguf(model)) => Ok(model.tokenizer()?.1),
-            _ => Ok(Vec::new()),
+    /// Refuses a GGUF file with a tensor that the model was not asked for when it was built. Nothing in such a file hides a part of the model,
+    /// as a config may: the answers would be others.
+    pub(crate) fn refuse_left_behind(&self) -> Result<(), Error> {
+        let Tensors::Gguf(model) = &self.tensors else { return Ok(()) };
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        match model.names().find(|name| !asked.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                let problem = "has no place in the model as its family builds it, and without it the answers would be wrong; give the model's \
+                               safetensors instead";
+                Err(Error::invalid(model.path(), model.thing(name), problem))
+            }
         }
     }
+
+    /// What the user should know about the checkpoint, a sentence each.
+    pub fn notes(&self) -> Result<Vec<String>, Error> {
+        let mut notes = match (&self.tokenizer, &self.tensors) {
+            (None, Tensors::Gguf(model)) => model.tokenizer()?.1,
+            _ => self.beside.notes.clone(),
+        };
+        notes.extend(self.other_ends());
+        Ok(notes)
+    }
+
+    /// What is said of tokens that end a text beside the one that the file has room for.
+    fn other_ends(&self) -> Option<String> {
+        let end = *ends(&self.config, &[END]).first()?;
+        let all = ends(&self.config, &[END, "eot_token_id"]);
+        let others: BTreeSet<u32> = all.into_iter().chain(self.beside.ends.iter().copied()).filter(|&id| id != end).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let others: Vec<String> = others.into_iter().map(|id| id.to_string()).collect();
+        Some(format!("token {end} ends a text; others that do for this model will not, since a file has one: {}", others.join(", ")))
+    }
+
+    /// Why a model without `tokenizer.json` has none, if its folder has a tokenizer that is not read.
+    pub fn unread_tokenizer(&self) -> Option<&str> {
+        self.beside.unread_tokenizer.as_deref()
+    }
+}
+
+/// The config's key for the tokens that end a text.
+const END: &str = "eos_token_id";
+
+/// Token ids under the config's keys; none where these are no ids, which building the model tells.
+fn ends(config: &Config, keys: &[&str]) -> Vec<u32> {
+    let nested = config.maybe_object("text_config").ok().flatten();
+    let configs = [Some(config), nested.as_ref()].into_iter().flatten();
+    configs.flat_map(|config| keys.iter().flat_map(|key| config.tokens(key).unwrap_or_default())).collect()
 }
 
 /// The GGUF file of a directory that has no safetensors.

@@ -70,8 +70,9 @@ impl Shard {
         })
     }
 
-    /// The tensor's numbers, or those in `range` alone; refuses types that are no floats, and numbers that are not finite.
-    pub(super) fn read(&self, name: &str, range: Option<Range<usize>>) -> Result<Vec<f32>, Error> {
+    /// The tensor's numbers, or those in `range` alone; refuses types that are no floats, for which `remedy` says what to do, and numbers that
+    /// are not finite.
+    pub(super) fn read(&self, name: &str, range: Option<Range<usize>>, remedy: Option<String>) -> Result<Vec<f32>, Error> {
         let (info, bytes) = self.view(name)?;
         let start = range.as_ref().map_or(0, |r| r.start);
         let bytes = match range {
@@ -87,7 +88,8 @@ impl Shard {
             Dtype::BF16 => bytes.as_chunks::<2>().0.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32()).collect(),
             Dtype::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
             other => {
-                let problem = format!("has type {other:?}; only F64, F32, F16 and BF16 are read (already quantized checkpoints are not)");
+                let remedy = remedy.unwrap_or_else(|| "already quantized checkpoints are not".to_owned());
+                let problem = format!("has type {other:?}; only F64, F32, F16 and BF16 are read ({remedy})");
                 return Err(Error::invalid(&self.path, format!("tensor `{name}`"), problem));
             }
         };

@@ -82,6 +82,13 @@ impl SelfAttention {
         Ok(self)
     }
 
+    /// The same with the biases that the config has: the output's too, where it does not say otherwise.
+    pub(super) fn with_biases(mut self, config: &Config) -> Result<Self, Error> {
+        self.bias = config.flag_or("attention_bias", false)?;
+        self.out_bias = config.flag_or("attention_out_bias", self.bias)?;
+        Ok(self)
+    }
+
     /// The same with the rotary angles that the config describes, of the first `dims` dimensions of a head. To be called when scale and norms
     /// are set: some scalings of the angles have a factor for the scores of what is rotated.
     pub(super) fn with_rotary(mut self, g: &mut Graph<'_>, config: &Config, dims: usize, default_theta: f64) -> Result<Self, Error> {

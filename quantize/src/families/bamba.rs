@@ -58,6 +58,5 @@ fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfA
     // transformers writes a half over a factor at the top.
     let dims = nested_rotary_dims(config, shape.head_dim, 0.5)?;
     config.refuse_unless("attn_rotary_emb", &json!(dims))?;
-    let bias = config.flag_or("attention_bias", false)?;
-    SelfAttention { bias, out_bias: bias, ..shape }.with_rotary(g, config, dims, 10_000.0)
+    shape.with_biases(config)?.with_rotary(g, config, dims, 10_000.0)
 }

@@ -33,9 +33,8 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let mlp = GatedMlp { bias: config.flag_or("mlp_bias", false)?, ..GatedMlp::llama(config.size("intermediate_size")?) };
     let mut g = text_graph(checkpoint, vocab)?;
     let shape = SelfAttention::new(config, d_model, Some(8))?;
-    let bias = config.flag_or("attention_bias", false)?;
     let head_dim = shape.head_dim;
-    let attention = SelfAttention { bias, out_bias: bias, ..shape }.with_rotary(&mut g, config, head_dim, 10_000.0)?;
+    let attention = shape.with_biases(config)?.with_rotary(&mut g, config, head_dim, 10_000.0)?;
     // There is a factor for every row: the rows first.
     checkpoint.expect("model.layers.0.mamba.in_proj.weight", &[mixer.rows().iter().sum(), d_model])?;
     let factors = BranchFactors::new(config, &mixer)?;

@@ -114,9 +114,8 @@ pub(super) fn mamba(config: &Config, d_inner: usize, eps: f32) -> Result<Mamba2,
 
 fn attention(g: &mut Graph<'_>, config: &Config, d_model: usize) -> Result<SelfAttention, Error> {
     let shape = SelfAttention::new(config, d_model, None)?;
-    let bias = config.flag_or("attention_bias", false)?;
     let (scale, head_dim) = (config.number_or("attention_multiplier", 1.0)? as f32, shape.head_dim);
-    let attention = SelfAttention { scale, bias, out_bias: bias, ..shape };
+    let attention = SelfAttention { scale, ..shape.with_biases(config)? };
     match config.maybe_text("position_embedding_type")? {
         None | Some("nope") => Ok(attention),
         Some("rope") => attention.with_rotary(g, config, head_dim, 10_000.0),

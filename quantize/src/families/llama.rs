@@ -15,9 +15,8 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
     let mut g = text_graph(checkpoint, vocab)?;
     let shape = SelfAttention::new(config, d_model, None)?;
-    let bias = config.flag_or("attention_bias", false)?;
     let head_dim = shape.head_dim;
-    let attention = SelfAttention { bias, out_bias: bias, ..shape }.with_rotary(&mut g, config, head_dim, 10_000.0)?;
+    let attention = shape.with_biases(config)?.with_rotary(&mut g, config, head_dim, 10_000.0)?;
     let mlp = GatedMlp {
         f: activation(config, "hidden_act", Activation::Silu)?,
         bias: config.flag_or("mlp_bias", false)?,

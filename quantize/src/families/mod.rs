@@ -92,7 +92,9 @@ pub fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
         let known: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
         return Err(config.error("model_type", format!("is \"{model_type}\"; supported are {}", known.join(", "))));
     };
-    build(checkpoint)
+    let graph = build(checkpoint)?;
+    checkpoint.refuse_left_behind()?;
+    Ok(graph)
 }
 
 /// The tensors of one layer or block, by the names under a prefix.

@@ -15,6 +15,7 @@ const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS: &str = "model.safetensors";
 const TOKENIZER: &str = "tokenizer.json";
+const GENERATION: &str = "generation_config.json";
 /// Config, index and tokenizer; weights may have any size.
 const MAX_JSON_BYTES: u64 = 256 << 20;
 /// Interrupted this often in a row without a byte in between, a download gives up.
@@ -148,7 +149,7 @@ impl Hub {
         Ok(commit.to_owned())
     }
 
-    /// Makes `folder` whole: config, tokenizer if there is one, weights in one file or as many as their index names.
+    /// Makes `folder` whole: config, tokenizer and ends of texts if there are any, weights in one file or as many as their index names.
     fn fetch_model(&self, name: &Name<'_>, commit: &str, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
         let fetch = |file: &str, most_bytes| self.fetch_file(name, commit, folder, file, most_bytes);
@@ -158,6 +159,7 @@ impl Hub {
             return Err(missing(CONFIG));
         }
         fetch(TOKENIZER, MAX_JSON_BYTES)?;
+        fetch(GENERATION, MAX_JSON_BYTES)?;
         match fetch(INDEX, MAX_JSON_BYTES)? {
             Fetched::Missing => {
                 if let Fetched::Missing = fetch(WEIGHTS, u64::MAX)? {

@@ -158,7 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let mut graph = families::build(&checkpoint).map_err(plainly)?;
     note_left_behind(&checkpoint)?;
-    note_unusable_tokenizer(&graph)?;
+    note_unusable_tokenizer(&graph, &checkpoint)?;
     note_unused(args, how.method)?;
     let wishes = |calibration| allocate::Wishes { how, resume: args.resume, cache: args.cache, state: args.state, calibration };
     if args.budget.is_given() {
@@ -245,9 +245,14 @@ fn is_page(path: &Path) -> bool {
 }
 
 /// Says what commands that take text would say of the file.
-fn note_unusable_tokenizer(graph: &Graph<'_>) -> Result<()> {
+fn note_unusable_tokenizer(graph: &Graph<'_>, checkpoint: &Checkpoint) -> Result<()> {
     let Input::Tokens { vocab, bos, eos } = graph.input else { return Ok(()) };
     match TextCodec::new(graph.tokenizer.as_deref(), vocab, bos, eos, &graph.card.name) {
+        Ok(_) if graph.tokenizer.is_none() && checkpoint.unread_tokenizer().is_some() => Ok(writeln!(
+            io::stderr(),
+            "note: {}: the file takes each byte of a text as a token",
+            checkpoint.unread_tokenizer().unwrap_or_default()
+        )?),
         // Bytes and a few tokens more are a vocabulary of bytes.
         Ok(_) if graph.tokenizer.is_none() && vocab > MOST_BYTES => Ok(writeln!(
             io::stderr(),

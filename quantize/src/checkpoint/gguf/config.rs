@@ -11,6 +11,8 @@ const MAX_TEXT_BYTES: usize = 4096;
 const MAX_ITEMS: usize = 65_536;
 /// Most heads; sizes of heads are the family's to check.
 const MAX_HEADS: usize = 1 << 24;
+/// llama.cpp's number of the sigmoid among the ways to score experts.
+const SIGMOID: usize = 2;
 
 /// A config in the making.
 pub(super) struct Draft<'g> {
@@ -170,10 +172,10 @@ impl Draft<'_> {
             "jamba" => self.jamba(count)?,
             "granitemoehybrid" => self.granite(count, heads[0])?,
             "bamba" => self.bamba(count)?,
-            "falcon_h1" => self.falcon_h1(count)?,
+            "falcon_h1" => self.falcon_h1(count, heads[0])?,
             "nemotron_h" => self.nemotron(count)?,
-            "lfm2" | "lfm2_moe" => self.lfm2(count)?,
-            _ => self.llama(count)?,
+            "lfm2" | "lfm2_moe" => self.lfm2(count, heads[0])?,
+            _ => self.llama(count, heads[0])?,
         }
         let config = Config::made(self.gguf.path(), self.object, self.origins);
         Ok(Made { config, model_type, layers, heads })
@@ -228,6 +230,11 @@ impl Draft<'_> {
                 self.say(key, id);
             }
         }
+        // What ends a turn ends a text too.
+        if let Some(id) = self.gguf.whole("tokenizer.ggml.eot_token_id", u32::MAX as usize)?.filter(|&id| id < rows) {
+            let key = if self.object.contains_key("eos_token_id") { "eot_token_id" } else { "eos_token_id" };
+            self.say(key, id);
+        }
         Ok(())
     }
 
@@ -260,7 +267,10 @@ impl Draft<'_> {
         if self.gguf.number(&self.key("attention.sliding_window"))?.is_some_and(|w| w > 0.0) {
             return Err(self.error("attention.sliding_window", "is set; models with sliding windows are not read from GGUF"));
         }
-        self.say("attention_bias", self.has_beside(layers, "attn_output.weight", "attn_output.bias"));
+        // Qwen's kind has biases of queries, keys and values, and none of the output.
+        let pairs = [("attn_q.weight", "attn_q.bias"), ("attn_qkv.weight", "attn_qkv.bias")];
+        self.say("attention_bias", pairs.iter().any(|(weight, bias)| self.has_beside(layers, weight, bias)));
+        self.say("attention_out_bias", self.has_beside(layers, "attn_output.weight", "attn_output.bias"));
         self.rotary()?;
         Ok([heads, kv_heads])
     }
@@ -288,18 +298,30 @@ impl Draft<'_> {
 
     /// Rotary angles: their base, and what they are divided by.
     fn rotary(&mut self) -> Result<(), Error> {
-        self.copy("rope_theta", "rope.freq_base")?;
+        match self.gguf.value(&self.key("rope.freq_base")) {
+            Some(_) => self.copy("rope_theta", "rope.freq_base")?,
+            // llama.cpp's default, whatever the family's is.
+            None => self.set("rope_theta", 10_000.0, "rope.freq_base"),
+        }
         let mut divisors = match self.gguf.tensor("rope_freqs.weight") {
             Some(tensor) => Some(super::numbers_of(self.gguf, tensor)?),
             None => None,
         };
         let kind = self.gguf.text(&self.key("rope.scaling.type"))?.map(str::to_owned);
+        // The second is the key of older files.
+        let ends = ["rope.scaling.factor", "rope.scale_linear"];
+        let factor_end = ends.into_iter().find(|end| self.gguf.value(&self.key(end)).is_some()).unwrap_or(ends[0]);
         match kind.as_deref() {
-            None | Some("none") => {}
-            Some("linear") => {
-                let factor = self.gguf.number(&self.key("rope.scaling.factor"))?.unwrap_or(1.0) as f32;
+            Some("none") => {}
+            // A factor alone is a linear one.
+            None | Some("linear") => {
+                let factor = match self.gguf.number(&self.key(factor_end))?.unwrap_or(0.0) as f32 {
+                    0.0 => 1.0,
+                    factor => factor,
+                };
                 match &mut divisors {
                     Some(divisors) => divisors.iter_mut().for_each(|d| *d *= factor),
+                    None if factor == 1.0 => {}
                     None => divisors = Some(vec![factor]),
                 }
             }
@@ -308,18 +330,18 @@ impl Draft<'_> {
         if let Some(divisors) = divisors {
             let divisors: Vec<f64> = divisors.into_iter().map(decimal).collect();
             self.object.insert("rope_scaling".to_owned(), json!({ "rope_type": "divided", "divisors": divisors }));
-            self.origins.insert("rope_scaling.divisors".to_owned(), self.key("rope.scaling.factor"));
+            self.origins.insert("rope_scaling.divisors".to_owned(), self.key(factor_end));
         }
         Ok(())
     }
 
-    /// Refuses a rotation of less than a whole head.
-    fn rotates_whole_heads(&self) -> Result<(), Error> {
+    /// Refuses a rotation of less than a whole head, of `heads` that share the model's width if the file does not say how large they are.
+    fn rotates_whole_heads(&self, heads: usize) -> Result<(), Error> {
         let end = "rope.dimension_count";
         let Some(dims) = self.gguf.whole(&self.key(end), MAX_HEADS)? else { return Ok(()) };
         let head_dim = match self.gguf.whole(&self.key("attention.key_length"), MAX_HEADS)? {
             Some(head_dim) => head_dim,
-            None => self.size("embedding_length")? / self.size("attention.head_count")?,
+            None => self.size("embedding_length")? / heads.max(1),
         };
         if dims == head_dim {
             Ok(())
@@ -453,7 +475,7 @@ impl Draft<'_> {
         let is_hybrid = self.architecture == "granitehybrid";
         let is_rotated = self.gguf.flag(&self.key("rope.scaling.finetuned"))?.unwrap_or(true) && !is_hybrid;
         if is_rotated {
-            self.rotates_whole_heads()?;
+            self.rotates_whole_heads(heads)?;
         }
         self.say("position_embedding_type", if is_rotated { "rope" } else { "nope" });
         self.set("layer_types", kinds, "attention.head_count_kv");
@@ -498,7 +520,8 @@ impl Draft<'_> {
     }
 
     /// The multipliers are in the weights.
-    fn falcon_h1(&mut self, layers: usize) -> Result<(), Error> {
+    fn falcon_h1(&mut self, layers: usize, heads: usize) -> Result<(), Error> {
+        self.rotates_whole_heads(heads)?;
         self.need("rms_norm_eps", "attention.layer_norm_rms_epsilon")?;
         self.copy("intermediate_size", "feed_forward_length")?;
         self.hybrid_mamba2(layers)?;
@@ -549,8 +572,12 @@ impl Draft<'_> {
             self.copy("moe_shared_expert_intermediate_size", "expert_shared_feed_forward_length")?;
             self.copy("n_group", "expert_group_count")?;
             self.copy("topk_group", "expert_group_used_count")?;
-            self.copy("norm_topk_prob", "expert_weights_norm")?;
-            self.copy("routed_scaling_factor", "expert_weights_scale")?;
+            match self.gguf.value(&self.key("expert_weights_norm")) {
+                Some(_) => self.copy("norm_topk_prob", "expert_weights_norm")?,
+                // llama.cpp's default; the family's is the other one.
+                None => self.set("norm_topk_prob", false, "expert_weights_norm"),
+            }
+            self.experts_factor()?;
             self.copy("moe_latent_size", "moe_latent_size")?;
         }
         self.set("hybrid_override_pattern", pattern, "attention.head_count_kv");
@@ -560,11 +587,24 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn lfm2(&mut self, layers: usize) -> Result<(), Error> {
+    /// The factor of the experts' sum; llama.cpp takes 0 for one that is left out.
+    fn experts_factor(&mut self) -> Result<(), Error> {
+        let end = "expert_weights_scale";
+        match self.gguf.number(&self.key(end))? {
+            Some(factor) if factor != 0.0 => self.copy("routed_scaling_factor", end)?,
+            _ => self.set("routed_scaling_factor", 1.0, end),
+        }
+        Ok(())
+    }
+
+    fn lfm2(&mut self, layers: usize, heads: usize) -> Result<(), Error> {
         self.need("norm_eps", "attention.layer_norm_rms_epsilon")?;
         self.need("conv_L_cache", "shortconv.l_cache")?;
         self.say("conv_bias", self.has_beside(layers, "shortconv.conv.weight", "shortconv.conv.bias"));
         let attends = self.attending(layers);
+        if attends.contains(&true) {
+            self.rotates_whole_heads(heads)?;
+        }
         let kinds: Vec<&str> = attends.into_iter().map(|is| if is { "full_attention" } else { "conv" }).collect();
         self.set("layer_types", kinds, "attention.head_count_kv");
         if self.architecture == "lfm2moe" {
@@ -573,20 +613,24 @@ impl Draft<'_> {
             self.copy("num_experts_per_tok", "expert_used_count")?;
             self.copy("moe_intermediate_size", "expert_feed_forward_length")?;
             self.say("use_expert_bias", self.has_beside(layers, "ffn_gate_inp.weight", "exp_probs_b.bias"));
-            self.copy("routed_scaling_factor", "expert_weights_scale")?;
+            self.experts_factor()?;
             // llama.cpp always does.
             self.say("norm_topk_prob", true);
+            let end = "expert_gating_func";
+            if let Some(gating) = self.gguf.whole(&self.key(end), u32::MAX as usize)?.filter(|&gating| gating != SIGMOID) {
+                return Err(self.error(end, format!("is {gating}; only {SIGMOID}, the sigmoid, is supported for this architecture")));
+            }
         }
         Ok(())
     }
 
-    fn llama(&mut self, layers: usize) -> Result<(), Error> {
+    fn llama(&mut self, layers: usize, heads: usize) -> Result<(), Error> {
         if self.with(layers, "ffn_gate_inp.weight").contains(&true) {
             return Err(self.error("expert_count", "says that layers have experts; only dense models of this architecture are read"));
         }
         self.need("rms_norm_eps", "attention.layer_norm_rms_epsilon")?;
         self.copy("intermediate_size", "feed_forward_length")?;
-        self.rotates_whole_heads()?;
+        self.rotates_whole_heads(heads)?;
         self.say("mlp_bias", self.has_beside(layers, "ffn_up.weight", "ffn_up.bias"));
         Ok(())
     }

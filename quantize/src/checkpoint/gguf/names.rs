@@ -163,7 +163,7 @@ pub(super) fn style(model_type: &str) -> Style {
 pub(super) fn entries(gguf: &Gguf, style: &Style, layers: [usize; 2], heads: [usize; 2]) -> Result<BTreeMap<String, Entry>, Error> {
     let [layers, guessing] = layers;
     let [heads, kv_heads] = heads;
-    let mut names = Names { gguf, style, heads, kv_heads, entries: BTreeMap::new(), used: HashSet::new() };
+    let mut names = Names { gguf, style, heads, kv_heads, entries: BTreeMap::new(), used: HashSet::new(), second: None };
     names.same("token_embd.weight", style.embedding);
     names.same("output.weight", "lm_head.weight");
     // LFM2 has its final norm under the first name, and newer files of it under the second.
@@ -184,6 +184,8 @@ struct Names<'g> {
     entries: BTreeMap<String, Entry>,
     /// Numbers of the tensors that are part of an entry.
     used: HashSet<usize>,
+    /// A tensor whose place another one had before.
+    second: Option<usize>,
 }
 
 impl Names<'_> {
@@ -197,7 +199,10 @@ impl Names<'_> {
 
     fn put(&mut self, to: String, shape: Vec<usize>, pieces: Vec<Piece>, change: Change) {
         self.used.extend(pieces.iter().map(|piece| piece.tensor));
-        self.entries.insert(to, Entry { shape, pieces, change });
+        let first = pieces.first().map(|piece| piece.tensor);
+        if self.entries.insert(to, Entry { shape, pieces, change }).is_some() {
+            self.second = self.second.or(first);
+        }
     }
 
     fn whole(&self, tensor: usize) -> Piece {
@@ -406,6 +411,9 @@ impl Names<'_> {
 
     /// A tensor that nothing asks for would be part of the model and not of the answer.
     fn refuse_others(&self, left: Range<usize>) -> Result<(), Error> {
+        if let Some(second) = self.second {
+            return Err(self.error(second, "has the place of another tensor in the model; one of them would be left out"));
+        }
         for (i, tensor) in self.gguf.tensors().iter().enumerate() {
             let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
             let is_left = layer.is_some_and(|layer| left.contains(&layer));
