@@ -71,6 +71,8 @@ fn broken_configs() {
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": \"wide\"", &["config.json", "`hidden_size`", "\"wide\"", "whole number"]),
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": 0", &["config.json", "`hidden_size`", "0"]),
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": -3", &["config.json", "`hidden_size`", "-3"]),
+        ("mamba-a", "\"eos_token_id\": 0", "\"eos_token_id\": 97", &["config.json", "`eos_token_id`", "97 tokens"]),
+        ("sensor-mamba2-last", "\"rate_hz\": 50.0", "\"rate_hz\": 1e300", &["config.json", "`rate_hz`", "above 0"]),
         ("mamba2-g2", "\"n_groups\": 2", "\"n_groups\": 4", &["n_groups", "4", "6 heads"]),
         ("mamba2-g2", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", &["config.json", "`hidden_act`", "gelu", "silu"]),
         ("mamba2-g2", "\"hidden_size\": 24", "\"hidden_size\": 32", &["tensor", "shape", "do not belong together"]),

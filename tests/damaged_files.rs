@@ -148,6 +148,35 @@ fn headers_with_forged_checksums_never_panic() {
     }
 }
 
+/// What a header says of its inputs: a rate that is none, and tokens that are none.
+#[test]
+fn forged_rates_and_tokens_are_refused() {
+    let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|w| w == what);
+    let mut refused = 0;
+    for dir in family_fixtures().into_iter().filter(|dir| dir.ends_with("sensor-mamba2-last") || dir.ends_with("mamba-a")) {
+        let mut file = File::quantized(&dir, &Recipe::default());
+        let header_len = u32::from_le_bytes(*file.bytes()[8..].first_chunk().unwrap()) as usize;
+        let header = &file.bytes()[..16 + header_len];
+        // Tokens, 97 of them, from some 0 to some 0; or 50 samples a second.
+        let (at, forged): (usize, Vec<Vec<u8>>) = match find(header, &[0, 97, 1, 0, 1, 0]) {
+            Some(at) => (at, vec![vec![0, 97, 1, 97, 1, 0], vec![0, 97, 1, 0, 1, 127]]),
+            None => {
+                let rates = [0.0, -50.0, f32::NAN, f32::INFINITY];
+                (find(header, &50f32.to_le_bytes()).unwrap(), rates.iter().map(|rate| rate.to_le_bytes().to_vec()).collect())
+            }
+        };
+        for bytes in forged {
+            file.bytes_mut()[at..at + bytes.len()].copy_from_slice(&bytes);
+            let crc = crc32fast::hash(&file.bytes()[16..16 + header_len]);
+            file.bytes_mut()[12..16].copy_from_slice(&crc.to_le_bytes());
+            let error = Model::from_bytes(file.bytes()).map(drop).unwrap_err();
+            assert_eq!(error, brooklet::Error::Header(brooklet::HeaderFault::Inconsistent));
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 6);
+}
+
 #[test]
 fn misplaced_buffers_are_errors() {
     let (_, file) = small_files().remove(0);

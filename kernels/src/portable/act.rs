@@ -12,7 +12,8 @@ fn from_exponent(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// Nearest integer, ties to even, as `i8`. For |x| <= 127; other inputs give some value, the same one everywhere.
+/// Nearest integer, ties to even, as `i8`. For |x| <= 127; other numbers give some value, the same one everywhere, and a NaN one that depends
+/// on the back-end.
 #[inline(always)]
 pub fn round_to_i8(x: f32) -> i8 {
     (x + ROUND).to_bits() as i8

@@ -75,8 +75,8 @@ fn input(config: &Config) -> Result<Input, Error> {
         return Err(config.error("std", format!("holds {bad}; standard deviations must be above 0 (leave a constant channel out)")));
     }
     let rate_hz = config.number_or("rate_hz", 0.0)? as f32;
-    if rate_hz <= 0.0 {
-        return Err(config.error("rate_hz", "must be above 0"));
+    if rate_hz <= 0.0 || !rate_hz.is_finite() {
+        return Err(config.error("rate_hz", format!("must be above 0 and at most {:e}", f32::MAX)));
     }
     Ok(Input::Frames { channels, units, rate_hz, mean, std })
 }

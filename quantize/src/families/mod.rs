@@ -261,10 +261,21 @@ fn text_graph<'a>(checkpoint: &'a Checkpoint, vocab: usize) -> Result<Graph<'a>,
         source: config.maybe_text("_name_or_path")?.unwrap_or_default().to_owned(),
         license: config.maybe_text("license")?.unwrap_or_default().to_owned(),
     };
-    let input = Input::Tokens { vocab: vocab as u32, bos: config.maybe_token("bos_token_id")?, eos: config.maybe_token("eos_token_id")? };
+    let input =
+        Input::Tokens { vocab: vocab as u32, bos: token(config, "bos_token_id", vocab)?, eos: token(config, "eos_token_id", vocab)? };
     let mut graph = Graph::new(card, input, Output::Logits(vocab as u32));
     graph.tokenizer = checkpoint.tokenizer()?;
     Ok(graph)
+}
+
+/// A token that the config may name, which must be one of `vocab`: a reader refuses a file that begins or ends texts with another.
+fn token(config: &Config, key: &str, vocab: usize) -> Result<Option<u32>, Error> {
+    match config.maybe_token(key)? {
+        Some(id) if id as usize >= vocab => {
+            Err(config.error(key, format!("is {id}, and the vocabulary has {vocab} tokens; correct it or leave it out")))
+        }
+        id => Ok(id),
+    }
 }
 
 /// The head's matrix: the embedding again if tied, else `lm_head.weight`. Where the config says that they are tied and the file holds two that

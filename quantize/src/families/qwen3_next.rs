@@ -5,7 +5,7 @@ use super::experts::top_k;
 use super::gated_delta_net::{GatedDeltaNet, by_part};
 use super::mlp::GatedMlp;
 use super::rotary::rotary_dims;
-use super::{Names, head_matrix, layers_under, text_graph};
+use super::{Names, head_matrix, layers_under, text_graph, token};
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use crate::graph::{Graph, Input, Operand, Role};
@@ -22,8 +22,8 @@ pub(super) fn build(checkpoint: &Checkpoint) -> Result<Graph<'_>, Error> {
     let eps = config.number_or("rms_norm_eps", 1e-6)? as f32;
     let mut g = text_graph(checkpoint, vocab)?;
     if let Input::Tokens { bos, eos, .. } = &mut g.input {
-        *bos = bos.or(config.maybe_token("bos_token_id")?);
-        *eos = eos.or(config.maybe_token("eos_token_id")?);
+        *bos = bos.or(token(config, "bos_token_id", vocab)?);
+        *eos = eos.or(token(config, "eos_token_id", vocab)?);
     }
     let seeing = checkpoint.has("model.language_model.embed_tokens.weight");
     let model = Names::new(checkpoint, if seeing { "model.language_model." } else { "model." });

@@ -90,16 +90,19 @@ impl<'a> Artifact<'a> {
         if consistent { Ok(()) } else { Err(Error::Header(HeaderFault::Inconsistent)) }
     }
 
-    /// The golden input must be whole steps of what the model takes, the tokenizer a section that exists.
+    /// The golden input must be whole steps of what the model takes, a time between them must be one, the tokenizer a section and the tokens
+    /// around a text ids that exist.
     fn check_input(&self) -> Result<(), Error> {
         let golden = self.header.golden;
         let (width, consistent) = match self.header.input {
-            InputSpec::Tokens { tokenizer, .. } => {
-                (1, tokenizer.is_none_or(|index| self.section(index).is_some_and(|s| s.content.is_tokenizer())))
+            InputSpec::Tokens { vocab, bos, eos, tokenizer } => {
+                let known = |id: Option<u32>| id.is_none_or(|id| id < vocab);
+                let is_tokenizer = |index| self.section(index).is_some_and(|s| s.content.is_tokenizer());
+                (1, known(bos) && known(eos) && tokenizer.is_none_or(is_tokenizer))
             }
-            InputSpec::Frames { channels, .. } => {
+            InputSpec::Frames { channels, rate_hz, .. } => {
                 let width = line_count(channels);
-                (width, (1..=MAX_CHANNELS).contains(&width))
+                (width, (1..=MAX_CHANNELS).contains(&width) && rate_hz.is_finite() && rate_hz > 0.0)
             }
         };
         let golden_bytes = width.checked_mul(4).and_then(|frame| frame.checked_mul(golden.steps as usize));

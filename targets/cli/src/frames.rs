@@ -49,6 +49,8 @@ pub(crate) struct Frames<R> {
     takes_missing: bool,
     /// Known once the first line is read.
     columns: Option<Columns>,
+    /// Whether a line named columns, and not the model's.
+    has_other_names: bool,
     frame: Vec<f32>,
     /// Of the line before.
     time: Option<f64>,
@@ -82,6 +84,7 @@ impl<R: BufRead> Frames<R> {
             time_column: wanted.time_column.map(str::to_owned),
             takes_missing: wanted.takes_missing,
             columns: None,
+            has_other_names: false,
             time: None,
         }
     }
@@ -89,6 +92,12 @@ impl<R: BufRead> Frames<R> {
     /// Goes on behind a sample of this time.
     pub(crate) fn go_on_from(&mut self, time: f64) {
         self.time = Some(time);
+    }
+
+    /// Whether the latest line that was refused named as many columns as the model has channels, and not the model's: what follows means
+    /// something else.
+    pub(crate) fn has_other_names(&self) -> bool {
+        self.has_other_names
     }
 
     /// The time of the latest frame, if lines tell it.
@@ -107,7 +116,11 @@ impl<R: BufRead> Frames<R> {
             // A line of nothing but missing samples has no names.
             let is_header = is_header && self.lines.fields().any(|field| !field.is_empty());
             if is_header {
+                let count = self.lines.fields().count();
+                // One word may as well be what a device says when it starts.
+                self.has_other_names = count > 1 && count == self.channels.len();
                 self.columns = Some(self.match_header()?);
+                self.has_other_names = false;
                 if !self.lines.advance()? {
                     return Ok(None);
                 }

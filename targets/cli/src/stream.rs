@@ -196,9 +196,9 @@ fn label(args: &Args, model: &Model<'_>, names: &[String]) -> Result<Option<usiz
 }
 
 /// Waits until sample number `steps` is due, or the stream is to stop.
-fn wait(args: &Args, start: Instant, steps: u32, stop: &AtomicBool) {
+fn wait(args: &Args, start: Instant, steps: u64, stop: &AtomicBool) {
     let Some(rate) = args.rate else { return };
-    let due = Duration::from_secs_f64(f64::from(steps) / rate);
+    let due = Duration::from_secs_f64(steps as f64 / rate);
     while let Some(left) = due.checked_sub(start.elapsed())
         && !stop.load(Ordering::Relaxed)
     {
@@ -227,7 +227,7 @@ fn no_samples<R: BufRead>(frames: &Frames<R>) -> anyhow::Error {
 fn follow<R: BufRead>(args: &Args, session: &mut dyn Stepper, frames: &mut Frames<R>, names: &[String], stop: &AtomicBool) -> Result<()> {
     let mut out = io::stdout().lock();
     let start = Instant::now();
-    let mut steps = 0u32;
+    let mut steps = 0u64;
     while let Some(sample) = next(frames, stop)? {
         wait(args, start, steps, stop);
         session.step(sample.input()).with_context(|| frames.place())?;
@@ -245,7 +245,10 @@ fn follow<R: BufRead>(args: &Args, session: &mut dyn Stepper, frames: &mut Frame
             writeln!(out, "{step:>7}  {}", named.join("  "))?;
         }
     }
-    if steps == 0 { Err(no_samples(frames)) } else { Ok(()) }
+    if steps == 0 {
+        return Err(no_samples(frames));
+    }
+    expect_finite(session, true).with_context(|| frames.name().to_owned())
 }
 
 /// Feeds every frame and prints what the model thinks.
@@ -262,7 +265,7 @@ fn listen<R: BufRead>(
     let start = Instant::now();
     let mut probs = Vec::new();
     let mut votes = vec![0; names.len()];
-    let mut steps = 0u32;
+    let mut steps = 0u64;
     while let Some(sample) = next(frames, stop)? {
         wait(args, start, steps, stop);
         probabilities(session.step(sample.input()).with_context(|| frames.place())?, &mut probs);
@@ -286,6 +289,8 @@ fn listen<R: BufRead>(
     if steps == 0 {
         return Err(no_samples(frames));
     }
+    // Outputs can look sound where the state is not: no last word is said of such a stream.
+    expect_finite(session, true).with_context(|| frames.name().to_owned())?;
     let text = verdict(names, best(&probs), &probs, &votes, label);
     // JSON readers want nothing but steps on standard output.
     if args.json {

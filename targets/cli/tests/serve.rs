@@ -153,6 +153,24 @@ fn without_a_gpu_one_line_says_so_and_the_cpu_serves() {
     }
 }
 
+/// Samples behind such a line would be judged by their places.
+#[test]
+fn other_names_than_the_model_s_end_the_stream() {
+    let dir = folder("names");
+    let socket = dir.join("watch.sock");
+    let _serving = Serving::start(&["--listen", &format!("unix:{}", socket.display())], 1);
+    for (names, answers) in [("a,b,c,d,e,f", 1), ("hello", 3)] {
+        let mut sender = unix(&socket);
+        let text = format!("{names}\n0,0,1,0,0,0\n0,0,1,0,0,0\n");
+        sender.write_all(text.as_bytes()).expect("the service reads");
+        // A service that has ended the stream reads no end.
+        let _ = sender.shutdown(Shutdown::Write);
+        let said = lines(&mut sender);
+        assert_eq!(said.len(), answers, "{said:?}");
+        assert!(said[0].contains("no column"), "{said:?}");
+    }
+}
+
 #[test]
 fn a_bad_line_is_answered_and_the_stream_goes_on() {
     let dir = folder("lines");

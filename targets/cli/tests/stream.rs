@@ -327,6 +327,60 @@ fn a_sample_that_spoils_the_state_ends_the_stream() {
     assert_eq!(std::fs::read(&state).expect("a file"), b"before", "a spoilt state is not worth a file");
 }
 
+/// The whole state is looked at now and then; the last look is before anything is said of the whole.
+#[test]
+fn of_a_short_stream_that_was_spoilt_nothing_is_said() {
+    let dir = folder("spoilt-short");
+    let watch = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/models/watch.brook");
+    let lines = "3e38,3e38,3e38,3e38,3e38,3e38\n".to_owned() + &"0,0,1,0,0,0\n".repeat(8);
+    let samples = write(&dir, "samples.csv", &lines);
+    for json in [&[][..], &["--json"]] {
+        let ran = run(&[&["stream", watch, &samples], json].concat());
+        assert!(!ran.ok && ran.err.contains("not finite") && ran.err.contains("samples.csv"), "{}", ran.err);
+        assert!(!(ran.out + &ran.err).contains("last step"), "{}", ran.err);
+    }
+    let class = a_class(watch);
+    write(&dir, "labels.csv", format!("samples.csv,{class}\n"));
+    let ran = run(&["eval", watch, "--recordings", dir.to_str().expect("a plain path")]);
+    assert!(!ran.ok && ran.out.is_empty() && ran.err.contains("samples.csv") && ran.err.contains("not finite"), "{} {}", ran.out, ran.err);
+    let logits = dir.join("logits.npy");
+    let ran = run(&["eval", watch, "--frames", &samples, "--logits", logits.to_str().expect("a plain path")]);
+    assert!(!ran.ok && !logits.exists() && ran.err.contains("not finite"), "{}", ran.err);
+}
+
+/// A class of a model, as its first step names it.
+fn a_class(model: &str) -> String {
+    let said = run_with("0,0,1,0,0,0\n", &["stream", model, "--json"]).out;
+    let step: serde_json::Value = serde_json::from_str(said.lines().next().expect("a step")).expect("JSON");
+    step["class"].as_str().expect("a class").to_owned()
+}
+
+/// No step writes an infinite half, but a file can hold one.
+#[test]
+fn a_saved_state_with_infinite_halves_is_refused() {
+    let dir = folder("halves");
+    let place = |name: &str| dir.join(name).to_str().expect("a plain path").to_owned();
+    let (model, state) = (place("half.brook"), place("half.state"));
+    ok(&["quantize", &format!("{FIXTURES}/sensor-mamba2-last"), "-o", &model, "--format", "q8", "--state", "f16"]);
+    ok(&["stream", &model, &frames(), "--save-state", &state]);
+    ok(&["stream", &model, &frames(), "--load-state", &state]);
+    let mut bytes = std::fs::read(&state).expect("a state");
+    let end = bytes.len() - 4;
+    // As single floats these are tiny.
+    bytes[24..end].chunks_exact_mut(4).for_each(|number| number.copy_from_slice(&0x7c00u32.to_le_bytes()));
+    let sum = crc32(&bytes[..end]).to_le_bytes();
+    bytes[end..].copy_from_slice(&sum);
+    let spoilt = write(&dir, "spoilt.state", bytes);
+    let ran = run(&["stream", &model, &frames(), "--load-state", &spoilt]);
+    assert!(!ran.ok && ran.out.is_empty() && ran.err.contains("spoilt.state") && ran.err.contains("not finite"), "{}", ran.err);
+}
+
+/// The checksum at a state's end.
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |sum: u32| (sum >> 1) ^ if sum & 1 == 1 { 0xedb8_8320 } else { 0 };
+    !bytes.iter().fold(!0, |sum, &byte| (0..8).fold(sum ^ u32::from(byte), |sum, _| bit(sum)))
+}
+
 /// With a GPU a stream can change places at any step: its state is the CPU's too.
 #[test]
 fn a_stream_on_a_device_has_the_answers_and_the_state_of_one_on_the_cpu() {

@@ -1,12 +1,14 @@
 //! Text to token ids and back, with the tokenizer that travels inside the model file.
 #![forbid(unsafe_code)]
 
+mod guard;
+
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::Model;
 use brooklet::artifact::{Content, InputSpec};
 use flate2::read::ZlibDecoder;
+use guard::Guarded;
 use std::io::Read;
-use tokenizers::{DecoderWrapper, Tokenizer};
 
 /// Most text that a packed tokenizer may hold: the largest vocabularies take a quarter of it.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
@@ -26,9 +28,9 @@ enum Kind {
     /// Ids are bytes.
     Bytes,
     /// Byte-level BPE: each token is a string of bytes.
-    ByteLevel(Box<Tokenizer>),
+    ByteLevel(Box<Guarded>),
     /// Anything else that a tokenizer.json can describe.
-    Other(Box<Tokenizer>),
+    Other(Box<Guarded>),
 }
 
 impl TextCodec {
@@ -50,16 +52,9 @@ impl TextCodec {
     /// The codec of a `tokenizer.json`, or without one, of bytes; `name` is the model, for messages.
     pub fn new(tokenizer: Option<&[u8]>, vocab: u32, bos: Option<u32>, eos: Option<u32>, name: &str) -> Result<Self> {
         let Some(bytes) = tokenizer else { return Ok(TextCodec { kind: Kind::Bytes, known: vocab as usize, bos, eos }) };
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| {
-            anyhow!("{name}: tokenizer.json cannot be used: {e}; put the model's own file into the checkpoint and quantize again")
-        })?;
-        // Limits that were set for training must not cut a text short.
-        tokenizer.with_truncation(None).map_err(|e| anyhow!("{name}: tokenizer: {e}"))?;
-        tokenizer.with_padding(None);
-        let known = tokenizer.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1).min(vocab as usize);
-        let is_byte_level = matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
-        let tokenizer = Box::new(tokenizer);
-        let kind = if is_byte_level { Kind::ByteLevel(tokenizer) } else { Kind::Other(tokenizer) };
+        let tokenizer = Box::new(Guarded::new(bytes, name)?);
+        let known = tokenizer.ids().min(vocab as usize);
+        let kind = if tokenizer.is_byte_level() { Kind::ByteLevel(tokenizer) } else { Kind::Other(tokenizer) };
         Ok(TextCodec { kind, known, bos, eos })
     }
 
@@ -72,17 +67,14 @@ impl TextCodec {
             },
             Kind::ByteLevel(tokenizer) | Kind::Other(tokenizer) => {
                 let text = std::str::from_utf8(text).context("the text is not UTF-8; convert it first, for instance with iconv")?;
-                let encoding = tokenizer.encode_fast(text, special).map_err(|e| anyhow!("the tokenizer refuses the text: {e}"))?;
-                Ok(encoding.get_ids().to_vec())
+                tokenizer.encode(text, special)
             }
         }
     }
 
     /// Turns tokens into text, one at a time. They go on from `before`, a prompt: some tokenizers drop the space at a text's beginning.
     pub fn decoder(&self, before: &[u32]) -> TextDecoder<'_> {
-        // The last few say enough: all that matters is that a text has begun.
-        let ids = before[before.len().saturating_sub(8)..].to_vec();
-        TextDecoder { kind: &self.kind, pending: Vec::new(), shown: ids.len(), ids }
+        TextDecoder { kind: &self.kind, pending: Vec::new(), ids: before.to_vec(), shown: None, held: 0 }
     }
 }
 
@@ -91,10 +83,22 @@ pub struct TextDecoder<'a> {
     kind: &'a Kind,
     /// The beginning of a character whose other bytes are still to come.
     pending: Vec<u8>,
-    /// For tokenizers that are not byte-level: the latest tokens; the text of the first `shown` is out.
+    /// For tokenizers that are not byte-level: the latest tokens, those of the prompt before the first is pushed.
     ids: Vec<u32>,
-    shown: usize,
+    /// Their text as far as it is out: it can be another once more tokens have come.
+    shown: Option<String>,
+    /// Tokens whose text is held back, as half a character.
+    held: usize,
 }
+
+/// Tokens whose text is looked at anew with every token.
+const WINDOW: usize = 64;
+
+/// Of these as many are left at least when the others go.
+const KEPT: usize = 8;
+
+/// Most tokens that a run of bytes holds the window open for.
+const LONGEST_RUN: usize = 1024;
 
 impl TextDecoder<'_> {
     /// The text that `token` completes.
@@ -106,8 +110,7 @@ impl TextDecoder<'_> {
                 Ok(take_whole(&mut self.pending))
             }
             Kind::ByteLevel(tokenizer) => {
-                let added = tokenizer.get_added_vocabulary();
-                if let Some(text) = tokenizer.id_to_token(token).filter(|text| !added.is_special_token(text)) {
+                if let Some(text) = tokenizer.spelling(token) {
                     match text.chars().map(byte_of).collect::<Option<Vec<u8>>>() {
                         Some(bytes) => self.pending.extend(bytes),
                         // A token that was added later, spelled as it is.
@@ -117,8 +120,16 @@ impl TextDecoder<'_> {
                 Ok(take_whole(&mut self.pending))
             }
             Kind::Other(tokenizer) => {
+                let shown = self.shown_before(tokenizer)?;
+                // A special token has no text, and leaves what stands around it together.
+                if tokenizer.spelling(token).is_none() {
+                    return Ok(String::new());
+                }
                 self.ids.push(token);
-                self.longer_text(tokenizer, false)
+                if self.may_change(tokenizer) {
+                    return Ok(String::new());
+                }
+                self.longer_text(tokenizer, &shown, false)
             }
         }
     }
@@ -126,28 +137,79 @@ impl TextDecoder<'_> {
     /// What is left at the end; half a character becomes a replacement character.
     pub fn finish(&mut self) -> Result<String> {
         match self.kind {
-            Kind::Other(tokenizer) => self.longer_text(tokenizer, true),
+            Kind::Other(tokenizer) => {
+                let shown = self.shown_before(tokenizer)?;
+                self.longer_text(tokenizer, &shown, true)
+            }
             _ => Ok(String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()),
         }
     }
 
-    /// What decoding the tokens together adds to the text of the first `shown`: spaces can depend on the token before.
-    fn longer_text(&mut self, tokenizer: &Tokenizer, is_end: bool) -> Result<String> {
-        let decode = |ids: &[u32]| tokenizer.decode(ids, true).map_err(|e| anyhow!("the tokenizer cannot decode a token: {e}"));
-        let (before, now) = (decode(&self.ids[..self.shown])?, decode(&self.ids)?);
-        if now.ends_with(char::REPLACEMENT_CHARACTER) && !is_end {
+    /// What is out of the text of the tokens before; at the beginning it is the prompt's.
+    fn shown_before(&mut self, tokenizer: &Guarded) -> Result<String> {
+        if let Some(shown) = &self.shown {
+            return Ok(shown.clone());
+        }
+        self.ids.retain(|&id| tokenizer.spelling(id).is_some());
+        let shown = self.shortened(tokenizer)?;
+        self.shown = Some(shown.clone());
+        Ok(shown)
+    }
+
+    /// Whether the next tokens may turn the end of the text into another: half a character is replacement characters as long as it is half.
+    fn may_change(&self, tokenizer: &Guarded) -> bool {
+        let mut run: Vec<u8> = self.ids.iter().rev().map_while(|&id| byte_token(tokenizer, id)).collect();
+        run.reverse();
+        // Bytes that are no characters make the whole run none, whatever comes.
+        std::str::from_utf8(&run).is_err_and(|error| error.error_len().is_none())
+    }
+
+    /// What the tokens together add to the text that is out: spaces can depend on the token before, and characters on several.
+    fn longer_text(&mut self, tokenizer: &Guarded, shown: &str, is_end: bool) -> Result<String> {
+        let now = tokenizer.decode(&self.ids)?;
+        // No character has more than four bytes, and so no more tokens.
+        const LONGEST_CHARACTER: usize = 4;
+        let is_half = now.ends_with(char::REPLACEMENT_CHARACTER) && self.ids.last().is_some_and(|&id| byte_token(tokenizer, id).is_none());
+        if is_half && !is_end && self.held < LONGEST_CHARACTER - 1 {
+            self.held += 1;
             return Ok(String::new());
         }
-        let added = now.strip_prefix(&before).unwrap_or_default().to_owned();
-        if added.is_empty() {
-            // A special token: the next one still goes on from what was there before.
-            self.ids.truncate(self.shown);
-        } else {
-            self.ids.drain(..self.shown);
-            self.shown = self.ids.len();
-        }
+        self.held = 0;
+        // Text that is out cannot be taken back: what became of it is given out from where it differs.
+        let same: usize = now.chars().zip(shown.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        let added = now[same..].to_owned();
+        self.shown = Some(if self.ids.len() > WINDOW { self.shortened(tokenizer)? } else { now });
         Ok(added)
     }
+
+    /// Forgets tokens that what follows cannot depend on, and gives the text of those that are left. A run of bytes stays whole, and with some
+    /// text in front no space is taken for the first.
+    fn shortened(&mut self, tokenizer: &Guarded) -> Result<String> {
+        let mut left = KEPT;
+        while left < self.ids.len() {
+            let runs_on = |&at: &usize| match byte_token(tokenizer, self.ids[at]) {
+                // Better a bad run that is taken for a good one than one that is decoded with every token for good.
+                Some(byte) if self.ids.len() - at > LONGEST_RUN => byte & 0xc0 == 0x80,
+                Some(_) => true,
+                None => false,
+            };
+            let Some(at) = (1..=self.ids.len() - left).rev().find(|at| !runs_on(at)) else { break };
+            let text = tokenizer.decode(&self.ids[at..])?;
+            if !text.is_empty() {
+                self.ids.drain(..at);
+                return Ok(text);
+            }
+            left = 2 * (self.ids.len() - at);
+        }
+        tokenizer.decode(&self.ids)
+    }
+}
+
+/// The byte that a token stands for where characters without a token are spelled in bytes: `<0x0A>`.
+fn byte_token(tokenizer: &Guarded, id: u32) -> Option<u8> {
+    let spelling = tokenizer.spelling(id)?;
+    let digits = spelling.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 /// Takes the whole characters off the front of `bytes`; bytes that are no character become replacement characters.
@@ -201,10 +263,9 @@ fn unpacked(stream: &[u8], name: &str) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, MAX_TOKENIZER_BYTES, TextCodec, TextDecoder, byte_of, take_whole, unpacked};
+    use super::{Guarded, Kind, LONGEST_RUN, MAX_TOKENIZER_BYTES, TextCodec, TextDecoder, byte_of, byte_token, take_whole, unpacked};
     use flate2::write::ZlibEncoder;
     use std::io::Write;
-    use tokenizers::Tokenizer;
 
     fn byte_level(vocab: &[&str]) -> Kind {
         let vocab: serde_json::Map<_, _> = vocab.iter().zip(0u32..).map(|(token, id)| (token.to_string(), id.into())).collect();
@@ -215,7 +276,7 @@ mod tests {
             "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
             "model": {"type": "BPE", "vocab": vocab, "merges": []},
         });
-        Kind::ByteLevel(Box::new(Tokenizer::from_bytes(json.to_string()).unwrap()))
+        Kind::ByteLevel(Box::new(Guarded::new(json.to_string().as_bytes(), "m").unwrap()))
     }
 
     fn decode(kind: &Kind, ids: &[u32]) -> Vec<String> {
@@ -223,7 +284,7 @@ mod tests {
     }
 
     fn decode_after(kind: &Kind, before: &[u32], ids: &[u32]) -> Vec<String> {
-        let mut decoder = TextDecoder { kind, pending: Vec::new(), ids: before.to_vec(), shown: before.len() };
+        let mut decoder = TextDecoder { kind, pending: Vec::new(), ids: before.to_vec(), shown: None, held: 0 };
         let mut parts: Vec<String> = ids.iter().map(|&id| decoder.push(id).unwrap()).collect();
         parts.push(decoder.finish().unwrap());
         parts
@@ -252,7 +313,7 @@ mod tests {
             ]},
             "model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": true},
         });
-        Kind::Other(Box::new(Tokenizer::from_bytes(json.to_string()).unwrap()))
+        Kind::Other(Box::new(Guarded::new(json.to_string().as_bytes(), "m").unwrap()))
     }
 
     #[test]
@@ -264,6 +325,134 @@ mod tests {
         assert_eq!(decode_after(&kind, &[1], &[0, 0, 2, 0, 1]), ["", "", " lot", "", " big", ""]);
         assert_eq!(decode_after(&kind, &[0], &[1, 2]), ["big", " lot", ""]);
         assert_eq!(decode_after(&kind, &[1], &[4, 5, 6, 2]), ["", "", "€", " lot", ""]);
+    }
+
+    /// Words, spaces, a special token, and all bytes.
+    fn with_bytes() -> Kind {
+        let words = ["<s>", "▁a", "b", "▁", "é", "▁▁c"].map(str::to_owned);
+        let vocab: Vec<String> = words.into_iter().chain((0..=255).map(|byte: u8| format!("<0x{byte:02X}>"))).collect();
+        pieces(&vocab.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    const FIRST_BYTE: u32 = 6;
+
+    fn byte_ids(text: &str) -> Vec<u32> {
+        text.bytes().map(|byte| FIRST_BYTE + u32::from(byte)).collect()
+    }
+
+    #[test]
+    fn characters_in_bytes_lose_nothing() {
+        let kind = with_bytes();
+        let [a, b] = [1, 2];
+        let bytes = |bytes: &[u8]| -> Vec<u32> { bytes.iter().map(|&byte| FIRST_BYTE + u32::from(byte)).collect() };
+        // A prompt in bytes, longer than what is kept of others.
+        assert_eq!(decode_after(&kind, &byte_ids("ሰላም"), &[byte_ids("€"), vec![b]].concat()).concat(), "€b");
+        assert_eq!(decode_after(&kind, &byte_ids(&"ሰላም".repeat(200)), &[byte_ids("€"), vec![b]].concat()).concat(), "€b");
+        // A prompt that ends inside a character.
+        assert_eq!(decode_after(&kind, &[b, FIRST_BYTE + 0xe2], &bytes(&[0x82, 0xac])).concat(), "€");
+        // Bytes that are no character make all those around them none, and one of them was out.
+        let ids = [byte_ids("€"), bytes(&[0xc3]), vec![a, b]].concat();
+        assert_eq!(decode_after(&kind, &[b], &ids).concat(), "€\u{fffd}\u{fffd}\u{fffd}\u{fffd} ab");
+        let ids = [bytes(&[0x0a, 0xf0]), vec![b, a, b]].concat();
+        assert_eq!(decode_after(&kind, &[b], &ids).concat(), "\n\u{fffd}\u{fffd}b ab");
+        // A run of bytes without end.
+        let long = "ሰላም\n".repeat(LONGEST_RUN / 5);
+        assert_eq!(decode(&kind, &byte_ids(&long)).concat(), long);
+    }
+
+    /// Draws from a stream of numbers.
+    fn draw(x: &mut u64, below: u32) -> u32 {
+        *x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((*x >> 33) % u64::from(below)) as u32
+    }
+
+    /// Words, whole characters in bytes, and now and then bytes that are none.
+    fn drawn(x: &mut u64, most: u32, bad: u32) -> Vec<u32> {
+        let mut ids = Vec::new();
+        for _ in 0..draw(x, most + 1) {
+            match draw(x, 8) {
+                0..4 => ids.push(draw(x, FIRST_BYTE)),
+                4..7 => ids.extend(byte_ids(["€", "\n", "é", "😀", "ሰ"][draw(x, 5) as usize])),
+                _ if draw(x, 8) < bad => ids.push(FIRST_BYTE + draw(x, 256)),
+                _ => ids.push(2),
+            }
+        }
+        ids
+    }
+
+    /// What is given out piece by piece is what decoding everything at once adds to the prompt.
+    #[test]
+    fn pieces_add_up_to_the_whole_text() {
+        let kind = with_bytes();
+        let Kind::Other(tokenizer) = &kind else { panic!("not byte-level") };
+        let mut x = 1;
+        for case in 0..600 {
+            let bad = [0, 0, 1, 8][case % 4];
+            let (prompt, ids) = (drawn(&mut x, [0, 4, 100][case % 3], bad), drawn(&mut x, [6, 100][case % 2], bad));
+            let before = tokenizer.decode(&prompt).unwrap();
+            let mut all = prompt.clone();
+            all.extend(&ids);
+            let whole = tokenizer.decode(&all).unwrap();
+            let given = decode_after(&kind, &prompt, &ids).concat();
+            if bad == 0 {
+                assert_eq!(before + &given, whole, "{prompt:?} {ids:?}");
+                continue;
+            }
+            // The same by the whole text of every step, where bytes turned into something else behind what was out.
+            let (mut shown, mut expected) = (before.clone(), String::new());
+            let mut give = |all: &[u32]| {
+                let now = tokenizer.decode(all).unwrap();
+                let same: usize = now.chars().zip(shown.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+                expected += &now[same..];
+                shown = now;
+            };
+            for to in prompt.len() + 1..=all.len() {
+                let kept: Vec<u32> = all[..to].iter().copied().filter(|&id| id != 0).collect();
+                let run = kept.iter().rev().take_while(|&&id| byte_token(tokenizer, id).is_some()).count();
+                let run: Vec<u8> = kept[kept.len() - run..].iter().map(|id| (id - FIRST_BYTE) as u8).collect();
+                if all[to - 1] != 0 && !std::str::from_utf8(&run).is_err_and(|e| e.error_len().is_none()) {
+                    give(&all[..to]);
+                }
+            }
+            give(&all);
+            assert_eq!(given, expected, "{prompt:?} {ids:?}");
+            // Nothing is lost: the whole text is what is out, but for what had to be given out again.
+            let shown = before + &given;
+            let mut letters = shown.chars();
+            assert!(whole.chars().all(|letter| letters.any(|l| l == letter)), "{shown:?} {whole:?}");
+        }
+    }
+
+    /// The library panics on these.
+    #[test]
+    fn tokenizers_that_panic_are_errors() {
+        let load = |key: &str, value: serde_json::Value| {
+            let mut json = serde_json::json!({
+                "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "pre_tokenizer": null,
+                "added_tokens": [], "decoder": null, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+            });
+            match key.split_once('.') {
+                Some((outer, inner)) => json[outer][inner] = value,
+                None => json[key] = value,
+            }
+            TextCodec::new(Some(json.to_string().as_bytes()), 8, None, None, "m.brook")
+        };
+        let encoded =
+            |key: &str, value: serde_json::Value, text: &str| load(key, value).and_then(|codec| codec.encode(text.as_bytes(), true));
+        let error = encoded("pre_tokenizer", serde_json::json!({"type": "FixedLength", "length": 0}), "ab").unwrap_err().to_string();
+        assert!(error.starts_with("m.brook: ") && error.contains("fails on this text") && error.contains("quantize again"), "{error}");
+        // Here it panics as it loads.
+        let charsmap = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": "AAAA//8="});
+        let error = encoded("normalizer", charsmap, "ab").unwrap_err().to_string();
+        assert!(error.starts_with("m.brook: ") && error.contains("quantize again"), "{error}");
+        // A panic elsewhere is still one.
+        assert!(std::panic::catch_unwind(|| panic!("told")).is_err());
+        // A message that quotes the file is cut.
+        let error = TextCodec::new(Some(format!("\"{}\"", "a".repeat(9999)).as_bytes()), 8, None, None, "m").err().unwrap().to_string();
+        assert!(error.len() < 600 && error.contains("quantize again"), "{error}");
+        // Merges that are dropped at random would give a text many spellings.
+        let codec = load("model.dropout", 0.5.into()).unwrap();
+        assert!((0..50).all(|_| codec.encode(b"abababab", true).unwrap() == [2, 2, 2, 2]));
     }
 
     #[test]

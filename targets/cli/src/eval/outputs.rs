@@ -4,6 +4,7 @@ use crate::frames::{Frames, Wanted};
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
 use crate::npy;
 use crate::output::{expect_apart, expect_place, write_file};
+use crate::stepper::expect_finite;
 use crate::stream::channel_names;
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::artifact::InputSpec;
@@ -61,6 +62,8 @@ pub(super) fn run(
                 }
             })
             .with_context(|| path.display().to_string())?;
+            // Outputs may not show that a state is spoilt, and a file of them is worth nothing then.
+            expect_finite(session, true).with_context(|| path.display().to_string())?;
             Ok(written?)
         })
     })

@@ -4,6 +4,7 @@ use crate::classes::{best, class_names, gives_values, most_voted};
 use crate::csv_lines::CsvLines;
 use crate::frames::{Frames, Wanted};
 use crate::model_file::{Memory, ModelFile, chosen_kernels};
+use crate::stepper::expect_finite;
 use crate::stream::channel_names;
 use anyhow::{Context, Result, anyhow, bail};
 use brooklet::Model;
@@ -109,6 +110,8 @@ fn judge(
             Some(_) => {}
             None => bail!("{}: holds no samples", frames.name()),
         }
+        // Answers may not show that a state is spoilt.
+        expect_finite(session, true).with_context(|| frames.name().to_owned())?;
         Ok(votes)
     })
 }

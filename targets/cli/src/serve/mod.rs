@@ -33,7 +33,8 @@ Examples:
   socat - UNIX-CONNECT:/run/brooklet/watch.sock < recording.csv
 
 A sender writes samples as CSV lines, with or without a line of column names, and reads one JSON object per step. A line that is no sample is
-answered with {\"error\": ..}, and the stream goes on as if it had not come; one that spoils the stream for good ends it. Nothing is encrypted and
+answered with {\"error\": ..}, and the stream goes on as if it had not come; one that spoils the stream for good ends it, and so
+does a line of other names than the model's, where there is one for each channel. Nothing is encrypted and
 nobody is asked who they are: listen on a socket whose folder has the right owner, or on 127.0.0.1. To replace the model's file, rename a new one
 to its name (mv, install) and start the service again: never write into a file that is in use.";
 
@@ -204,8 +205,9 @@ impl Service {
             };
             if let Err(error) = stepped {
                 Refused { error: &format!("{error:#}") }.write(&mut out)?;
-                // A bad sample changes nothing; a GPU that fails takes the stream's state with it.
-                if is_lost(&error) {
+                // A bad sample changes nothing; a GPU that fails takes the stream's state with it, and under other names by place nothing is
+                // what it seems.
+                if is_lost(&error) || frames.has_other_names() {
                     return Err(error);
                 }
                 continue;
