@@ -268,14 +268,10 @@ fn text_graph<'a>(checkpoint: &'a Checkpoint, vocab: usize) -> Result<Graph<'a>,
     Ok(graph)
 }
 
-/// A token that the config may name, which must be one of `vocab`: a reader refuses a file that begins or ends texts with another.
+/// A token that the config may name. One beyond the vocabulary is none: configs of small models keep ids of large ones, no step can give
+/// them, and a reader refuses a file that begins or ends texts with them.
 fn token(config: &Config, key: &str, vocab: usize) -> Result<Option<u32>, Error> {
-    match config.maybe_token(key)? {
-        Some(id) if id as usize >= vocab => {
-            Err(config.error(key, format!("is {id}, and the vocabulary has {vocab} tokens; correct it or leave it out")))
-        }
-        id => Ok(id),
-    }
+    Ok(config.maybe_token(key)?.filter(|&id| (id as usize) < vocab))
 }
 
 /// The head's matrix: the embedding again if tied, else `lm_head.weight`. Where the config says that they are tied and the file holds two that
