@@ -25,18 +25,7 @@ fn file(dir: &Path) -> Result<Vec<u8>, String> {
 
 /// The files of fixture `name` with two changes of its config.
 fn files(name: &str, changes: [&dyn Fn(&mut serde_json::Map<String, Value>); 2]) -> [Result<Vec<u8>, String>; 2] {
-    changes.map(|change| {
-        let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(fixtures().join("families").join(name)).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
-        }
-        let path = dir.path().join("config.json");
-        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        change(config.as_object_mut().unwrap());
-        std::fs::write(path, config.to_string()).unwrap();
-        file(dir.path())
-    })
+    changes.map(|change| file(beside(name, change, &[]).path()))
 }
 
 /// Keys left out are the reference's defaults.
