@@ -16,10 +16,7 @@ fi
   cargo clippy --package brooklet-app --package brooklet-bundle --all-targets -- -D warnings
   cargo test --package brooklet-app
 )
-$xtask firmware
-$xtask panics
-$xtask stack
-$xtask size
+$xtask check
 # What is fitted to a device fits it: all of what the watch has, and so little flash that a part must be 4-bit.
 for flash_kib in 512 148; do
   fitted=target/firmware/fitted-$flash_kib.brook

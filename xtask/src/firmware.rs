@@ -4,13 +4,15 @@ use crate::boards::{BOARDS, Board, KITS};
 use crate::toolchain::{cargo_build, must_succeed, output_folder, root};
 use crate::{host, qemu};
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Ten times what the slowest board takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Options {
     /// One board instead of all
     #[arg(long)]
@@ -90,8 +92,17 @@ pub(crate) fn build(board: &Board, program: &str) -> Result<PathBuf> {
     build_around(board.model, board, program)
 }
 
+/// What this process built last, and around which model: a link takes ten seconds, and no source changes meanwhile.
+static BUILT: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+
 /// Builds `program` for `board` around a model: one of `examples/models/`, or a path without `.brook`.
 pub(crate) fn build_around(model: &str, board: &Board, program: &str) -> Result<PathBuf> {
+    let kept = output_folder().join("boards").join(board.name);
+    let elf = kept.join(format!("{program}.elf"));
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if built.get(&elf).is_some_and(|around| around == model) {
+        return Ok(elf);
+    }
     let mut cargo = cargo_build(board.target)?;
     cargo.args(["--quiet", "--package", "brooklet-board-qemu", "--bin", program]).env("BOARD", board.name).env("MODEL", model);
     // Cargo keeps what other flags give apart, `core` too, and what runs on the host, build scripts and macros, is built once for all.
@@ -102,11 +113,10 @@ pub(crate) fn build_around(model: &str, board: &Board, program: &str) -> Result<
     }
     must_succeed(&mut cargo)?;
     // Boards of one target take turns in cargo's folder.
-    let built = output_folder().join(board.target).join("release").join(program);
-    let kept = output_folder().join("boards").join(board.name);
+    let linked = output_folder().join(board.target).join("release").join(program);
     std::fs::create_dir_all(&kept)?;
-    let elf = kept.join(format!("{program}.elf"));
-    std::fs::copy(&built, &elf).with_context(|| format!("{}: cannot be copied", built.display()))?;
+    std::fs::copy(&linked, &elf).with_context(|| format!("{}: cannot be copied", linked.display()))?;
+    built.insert(elf.clone(), model.to_owned());
     Ok(elf)
 }
 

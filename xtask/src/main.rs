@@ -18,6 +18,8 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Chores of this repository", disable_help_subcommand = true)]
 enum Task {
+    /// `firmware`, `panics`, `stack` and `size`, with every program built once for all of them
+    Check,
     /// Build every board's firmware, run it in QEMU, and compare what it prints with the expected output and with the host
     Firmware(firmware::Options),
     /// Build the library crates for targets without an operating system: no std, no alloc
@@ -34,6 +36,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Check => check(),
         Task::Firmware(options) => firmware::run(&options),
         Task::Libraries(options) => libraries::run(&options),
         Task::Reports(options) => reports::run(&options),
@@ -48,4 +51,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Everything that must hold of firmware.
+fn check() -> anyhow::Result<()> {
+    firmware::run(&Default::default())?;
+    panics::run(&Default::default())?;
+    stack::run(&Default::default())?;
+    size::run(&Default::default())
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 const TARGET: &str = "thumbv7em-none-eabihf";
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Options {
     /// Instead of the step alone: functions of this program (ELF) that may panic
     elf: Option<std::path::PathBuf>,

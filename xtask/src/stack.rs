@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// Steps of the measured run.
 const STEPS: u32 = 200;
 
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub(crate) struct Options {
     /// Instead of the least firmware of every board: this program (ELF)
     elf: Option<std::path::PathBuf>,
