@@ -14,8 +14,8 @@ use brooklet::ops::{Linear, Op, TensorId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// Pieces begin at these shares of the rows: each as many rows as all before it.
-const BEGIN: [usize; 5] = [0, 16, 8, 4, 2];
+/// Pieces begin at these shares of the rows: each at least as many rows as all before it. The most frequent tokens are worth a small piece of their own.
+const BEGIN: [usize; 6] = [0, 64, 16, 8, 4, 2];
 /// Rows below which it does not pay to cut a matrix: every piece has a record in the header and tables of its own.
 pub const LEAST_ROWS_TO_CUT: usize = 4096;
 
