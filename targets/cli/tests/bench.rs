@@ -59,6 +59,7 @@ fn errors_say_what_to_do() {
         (&[model, "--cache-positions", "8k"], &["--cache-positions"]),
         (&[model, "--svg", "x.svg"], &["--context"]),
         (&[model, "--cold", "--depth", "1"], &["--cold", "--depth"]),
+        (&[model, "--cold", "--threads", "2"], &["--cold", "--threads"]),
         (&[model, "--shape", "mamba-1m"], &["--shape"]),
         (&["--shape", "mamba-7b"], &["mamba-7b", "mamba-130m"]),
         (&["--shape", "mamba-1m,mamba-130m"], &["--context"]),

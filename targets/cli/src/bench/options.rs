@@ -93,7 +93,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "context")]
     pub(super) svg: Option<PathBuf>,
     /// Measure a cold start instead: the time to the first answer of a process whose file is not in memory, and its memory
-    #[arg(long, conflicts_with_all = ["depth", "streams", "ops", "context"])]
+    #[arg(long, conflicts_with_all = ["depth", "streams", "ops", "context", "threads", "backends", "tokens", "prompt", "batch"])]
     pub(super) cold: bool,
     /// Where the model runs: on a GPU steps and prefills are timed, beside how fast it copies
     #[arg(long, value_enum, value_name = "DEVICE", default_value_t, conflicts_with_all = ["context", "cold", "depth", "streams"])]
